@@ -1,0 +1,3 @@
+//! The Assistant.
+mod ring;
+pub use ring::LossRing;

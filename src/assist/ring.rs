@@ -1,0 +1,3 @@
+//! Loss ring.
+/// Placeholder.
+pub struct LossRing;

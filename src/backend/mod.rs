@@ -1,0 +1,332 @@
+//! The op set: everything a network may ask of an executor.
+//!
+//! Networks hold [`Tensor`] handles and call [`Executor`] methods; where the numbers live and who computes them is the
+//! executor's business. Fusions are part of the op set from the start: a convolution reads its input through an
+//! optional batch norm + ReLU ([`Load`]) and returns the batch moments of its output; its backward pass reads the
+//! output gradient through batch norm's backward formula ([`Grad`]) and finishes the input gradient ([`InputGrad`]: shortcut added,
+//! ReLU mask applied, the next batch norm's sums taken) before it leaves the cache. So a block costs few passes over memory on
+//! every executor, and a better kernel changes no network.
+//!
+//! Layout: images `[N, H, W, C]`, convolution weights `[Co, KH, KW, Ci]` (KRSC), matrices `[rows, cols]`, all row-major.
+
+pub mod cpu;
+
+use crate::assist::LossRing;
+use crate::data::Images;
+use std::sync::Arc;
+
+/// What the elements of a buffer are; an executor picks the storage type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Activations and their gradients: f32 on `cpu`, bf16 on a GPU.
+    Activation,
+    /// Parameters, gradients of parameters, statistics, losses: f32 everywhere.
+    Float,
+    /// Class labels, i32.
+    Label,
+}
+
+/// A handle: a shape, and where it starts in one of the executor's buffers. Unused leading dimensions are 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    pub(crate) buffer: usize,
+    pub(crate) offset: usize,
+    /// Sizes, outermost first.
+    pub dims: [usize; 4],
+}
+
+impl Tensor {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// True if some dimension is zero.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The part of the same buffer that starts `start` elements further on, with shape `dims`.
+    ///
+    /// # Panics
+    /// If it would reach past this tensor's end: a bug in the network.
+    pub fn view(&self, start: usize, dims: [usize; 4]) -> Tensor {
+        let view = Tensor {
+            offset: self.offset + start,
+            dims,
+            ..*self
+        };
+        assert!(
+            start + view.len() <= self.len(),
+            "a view of {dims:?} at {start} leaves {:?}",
+            self.dims
+        );
+        view
+    }
+
+    pub(crate) fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// The tensors of one batch-norm layer, each `[C]`.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm {
+    /// Learned gain γ.
+    pub gamma: Tensor,
+    /// Learned offset β.
+    pub beta: Tensor,
+    /// Gradient of γ: `Σ g·x̂` over N, H, W.
+    pub dgamma: Tensor,
+    /// Gradient of β: `Σ g` over N, H, W.
+    pub dbeta: Tensor,
+    /// Running mean, for evaluation.
+    pub running_mean: Tensor,
+    /// Running unbiased variance, for evaluation.
+    pub running_var: Tensor,
+    /// Mean over N, H, W of the present batch.
+    pub mean: Tensor,
+    /// Biased variance over N, H, W of the present batch.
+    pub var: Tensor,
+    /// `1/√(var + ε)`.
+    pub invstd: Tensor,
+    /// What readers apply: `y = scale·x + shift`, with `scale = γ·invstd`.
+    pub scale: Tensor,
+    /// `shift = β − mean·scale`.
+    pub shift: Tensor,
+}
+
+/// PyTorch's defaults, which the networks here use throughout.
+pub const BN_EPS: f32 = 1e-5;
+/// Weight of the present batch in the running statistics.
+pub const BN_MOMENTUM: f32 = 0.1;
+
+/// How an op reads an activation: as it lies in memory, or through `scale·x + shift` and ReLU.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// The tensor in memory.
+    pub x: Tensor,
+    /// Its channels' affine transform, if any.
+    pub norm: Option<BatchNorm>,
+    /// ReLU after the transform.
+    pub relu: bool,
+}
+
+impl Load {
+    /// As it lies in memory.
+    pub fn plain(x: Tensor) -> Load {
+        Load {
+            x,
+            norm: None,
+            relu: false,
+        }
+    }
+
+    /// Batch norm, then ReLU.
+    pub fn norm_relu(x: Tensor, norm: BatchNorm) -> Load {
+        Load {
+            x,
+            norm: Some(norm),
+            relu: true,
+        }
+    }
+
+    /// Batch norm only.
+    pub fn norm(x: Tensor, norm: BatchNorm) -> Load {
+        Load {
+            x,
+            norm: Some(norm),
+            relu: false,
+        }
+    }
+}
+
+/// How a backward op reads the gradient of its output: as it lies in memory, or through the backward pass of the batch norm that
+/// followed the op: `dy = scale·(g − dbeta/M − x̂·dgamma/M)` with `x̂ = (y − mean)·invstd`, `M = N·H·W`.
+#[derive(Clone, Copy, Debug)]
+pub struct Grad {
+    /// Gradient in memory (of the batch norm's output where there is one).
+    pub g: Tensor,
+    /// The batch norm, and the raw output `y` that went into it.
+    pub norm: Option<(BatchNorm, Tensor)>,
+}
+
+/// What becomes of an input gradient before it is stored: `dx = (dgrad + add)·[load(x) > 0]`, then sums for the batch norm before.
+#[derive(Clone, Copy, Debug)]
+pub struct InputGrad {
+    /// Where it goes. May be the same tensor as `add`.
+    pub dx: Tensor,
+    /// The other branch's gradient (a shortcut).
+    pub add: Option<Tensor>,
+    /// Pass back through the ReLU whose output the op read, `[load(x) > 0]`.
+    pub relu: bool,
+    /// The batch norm under that ReLU and its raw input: its `dgamma` and `dbeta` are set from the masked `dx`.
+    pub sums: Option<(BatchNorm, Tensor)>,
+}
+
+/// Square stride and zero padding of a convolution; the kernel's size is in the weights' shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Step between neighbouring outputs.
+    pub stride: usize,
+    /// Zeros on all four sides.
+    pub pad: usize,
+}
+
+impl Window {
+    /// `⌊(size + 2·pad − kernel)/stride⌋ + 1`.
+    pub fn output(&self, size: usize, kernel: usize) -> usize {
+        (size + 2 * self.pad - kernel) / self.stride + 1
+    }
+}
+
+/// Everything that changes from step to step (one slot of the ring on a GPU). Only [`Executor::gather`] reads ids, weights and seed.
+#[derive(Clone, Debug, Default)]
+pub struct StepInputs {
+    /// Number of the step, from 0.
+    pub step: u64,
+    /// Instances to train on. May be fewer than the batch holds: the remaining rows are ignored by the loss.
+    pub ids: Vec<u32>,
+    /// One loss weight an instance; empty means 1 for all.
+    pub weights: Vec<f32>,
+    /// Learning rate.
+    pub lr: f32,
+    /// Seed of the augmentation.
+    pub seed: u64,
+}
+
+/// Random change of the training images. Drawn from (seed, step, id) alone, so it does not depend on the order of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Augment {
+    /// Pad by this many pixels of the mean colour and crop back at a random place.
+    pub crop: usize,
+    /// Mirror left to right half of the time.
+    pub flip: bool,
+}
+
+impl Augment {
+    /// None, for evaluation.
+    pub const NONE: Augment = Augment {
+        crop: 0,
+        flip: false,
+    };
+}
+
+/// Where the loss kernel puts its results.
+#[derive(Clone, Copy, Debug)]
+pub struct LossOutputs {
+    /// `[N, C]`, see [`Executor::softmax_xent`].
+    pub dlogits: Tensor,
+    /// Per-instance loss `[N]`, 0 for ignored rows.
+    pub loss: Tensor,
+    /// `[N]`: 1 where the largest logit is the label's, else 0.
+    pub right: Tensor,
+}
+
+/// Coefficients of [`Executor::sgd`]; the learning rate comes with the step.
+#[derive(Clone, Copy, Debug)]
+pub struct Sgd {
+    /// Momentum coefficient.
+    pub momentum: f32,
+    /// Nesterov's look-ahead.
+    pub nesterov: bool,
+    /// L2 coefficient, on every parameter.
+    pub weight_decay: f32,
+}
+
+/// A data set that an executor holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataId(pub(crate) usize);
+
+/// One machine that can run the op set. Shapes are checked by assertions: a mismatch is a bug in a network, not bad input.
+///
+/// Reductions are deterministic: equal inputs give equal bits, whatever the number of threads.
+pub trait Executor: Send {
+    /// For people: `cpu (avx512, 2 threads)`.
+    fn describe(&self) -> String;
+
+    /// A new zeroed tensor.
+    fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor;
+    /// Copies from the host.
+    fn write(&mut self, to: Tensor, values: &[f32]);
+    /// Copies to the host; blocks until everything before it is done.
+    fn read(&mut self, from: Tensor) -> Vec<f32>;
+    /// Copies labels from the host; −100 marks a row that the loss ignores.
+    fn write_labels(&mut self, to: Tensor, labels: &[i32]);
+    /// How often the host blocked on the device, evaluation and checkpoints aside. Always 0 on `cpu`.
+    fn host_syncs(&self) -> u64;
+
+    /// Makes a data set resident.
+    fn attach_images(&mut self, images: Arc<Images>) -> DataId;
+    /// The ring into which [`softmax_xent`](Executor::softmax_xent) stores its records.
+    fn attach_ring(&mut self, ring: Arc<LossRing>);
+    /// Sets what the ops of the next step read.
+    fn begin_step(&mut self, inputs: StepInputs);
+
+    /// Fills the batch from the step's ids: crop, flip, `(u8/255 − mean)/std` per channel. `x` is `[N, H, W, C]`, `labels` and
+    /// `weights` `[N]`. Rows past the last id are zero with label −100 and weight 0.
+    fn gather(
+        &mut self,
+        data: DataId,
+        augment: Augment,
+        x: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+    );
+
+    /// `y[n,i,j,o] = Σ_{a,b,c} load(x)[n, i·s+a−p, j·s+b−p, c]·w[o,a,b,c]`; padding is zero *after* the load's transform. If `moments`
+    /// is given its `mean` and `var` are set to those of `y` over N, H, W.
+    fn conv2d(&mut self, x: Load, w: Tensor, window: Window, y: Tensor, moments: Option<BatchNorm>);
+    /// `dw` from `load(x)` and the output gradient, and `dx` unless it is not wanted (a network's first layer).
+    fn conv2d_backward(
+        &mut self,
+        x: Load,
+        w: Tensor,
+        window: Window,
+        dy: Grad,
+        dw: Tensor,
+        dx: Option<InputGrad>,
+    );
+
+    /// Sets `bn.mean` and `bn.var` from `x` (where no convolution has done it).
+    fn moments(&mut self, x: Tensor, bn: BatchNorm);
+    /// From `mean` and `var` over `count` elements: `invstd`, `scale`, `shift`, and the running statistics.
+    fn bn_train(&mut self, bn: BatchNorm, count: usize);
+    /// From the running statistics: `scale` and `shift`.
+    fn bn_eval(&mut self, bn: BatchNorm);
+    /// `y = act(scale·x + shift [+ load(residual)])`.
+    fn bn_apply(&mut self, x: Tensor, bn: BatchNorm, residual: Option<Load>, relu: bool, y: Tensor);
+    /// In place `g ← g·[y > 0]` if `y` (the output of the ReLU) is given; then `dbeta = Σ g`, `dgamma = Σ g·x̂`.
+    fn bn_backward_sums(&mut self, g: Tensor, y: Option<Tensor>, x: Tensor, bn: BatchNorm);
+    /// `dx` from [`Grad`]'s formula, for where no convolution reads it.
+    fn bn_backward(&mut self, dy: Grad, dx: Tensor);
+
+    /// `pooled[n,c] = mean_{h,w} x`, `y = pooled·wᵀ + b`. `w` is `[O, C]`.
+    fn gap_linear(&mut self, x: Tensor, w: Tensor, b: Tensor, pooled: Tensor, y: Tensor);
+    /// Gradients of [`gap_linear`](Executor::gap_linear).
+    fn gap_linear_backward(
+        &mut self,
+        pooled: Tensor,
+        w: Tensor,
+        dy: Tensor,
+        dx: Tensor,
+        dw: Tensor,
+        db: Tensor,
+    );
+
+    /// Per row: `loss = −Σ_c q_c·log_softmax(logits)_c` with `q_c = (1−ε)[c = label] + ε/C` (without the weight), `dlogits = weight/n_valid·
+    /// (softmax − q)`, and whether the largest logit (the first of equals) is the label's. Rows labelled −100 give zeros and do not count in `n_valid`.
+    /// With `record`, each row's loss and right bit also go into the attached ring.
+    fn softmax_xent(
+        &mut self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        smoothing: f32,
+        out: LossOutputs,
+        record: bool,
+    );
+
+    /// PyTorch's SGD on flat buffers: `g = grad + wd·p; buf = µ·buf + g; p −= lr·(nesterov ? g + µ·buf : buf)`.
+    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd);
+}

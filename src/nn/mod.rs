@@ -1,0 +1,1 @@
+//! Networks, written once against the op set.
