@@ -4,5 +4,7 @@
 pub mod assist;
 pub mod backend;
 pub mod data;
+pub mod files;
 pub mod nn;
+pub mod rng;
 pub mod train;

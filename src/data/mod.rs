@@ -1,6 +1,120 @@
 //! Data sets and their readers.
 
+mod folder;
+mod synthetic;
+
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use rayon::prelude::*;
+
+pub use folder::folder;
+pub use synthetic::{Split, Truth, synthetic, truth};
+
+/// Why a data set cannot be used: what, where, and what to do, in one line. Nothing but other
+/// arguments or other files helps, so programs exit with 2.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The folder itself, or one that must be in it, is not there.
+    #[error("{path:?} is not a folder: expected {expected}")]
+    NoFolder {
+        /// What was looked for.
+        path: PathBuf,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// Fewer than two classes.
+    #[error(
+        "{path:?} holds {found} class folder(s): at least two are needed, each \
+         named by its class, images inside"
+    )]
+    TooFewClasses {
+        /// The `train` folder.
+        path: PathBuf,
+        /// How many there are.
+        found: usize,
+    },
+    /// A class folder without images.
+    #[error(
+        "{path:?} holds no .jpg, .jpeg or .png file: put the images of the \
+         class straight into it, or remove it"
+    )]
+    EmptyClass {
+        /// The class folder.
+        path: PathBuf,
+    },
+    /// A class to train on that could not be evaluated, or the reverse.
+    #[error(
+        "{missing:?} is missing, but {present:?} exists: train/ and test/ must have the \
+         same class folders"
+    )]
+    ClassMismatch {
+        /// The class folder that should be there.
+        missing: PathBuf,
+        /// Its counterpart.
+        present: PathBuf,
+    },
+    /// The file system said no.
+    #[error("cannot read {path:?}: {source}; check that it exists and its permissions")]
+    Unreadable {
+        /// File or folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Not an image, or a damaged one.
+    #[error("{path:?} is not a whole JPEG or PNG image ({reason}): replace or remove it")]
+    Undecodable {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// An image, or the file it is in, beyond the limits.
+    #[error(
+        "{path:?} is too large ({size}; at most {limit}): shrink the images first, all to one size"
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How large.
+        size: String,
+        /// How large is allowed.
+        limit: String,
+    },
+    /// Two images of different sizes.
+    #[error(
+        "{path:?} is {}x{} pixels, but {first:?} is {}x{}: resize all images to one size",
+        .size.0, .size.1, .first_size.0, .first_size.1
+    )]
+    SizeMismatch {
+        /// The file that differs.
+        path: PathBuf,
+        /// Its width and height.
+        size: (u32, u32),
+        /// The first file.
+        first: PathBuf,
+        /// Its width and height.
+        first_size: (u32, u32),
+    },
+    /// More than memory holds.
+    #[error("{name}: {bytes} bytes of pixels do not fit into memory: use fewer or smaller images")]
+    OutOfMemory {
+        /// The data set.
+        name: String,
+        /// Wanted for one split.
+        bytes: u128,
+    },
+    /// Parts that do not belong together.
+    #[error("{name}: {problem}")]
+    Inconsistent {
+        /// The data set.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
 
 /// Labelled images of one size, in memory as they came: `[N, H, W, C]`, one byte a channel.
 #[derive(Clone, Debug)]
@@ -37,6 +151,19 @@ impl Images {
         let size = self.height * self.width * self.channels;
         &self.pixels[id * size..][..size]
     }
+
+    /// FNV-1a over pixels (eight bytes at a time) and labels: whether two sets are the same.
+    fn fingerprint(&self) -> u64 {
+        let words = self.pixels.chunks(8).map(|bytes| {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            u64::from_le_bytes(word)
+        });
+        let words = words.chain(self.labels.iter().map(|l| u64::from(*l)));
+        words.fold(0xcbf2_9ce4_8422_2325, |h, w| {
+            (h ^ w).wrapping_mul(0x100_0000_01b3).rotate_left(29)
+        })
+    }
 }
 
 /// A training and a test set over the same classes.
@@ -52,4 +179,209 @@ pub struct Dataset {
     pub test: Arc<Images>,
     /// Whether a mirrored image is as good an example.
     pub flip: bool,
+}
+
+/// Pixels `[N, H, W, C]` and labels `[N]` of one split, before they are checked.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// One byte a channel.
+    pub pixels: Vec<u8>,
+    /// Class of each image.
+    pub labels: Vec<u32>,
+}
+
+impl Dataset {
+    /// A number that changes with any pixel or label: a checkpoint goes on with the same data or not at all.
+    pub fn fingerprint(&self) -> u64 {
+        self.train.fingerprint() ^ self.test.fingerprint().rotate_left(1)
+    }
+
+    /// Checks the parts and puts them together. `shape` is `[H, W, C]` of every image; both splits
+    /// are normalised by the mean and standard deviation of the training images.
+    ///
+    /// # Errors
+    /// [`DataError::Inconsistent`] if there are fewer than two classes, a split is empty, its
+    /// pixels do not fit its labels and the shape, or a label has no class.
+    pub fn new(
+        name: impl Into<String>,
+        classes: Vec<String>,
+        shape: [usize; 3],
+        train: Samples,
+        test: Samples,
+        flip: bool,
+    ) -> Result<Dataset, DataError> {
+        let name = name.into();
+        let problem = |problem: String| DataError::Inconsistent {
+            name: name.clone(),
+            problem,
+        };
+        if classes.len() < 2 {
+            return Err(problem(format!(
+                "{} class(es), at least two are needed",
+                classes.len()
+            )));
+        }
+        let [height, width, channels] = shape;
+        for (split, samples) in [("training", &train), ("test", &test)] {
+            let images = samples.labels.len();
+            let bytes = shape.iter().try_fold(images, |n, &k| n.checked_mul(k));
+            if bytes == Some(0) {
+                return Err(problem(format!("no {split} images")));
+            }
+            if bytes != Some(samples.pixels.len()) {
+                return Err(problem(format!(
+                    "{} bytes are not {images} {split} images of {height}x{width}x{channels}",
+                    samples.pixels.len()
+                )));
+            }
+            if let Some(label) = samples
+                .labels
+                .iter()
+                .find(|&&l| l as usize >= classes.len())
+            {
+                return Err(problem(format!(
+                    "{split} label {label} of {} classes",
+                    classes.len()
+                )));
+            }
+        }
+        let (mean, std) = moments(&train.pixels, channels);
+        let images = |Samples { pixels, labels }| {
+            let (mean, std) = (mean.clone(), std.clone());
+            Arc::new(Images {
+                pixels,
+                labels,
+                height,
+                width,
+                channels,
+                mean,
+                std,
+            })
+        };
+        let (train, test) = (images(train), images(test));
+        Ok(Dataset {
+            name,
+            classes,
+            train,
+            test,
+            flip,
+        })
+    }
+}
+
+/// Per channel mean and standard deviation, in 0..1, of bytes `[.., channels]`. The sums are
+/// integers, hence exact in any order. The deviation is at least one step of a byte, so that
+/// dividing by it never magnifies rounding.
+///
+/// `pixels` must not be empty nor `channels` 0, or both results are NaN or empty.
+fn moments(pixels: &[u8], channels: usize) -> (Vec<f32>, Vec<f32>) {
+    let sums = pixels
+        .par_chunks(channels.max(1) << 16)
+        .map(|chunk| {
+            let mut sums = vec![(0u64, 0u64); channels];
+            for pixel in chunk.chunks_exact(channels) {
+                for (sum, &byte) in sums.iter_mut().zip(pixel) {
+                    let byte = u64::from(byte);
+                    *sum = (sum.0 + byte, sum.1 + byte * byte);
+                }
+            }
+            sums
+        })
+        .reduce(
+            || vec![(0, 0); channels],
+            |a, b| {
+                a.iter()
+                    .zip(&b)
+                    .map(|(a, b)| (a.0 + b.0, a.1 + b.1))
+                    .collect()
+            },
+        );
+    let n = (pixels.len() / channels.max(1)) as u128;
+    sums.iter()
+        .map(|&(sum, squares)| {
+            // n² times the variance; not negative by Cauchy-Schwarz.
+            let variance = n * u128::from(squares) - u128::from(sum) * u128::from(sum);
+            let mean = sum as f64 / n as f64;
+            let std = ((variance as f64).sqrt() / n as f64).max(1.0);
+            ((mean / 255.0) as f32, (std / 255.0) as f32)
+        })
+        .unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(pixels: &[u8], labels: &[u32]) -> Samples {
+        Samples {
+            pixels: pixels.to_vec(),
+            labels: labels.to_vec(),
+        }
+    }
+
+    fn dataset(classes: usize, train: Samples, test: Samples) -> Result<Dataset, String> {
+        let classes = (0..classes).map(|c| c.to_string()).collect();
+        Dataset::new("tiny", classes, [1, 2, 2], train, test, false).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn moments_are_those_of_the_training_images() {
+        let train = samples(&[0, 9, 255, 9, 0, 9, 255, 9], &[0, 1]);
+        let data = dataset(2, train, samples(&[1, 2, 3, 4], &[1])).unwrap();
+        for images in [&data.train, &data.test] {
+            assert_eq!(images.mean, [0.5, 9.0 / 255.0]);
+            // A constant channel has the deviation of one step of a byte, not 0.
+            assert_eq!(images.std, [0.5, 1.0 / 255.0]);
+        }
+        assert_eq!(data.train.image(1), [0, 9, 255, 9]);
+    }
+
+    #[test]
+    fn moments_match_the_definition() {
+        let pixels: Vec<u8> = (0..3 * 70_000u64)
+            .map(|i| crate::rng::hash(1, i, 0) as u8)
+            .collect();
+        let (mean, std) = moments(&pixels, 3);
+        for c in 0..3 {
+            let of = || {
+                pixels
+                    .iter()
+                    .skip(c)
+                    .step_by(3)
+                    .map(|&b| f64::from(b) / 255.0)
+            };
+            let m = of().sum::<f64>() / 70_000.0;
+            let v = of().map(|x| (x - m) * (x - m)).sum::<f64>() / 70_000.0;
+            assert!((f64::from(mean[c]) - m).abs() < 1e-6);
+            assert!((f64::from(std[c]) - v.sqrt()).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_named() {
+        let good = samples(&[0; 8], &[0, 1]);
+        for (classes, train, test, says) in [
+            (1, good.clone(), good.clone(), "two are needed"),
+            (2, Samples::default(), good.clone(), "no training images"),
+            (2, good.clone(), Samples::default(), "no test images"),
+            (
+                2,
+                good.clone(),
+                samples(&[0; 7], &[0, 1]),
+                "7 bytes are not 2 test images of 1x2x2",
+            ),
+            (
+                2,
+                samples(&[0; 8], &[0, 2]),
+                good.clone(),
+                "training label 2 of 2 classes",
+            ),
+        ] {
+            let error = dataset(classes, train, test).unwrap_err();
+            assert!(
+                error.starts_with("tiny: ") && error.contains(says),
+                "{error}"
+            );
+        }
+    }
 }

@@ -1,0 +1,195 @@
+use super::*;
+use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+use tempfile::TempDir;
+
+/// A tree with two classes and two images each, 4 wide and 3 high, in `train` and `test`.
+fn tree() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for split in ["train", "test"] {
+        for (class, value) in [("cat", 50), ("dog", 200)] {
+            let class = dir.path().join(split).join(class);
+            fs::create_dir_all(&class).unwrap();
+            rgb(4, 3, value).save(class.join("b.png")).unwrap();
+            rgb(4, 3, value + 1).save(class.join("a.png")).unwrap();
+        }
+    }
+    dir
+}
+
+fn rgb(width: u32, height: u32, value: u8) -> RgbImage {
+    RgbImage::from_pixel(width, height, Rgb([value, 2, 3]))
+}
+
+/// The error's one line.
+fn error(dir: &Path) -> String {
+    let error = folder(dir, false).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+fn says(dir: &TempDir, parts: &[&str]) {
+    let error = error(dir.path());
+    assert!(
+        parts.iter().all(|part| error.contains(part)),
+        "{error:?} lacks one of {parts:?}"
+    );
+}
+
+#[test]
+fn reads_classes_and_files_in_the_order_of_their_names() {
+    let dir = tree();
+    fs::write(dir.path().join("train/cat/.hidden.jpg"), "x").unwrap();
+    fs::write(dir.path().join("train/cat/notes.txt"), "x").unwrap();
+    fs::create_dir(dir.path().join("train/.git")).unwrap();
+    let data = folder(dir.path(), true).unwrap();
+    assert_eq!(data.classes, ["cat", "dog"]);
+    for images in [&data.train, &data.test] {
+        assert_eq!(images.labels, [0, 0, 1, 1]);
+        assert_eq!((images.height, images.width, images.channels), (3, 4, 3));
+        let first: Vec<u8> = (0..4).map(|id| images.image(id)[0]).collect();
+        assert_eq!(first, [51, 50, 201, 200]);
+    }
+    assert!(data.flip);
+}
+
+#[test]
+fn grey_alpha_and_jpeg_become_rgb() {
+    let dir = tree();
+    let cat = dir.path().join("train/cat");
+    GrayImage::from_pixel(4, 3, Luma([7]))
+        .save(cat.join("c.PNG"))
+        .unwrap();
+    RgbaImage::from_pixel(4, 3, Rgba([9, 8, 7, 0]))
+        .save(cat.join("d.png"))
+        .unwrap();
+    rgb(4, 3, 90).save(cat.join("e.JPeG")).unwrap();
+    let data = folder(dir.path(), false).unwrap();
+    assert_eq!(data.train.image(2)[..3], [7, 7, 7]);
+    assert_eq!(data.train.image(3)[..3], [9, 8, 7]);
+    assert!(data.train.image(4)[0].abs_diff(90) < 4);
+}
+
+#[test]
+fn broken_trees_are_explained() {
+    let dir = tree();
+    assert!(error(&dir.path().join("nowhere")).contains("nowhere\" is not a folder"));
+    fs::remove_dir_all(dir.path().join("test/dog")).unwrap();
+    says(&dir, &["test/dog\" is missing", "train/dog\" exists"]);
+    fs::create_dir(dir.path().join("test/dog")).unwrap();
+    says(&dir, &["test/dog\" holds no .jpg"]);
+    fs::remove_dir_all(dir.path().join("train/dog")).unwrap();
+    says(&dir, &["train\" holds 1 class folder"]);
+    fs::rename(dir.path().join("test/cat"), dir.path().join("train/dog")).unwrap();
+    says(&dir, &["test/cat\" is missing"]);
+    fs::remove_dir_all(dir.path().join("test")).unwrap();
+    says(&dir, &["test\" is not a folder"]);
+    fs::remove_dir_all(dir.path().join("train")).unwrap();
+    says(&dir, &["train\" is not a folder"]);
+}
+
+#[test]
+fn a_class_only_in_test_is_named() {
+    let dir = tree();
+    fs::create_dir(dir.path().join("test/zebra")).unwrap();
+    says(&dir, &["train/zebra\" is missing", "test/zebra\" exists"]);
+}
+
+#[test]
+fn bad_files_are_named() {
+    let whole = {
+        let dir = tempfile::tempdir().unwrap();
+        let noise = |x: u32, y: u32| {
+            let bits = crate::rng::hash(1, x.into(), y.into());
+            Rgb([bits as u8, (bits >> 8) as u8, (bits >> 16) as u8])
+        };
+        let image = RgbImage::from_fn(40, 30, noise);
+        image.save(dir.path().join("x.jpg")).unwrap();
+        image.save(dir.path().join("x.png")).unwrap();
+        ["x.jpg", "x.png"].map(|name| fs::read(dir.path().join(name)).unwrap())
+    };
+    for (name, bytes, part) in [
+        (
+            "test/dog/x.jpg",
+            &b"some text"[..],
+            "not a whole JPEG or PNG image",
+        ),
+        ("test/dog/x.jpg", b"", "not a whole JPEG or PNG image"),
+        (
+            "train/cat/0.png",
+            b"some text",
+            "not a whole JPEG or PNG image",
+        ),
+        (
+            "train/cat/0.jpg",
+            &whole[0][..whole[0].len() / 2],
+            "ends too early",
+        ),
+        (
+            "train/cat/0.png",
+            &whole[1][..whole[1].len() / 2],
+            "not a whole JPEG or PNG image",
+        ),
+        ("test/cat/x.jpg", &whole[0], "train/cat/a.png\" is 4x3"),
+    ] {
+        let dir = tree();
+        fs::write(dir.path().join(name), bytes).unwrap();
+        // A file that sorts first sets the size, so its own error comes from its pixels.
+        if name.starts_with("train/cat/0") {
+            for class in ["train/cat", "train/dog", "test/cat", "test/dog"] {
+                rgb(40, 30, 1)
+                    .save(dir.path().join(class).join("a.png"))
+                    .unwrap();
+                rgb(40, 30, 1)
+                    .save(dir.path().join(class).join("b.png"))
+                    .unwrap();
+            }
+        }
+        says(&dir, &[name, part]);
+    }
+}
+
+#[test]
+fn the_first_bad_file_in_order_is_reported() {
+    let dir = tree();
+    for name in ["train/dog/q.jpg", "train/cat/p.jpg", "train/cat/z.jpg"] {
+        fs::write(dir.path().join(name), "text").unwrap();
+    }
+    for _ in 0..20 {
+        says(&dir, &["train/cat/p.jpg"]);
+    }
+}
+
+#[test]
+fn large_images_are_refused_by_their_header() {
+    let dir = tree();
+    rgb(1025, 1, 0)
+        .save(dir.path().join("train/cat/a.png"))
+        .unwrap();
+    says(&dir, &["train/cat/a.png", "1025x1 pixels", "1024x1024"]);
+    // A header that promises 4 gigapixels.
+    let mut bytes = fs::read(dir.path().join("train/cat/b.png")).unwrap();
+    bytes[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+    let crc = png_crc(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+    fs::write(dir.path().join("train/cat/a.png"), bytes).unwrap();
+    says(
+        &dir,
+        &["train/cat/a.png", "too large", "65536x65536 pixels"],
+    );
+}
+
+fn png_crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |c, _| {
+            (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg())
+        })
+    })
+}
+
+#[cfg(unix)]
+#[test]
+fn a_dangling_link_is_named() {
+    let dir = tree();
+    std::os::unix::fs::symlink("/nowhere", dir.path().join("test/cat/x.png")).unwrap();
+    says(&dir, &["cannot read", "test/cat/x.png"]);
+}
