@@ -1,3 +1,4 @@
 //! The Assistant.
+
 mod ring;
-pub use ring::LossRing;
+pub use ring::{Drain, LossRing, Record, StepRecords};
