@@ -15,6 +15,35 @@ use crate::assist::LossRing;
 use crate::data::Images;
 use std::sync::Arc;
 
+/// A device that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Not one of the names.
+    #[error("--device {0}: choose auto, cpu, simt or cuda[:N]")]
+    Unknown(String),
+    /// This build has no such executor.
+    #[error("--device {0}: this version has no such executor yet; use --device cpu")]
+    Absent(String),
+    /// A wish in the environment that cannot be met.
+    #[error(transparent)]
+    Cpu(#[from] cpu::IsaError),
+}
+
+/// Opens `auto`, `cpu`, `simt` or `cuda[:N]`.
+///
+/// # Errors
+/// A name that is unknown, or a device that is not there.
+pub fn open(device: &str) -> Result<Box<dyn Executor>, DeviceError> {
+    let (name, number) = device
+        .split_once(':')
+        .map_or((device, None), |(n, i)| (n, Some(i)));
+    match (name, number.map(str::parse::<u32>)) {
+        ("auto" | "cpu", None) => Ok(Box::new(cpu::Cpu::new()?)),
+        ("simt", None) | ("cuda", None | Some(Ok(_))) => Err(DeviceError::Absent(device.into())),
+        _ => Err(DeviceError::Unknown(device.into())),
+    }
+}
+
 /// What the elements of a buffer are; an executor picks the storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -1,1 +1,436 @@
-//! CPU executor.
+//! The op set in Rust: f32, vector code chosen at run time, one image or a chunk of rows a rayon
+//! task.
+//!
+//! Every reduction is cut into pieces by the shapes alone and added up in a fixed order, so results
+//! do not depend on the number of threads.
+
+mod conv;
+mod conv_backward;
+mod conv_dgrad;
+#[cfg(test)]
+mod conv_tests;
+mod conv_tile;
+mod conv_wgrad;
+mod gather;
+mod linear;
+mod loss;
+mod memory;
+mod norm;
+mod optim;
+pub mod simd;
+
+use super::{
+    Augment, BN_MOMENTUM, BatchNorm, DataId, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
+    Sgd, StepInputs, Tensor, Window,
+};
+use crate::assist::LossRing;
+use crate::data::Images;
+use conv::{ConvShape, Source};
+use conv_backward::{Add, GradSource, InputGradOut, NormBackward, Sums};
+use memory::{Memory, Others};
+use norm::Normalised;
+use simd::Isa;
+pub use simd::IsaError;
+use std::sync::Arc;
+
+/// The CPU as an [`Executor`].
+pub struct Cpu {
+    isa: Isa,
+    memory: Memory,
+    labels: Vec<Vec<i32>>,
+    images: Vec<Arc<Images>>,
+    ring: Option<Arc<LossRing>>,
+    inputs: StepInputs,
+}
+
+impl Cpu {
+    /// With the best instruction set that this machine has, or the one that `AUTOASSIST_ISA` names.
+    ///
+    /// # Errors
+    /// A name that is unknown, or that this machine lacks.
+    pub fn new() -> Result<Cpu, IsaError> {
+        Ok(Cpu::with_isa(Isa::detect()?))
+    }
+
+    /// With a given instruction set.
+    pub fn with_isa(isa: Isa) -> Cpu {
+        Cpu {
+            isa,
+            memory: Memory::default(),
+            labels: Vec::new(),
+            images: Vec::new(),
+            ring: None,
+            inputs: StepInputs::default(),
+        }
+    }
+}
+
+/// A [`Load`] as the kernels take it.
+fn source<'a>(memory: &'a Others, load: Load) -> Source<'a> {
+    let coefficients = |bn: BatchNorm| (memory.get(bn.scale), memory.get(bn.shift));
+    Source {
+        x: memory.get(load.x),
+        affine: load.norm.map(coefficients),
+        relu: load.relu,
+    }
+}
+
+/// A batch norm's backward pass as the kernels take it; `y` is its input.
+fn norm_backward<'a>(memory: &'a Others, bn: BatchNorm, y: Tensor) -> NormBackward<'a> {
+    NormBackward {
+        y: memory.get(y),
+        mean: memory.get(bn.mean),
+        invstd: memory.get(bn.invstd),
+        scale: memory.get(bn.scale),
+        dgamma: memory.get(bn.dgamma),
+        dbeta: memory.get(bn.dbeta),
+    }
+}
+
+/// The other branch's gradient as the kernels take it.
+fn added<'a>(memory: &'a Others, spec: &InputGrad) -> Add<'a> {
+    match spec.add {
+        None => Add::None,
+        Some(t) if t == spec.dx => Add::InPlace,
+        Some(t) => Add::From(memory.get(t)),
+    }
+}
+
+fn conv_shape(x: Tensor, w: Tensor, window: Window) -> ConvShape {
+    let [n, h, width, ci] = x.dims;
+    let [co, kernel, kw, wi] = w.dims;
+    assert_eq!(
+        (kernel, ci),
+        (kw, wi),
+        "weights {:?} do not fit an input {:?}",
+        w.dims,
+        x.dims
+    );
+    ConvShape {
+        n,
+        h,
+        w: width,
+        ci,
+        co,
+        kernel,
+        stride: window.stride,
+        pad: window.pad,
+    }
+}
+
+impl Executor for Cpu {
+    fn describe(&self) -> String {
+        format!(
+            "cpu ({}, {} threads)",
+            self.isa,
+            rayon::current_num_threads()
+        )
+    }
+
+    fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor {
+        let len = dims.iter().product();
+        let buffer = match kind {
+            Kind::Activation | Kind::Float => self.memory.alloc(len),
+            Kind::Label => {
+                self.labels.push(vec![0; len]);
+                self.labels.len() - 1
+            }
+        };
+        Tensor {
+            buffer,
+            offset: 0,
+            dims,
+        }
+    }
+
+    fn write(&mut self, to: Tensor, values: &[f32]) {
+        self.memory.set(to, values);
+    }
+
+    fn read(&mut self, from: Tensor) -> Vec<f32> {
+        self.memory.get(from).to_vec()
+    }
+
+    fn write_labels(&mut self, to: Tensor, labels: &[i32]) {
+        self.labels[to.buffer][to.range()].copy_from_slice(labels);
+    }
+
+    fn host_syncs(&self) -> u64 {
+        0
+    }
+
+    fn attach_images(&mut self, images: Arc<Images>) -> DataId {
+        self.images.push(images);
+        DataId(self.images.len() - 1)
+    }
+
+    fn attach_ring(&mut self, ring: Arc<LossRing>) {
+        self.ring = Some(ring);
+    }
+
+    fn begin_step(&mut self, inputs: StepInputs) {
+        assert!(inputs.weights.is_empty() || inputs.weights.len() == inputs.ids.len());
+        self.inputs = inputs;
+    }
+
+    fn gather(
+        &mut self,
+        data: DataId,
+        augment: Augment,
+        x: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+    ) {
+        let (images, inputs) = (&self.images[data.0], &self.inputs);
+        let shape = [images.height, images.width, images.channels];
+        assert_eq!(x.dims[1..], shape, "batch and images differ in shape");
+        let classes = &mut self.labels[labels.buffer][labels.range()];
+        self.memory.write([x, weights], |_, [x, weights]| {
+            gather::gather(images, inputs, augment, x);
+            gather::rows(images, inputs, classes, weights);
+        });
+    }
+
+    fn conv2d(
+        &mut self,
+        x: Load,
+        w: Tensor,
+        window: Window,
+        y: Tensor,
+        moments: Option<BatchNorm>,
+    ) {
+        let (isa, shape) = (self.isa, conv_shape(x.x, w, window));
+        let forward =
+            |memory: &Others, y: &mut [f32], moments: Option<(&mut [f32], &mut [f32])>| {
+                conv::forward(isa, &shape, source(memory, x), memory.get(w), y, moments);
+            };
+        match moments {
+            None => self
+                .memory
+                .write([y], |memory, [y]| forward(memory, y, None)),
+            Some(bn) => {
+                let out = [y, bn.mean, bn.var];
+                self.memory.write(out, |memory, [y, mean, var]| {
+                    forward(memory, y, Some((mean, var)));
+                });
+            }
+        }
+    }
+
+    fn conv2d_backward(
+        &mut self,
+        x: Load,
+        w: Tensor,
+        window: Window,
+        dy: Grad,
+        dw: Tensor,
+        dx: Option<InputGrad>,
+    ) {
+        let (isa, shape) = (self.isa, conv_shape(x.x, w, window));
+        let backward = |memory: &Others, dw: &mut [f32], out: Option<InputGradOut>| {
+            let grad = GradSource {
+                g: memory.get(dy.g),
+                norm: dy.norm.map(|(bn, y)| norm_backward(memory, bn, y)),
+            };
+            let (source, w) = (source(memory, x), memory.get(w));
+            conv_backward::backward(isa, &shape, source, w, grad, dw, out);
+        };
+        let Some(spec) = dx else {
+            self.memory
+                .write([dw], |memory, [dw]| backward(memory, dw, None));
+            return;
+        };
+        let relu = spec.relu;
+        match spec.sums {
+            None => self.memory.write([dw, spec.dx], |memory, [dw, dx]| {
+                let (add, sums) = (added(memory, &spec), None);
+                let out = InputGradOut {
+                    dx,
+                    add,
+                    relu,
+                    sums,
+                };
+                backward(memory, dw, Some(out));
+            }),
+            Some((bn, raw)) => {
+                let out = [dw, spec.dx, bn.dgamma, bn.dbeta];
+                self.memory.write(out, |memory, [dw, dx, dgamma, dbeta]| {
+                    let sums = Some(Sums {
+                        raw: memory.get(raw),
+                        mean: memory.get(bn.mean),
+                        invstd: memory.get(bn.invstd),
+                        dgamma,
+                        dbeta,
+                    });
+                    let add = added(memory, &spec);
+                    let out = InputGradOut {
+                        dx,
+                        add,
+                        relu,
+                        sums,
+                    };
+                    backward(memory, dw, Some(out));
+                });
+            }
+        }
+    }
+
+    fn moments(&mut self, x: Tensor, bn: BatchNorm) {
+        let isa = self.isa;
+        self.memory.write([bn.mean, bn.var], |memory, [mean, var]| {
+            norm::moments(isa, memory.get(x), mean, var);
+        });
+    }
+
+    fn bn_train(&mut self, bn: BatchNorm, count: usize) {
+        // One element has no unbiased variance; the biased one, 0, stands in for it.
+        let unbias = count as f32 / (count.max(2) - 1) as f32;
+        let update = |running: &mut f32, now: f32| {
+            *running = (1.0 - BN_MOMENTUM) * *running + BN_MOMENTUM * now;
+        };
+        let out = [
+            bn.invstd,
+            bn.scale,
+            bn.shift,
+            bn.running_mean,
+            bn.running_var,
+        ];
+        self.memory.write(
+            out,
+            |memory, [invstd, scale, shift, running_mean, running_var]| {
+                let [gamma, beta, mean, var] =
+                    [bn.gamma, bn.beta, bn.mean, bn.var].map(|t| memory.get(t));
+                for c in 0..gamma.len() {
+                    let inverse = norm::invstd(var[c]);
+                    invstd[c] = inverse as f32;
+                    (scale[c], shift[c]) = norm::affine(gamma[c], beta[c], mean[c], inverse);
+                    update(&mut running_mean[c], mean[c]);
+                    update(&mut running_var[c], var[c] * unbias);
+                }
+            },
+        );
+    }
+
+    fn bn_eval(&mut self, bn: BatchNorm) {
+        self.memory
+            .write([bn.scale, bn.shift], |memory, [scale, shift]| {
+                let [gamma, beta, mean, var] =
+                    [bn.gamma, bn.beta, bn.running_mean, bn.running_var].map(|t| memory.get(t));
+                for c in 0..gamma.len() {
+                    let inverse = norm::invstd(var[c]);
+                    (scale[c], shift[c]) = norm::affine(gamma[c], beta[c], mean[c], inverse);
+                }
+            });
+    }
+
+    fn bn_apply(
+        &mut self,
+        x: Tensor,
+        bn: BatchNorm,
+        residual: Option<Load>,
+        relu: bool,
+        y: Tensor,
+    ) {
+        let isa = self.isa;
+        self.memory.write([y], |memory, [y]| {
+            let input = source(memory, Load::norm(x, bn));
+            let shortcut = residual.map(|load| source(memory, load));
+            norm::apply(isa, input, shortcut, relu, x.dims[3], y);
+        });
+    }
+
+    fn bn_backward_sums(&mut self, g: Tensor, y: Option<Tensor>, x: Tensor, bn: BatchNorm) {
+        let isa = self.isa;
+        self.memory
+            .write([g, bn.dgamma, bn.dbeta], |memory, [g, dgamma, dbeta]| {
+                let input = Normalised {
+                    x: memory.get(x),
+                    mean: memory.get(bn.mean),
+                    invstd: memory.get(bn.invstd),
+                };
+                let y = y.map(|y| memory.get(y));
+                norm::backward_sums(isa, g, y, input, dgamma, dbeta);
+            });
+    }
+
+    fn bn_backward(&mut self, dy: Grad, dx: Tensor) {
+        let (bn, y) = dy.norm.expect("there is a batch norm to pass back through");
+        let isa = self.isa;
+        self.memory.write([dx], |memory, [dx]| {
+            norm::backward(isa, memory.get(dy.g), norm_backward(memory, bn, y), dx);
+        });
+    }
+
+    fn gap_linear(&mut self, x: Tensor, w: Tensor, b: Tensor, pooled: Tensor, y: Tensor) {
+        let isa = self.isa;
+        self.memory.write([pooled, y], |memory, [pooled, y]| {
+            let input = linear::Input {
+                x: memory.get(x),
+                dims: x.dims,
+                w: memory.get(w),
+                b: memory.get(b),
+            };
+            linear::forward(isa, input, pooled, y);
+        });
+    }
+
+    fn gap_linear_backward(
+        &mut self,
+        pooled: Tensor,
+        w: Tensor,
+        dy: Tensor,
+        dx: Tensor,
+        dw: Tensor,
+        db: Tensor,
+    ) {
+        let isa = self.isa;
+        self.memory.write([dx, dw, db], |memory, [dx_out, dw, db]| {
+            let input = linear::GradInput {
+                pooled: memory.get(pooled),
+                w: memory.get(w),
+                dy: memory.get(dy),
+                dims: dx.dims,
+            };
+            linear::backward(isa, input, dx_out, dw, db);
+        });
+    }
+
+    fn softmax_xent(
+        &mut self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        smoothing: f32,
+        out: LossOutputs,
+        record: bool,
+    ) {
+        let ring = record.then(|| {
+            let ring = self.ring.as_deref();
+            ring.expect("a ring is attached before losses are recorded")
+        });
+        let (inputs, labels) = (&self.inputs, &self.labels[labels.buffer][labels.range()]);
+        let written = [out.dlogits, out.loss, out.right];
+        self.memory
+            .write(written, |memory, [dlogits, loss, right]| {
+                let rows = loss::Rows {
+                    logits: memory.get(logits),
+                    labels,
+                    weights: memory.get(weights),
+                    smoothing,
+                };
+                loss::softmax_xent(&rows, dlogits, loss, right);
+                if let Some(ring) = ring {
+                    for row in 0..inputs.ids.len() {
+                        ring.store(inputs.step, row, loss[row], right[row] == 1.0);
+                    }
+                }
+            });
+    }
+
+    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
+        let (isa, lr) = (self.isa, self.inputs.lr);
+        self.memory.write([params, buf], |memory, [params, buf]| {
+            optim::sgd(isa, params, memory.get(grads), buf, lr, config);
+        });
+    }
+}

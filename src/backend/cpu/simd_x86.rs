@@ -1,0 +1,320 @@
+//! [`Simd`] for AVX2 with FMA and for AVX-512.
+//!
+//! SAFETY of every intrinsic here: it needs a CPU that has the instructions, and a value of
+//! `Avx2` or `Avx512` exists only where [`Isa::available`] found them (`new` takes an [`Isa`] of
+//! that level, and only `available` makes those). Loads and stores go through slices and arrays
+//! of the length that they touch, or through masks that stop at it.
+
+use std::arch::x86_64::*;
+
+use super::{Isa, Kernel, LANES, Level, Simd};
+
+/// AVX2 and FMA: a vector is two registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+/// AVX-512F: a vector is one register.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx2 {
+    pub(super) fn new(isa: Isa) -> Avx2 {
+        assert_eq!(isa.0, Level::Avx2);
+        Avx2(())
+    }
+}
+
+impl Avx512 {
+    pub(super) fn new(isa: Isa) -> Avx512 {
+        assert_eq!(isa.0, Level::Avx512);
+        Avx512(())
+    }
+}
+
+/// Lane-wise on both halves; see the module for why intrinsics are safe here.
+macro_rules! halves {
+    ($f:ident($($x:expr),*)) => {
+        // SAFETY: the module's.
+        unsafe { [$f($($x[0]),*), $f($($x[1]),*)] }
+    };
+}
+
+/// All ones in the lanes below `n` of 8.
+#[inline(always)]
+fn mask8(n: usize) -> __m256i {
+    // SAFETY: the module's.
+    unsafe {
+        let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lane)
+    }
+}
+
+impl Simd for Avx2 {
+    type V = [__m256; 2];
+    type D = [__m256d; 4];
+    const REGISTERS: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: the module's.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> Self::V {
+        let p = from.as_ptr();
+        // SAFETY: the module's; 16 floats are there.
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+    }
+    #[inline(always)]
+    fn load_first(self, from: &[f32]) -> Self::V {
+        let (n, p) = (from.len(), from.as_ptr());
+        assert!(n <= LANES);
+        // SAFETY: the module's; masked lanes are not touched.
+        unsafe {
+            [
+                _mm256_maskload_ps(p, mask8(n)),
+                _mm256_maskload_ps(p.wrapping_add(8), mask8(n.saturating_sub(8))),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES], v: Self::V) {
+        let p = to.as_mut_ptr();
+        // SAFETY: the module's; 16 floats are there.
+        unsafe {
+            _mm256_storeu_ps(p, v[0]);
+            _mm256_storeu_ps(p.add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn store_first(self, to: &mut [f32], v: Self::V) {
+        let (n, p) = (to.len(), to.as_mut_ptr());
+        assert!(n <= LANES);
+        // SAFETY: the module's; masked lanes are not touched.
+        unsafe {
+            _mm256_maskstore_ps(p, mask8(n), v[0]);
+            _mm256_maskstore_ps(p.wrapping_add(8), mask8(n.saturating_sub(8)), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        halves!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        halves!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        halves!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        halves!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn at_least(self, floor: Self::V, v: Self::V) -> Self::V {
+        // Of two operands, one NaN, the instruction returns the second.
+        halves!(_mm256_max_ps(floor, v))
+    }
+    #[inline(always)]
+    fn where_positive(self, x: Self::V, v: Self::V) -> Self::V {
+        // SAFETY: the module's. "Not less or equal" is true for NaN.
+        unsafe {
+            let zero = _mm256_setzero_ps();
+            [
+                _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(x[0], zero), v[0]),
+                _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(x[1], zero), v[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn wide_zero(self) -> Self::D {
+        // SAFETY: the module's.
+        unsafe { [_mm256_setzero_pd(); 4] }
+    }
+    #[inline(always)]
+    fn wide_add(self, sum: Self::D, v: Self::V) -> Self::D {
+        let v = widen4(v);
+        // SAFETY: the module's.
+        unsafe {
+            [
+                _mm256_add_pd(sum[0], v[0]),
+                _mm256_add_pd(sum[1], v[1]),
+                _mm256_add_pd(sum[2], v[2]),
+                _mm256_add_pd(sum[3], v[3]),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn wide_fma(self, a: Self::V, b: Self::V, sum: Self::D) -> Self::D {
+        let (a, b) = (widen4(a), widen4(b));
+        // SAFETY: the module's.
+        unsafe {
+            [
+                _mm256_fmadd_pd(a[0], b[0], sum[0]),
+                _mm256_fmadd_pd(a[1], b[1], sum[1]),
+                _mm256_fmadd_pd(a[2], b[2], sum[2]),
+                _mm256_fmadd_pd(a[3], b[3], sum[3]),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn wide_lanes(self, sum: Self::D) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        for (four, sum) in out.as_chunks_mut::<4>().0.iter_mut().zip(sum) {
+            // SAFETY: the module's; 4 doubles are there.
+            unsafe { _mm256_storeu_pd(four.as_mut_ptr(), sum) };
+        }
+        out
+    }
+    #[inline(always)]
+    fn prefetch(self, line: *const f32) {
+        // SAFETY: a hint; never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+    }
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn entry<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: the module's: `self` is proof that the CPU has AVX2 and FMA.
+        unsafe { entry(self, kernel) }
+    }
+}
+
+#[inline(always)]
+fn widen4(v: [__m256; 2]) -> [__m256d; 4] {
+    // SAFETY: the module's.
+    unsafe {
+        [
+            _mm256_cvtps_pd(_mm256_castps256_ps128(v[0])),
+            _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(v[0])),
+            _mm256_cvtps_pd(_mm256_castps256_ps128(v[1])),
+            _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(v[1])),
+        ]
+    }
+}
+
+/// Ones in the lanes below `n` of 16.
+#[inline(always)]
+fn mask16(n: usize) -> __mmask16 {
+    assert!(n <= LANES);
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    type D = [__m512d; 2];
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: the module's.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> Self::V {
+        // SAFETY: the module's; 16 floats are there.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_first(self, from: &[f32]) -> Self::V {
+        // SAFETY: the module's; masked lanes are not touched.
+        unsafe { _mm512_maskz_loadu_ps(mask16(from.len()), from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES], v: Self::V) {
+        // SAFETY: the module's; 16 floats are there.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn store_first(self, to: &mut [f32], v: Self::V) {
+        // SAFETY: the module's; masked lanes are not touched.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask16(to.len()), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the module's.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the module's.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the module's.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: the module's.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn at_least(self, floor: Self::V, v: Self::V) -> Self::V {
+        // SAFETY: the module's. Of two operands, one NaN, the instruction returns the second.
+        unsafe { _mm512_max_ps(floor, v) }
+    }
+    #[inline(always)]
+    fn where_positive(self, x: Self::V, v: Self::V) -> Self::V {
+        // SAFETY: the module's. "Not less or equal" is true for NaN.
+        unsafe {
+            let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_ps());
+            _mm512_maskz_mov_ps(keep, v)
+        }
+    }
+    #[inline(always)]
+    fn wide_zero(self) -> Self::D {
+        // SAFETY: the module's.
+        unsafe { [_mm512_setzero_pd(); 2] }
+    }
+    #[inline(always)]
+    fn wide_add(self, sum: Self::D, v: Self::V) -> Self::D {
+        let v = widen2(v);
+        halves!(_mm512_add_pd(sum, v))
+    }
+    #[inline(always)]
+    fn wide_fma(self, a: Self::V, b: Self::V, sum: Self::D) -> Self::D {
+        let (a, b) = (widen2(a), widen2(b));
+        halves!(_mm512_fmadd_pd(a, b, sum))
+    }
+    #[inline(always)]
+    fn wide_lanes(self, sum: Self::D) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        for (eight, sum) in out.as_chunks_mut::<8>().0.iter_mut().zip(sum) {
+            // SAFETY: the module's; 8 doubles are there.
+            unsafe { _mm512_storeu_pd(eight.as_mut_ptr(), sum) };
+        }
+        out
+    }
+    #[inline(always)]
+    fn prefetch(self, line: *const f32) {
+        // SAFETY: a hint; never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+    }
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        fn entry<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
+            kernel.run(s)
+        }
+        // SAFETY: the module's: `self` is proof that the CPU has AVX-512F, AVX2 and FMA.
+        unsafe { entry(self, kernel) }
+    }
+}
+
+#[inline(always)]
+fn widen2(v: __m512) -> [__m512d; 2] {
+    // SAFETY: the module's.
+    unsafe {
+        let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+        [
+            _mm512_cvtps_pd(_mm512_castps512_ps256(v)),
+            _mm512_cvtps_pd(_mm256_castpd_ps(high)),
+        ]
+    }
+}
