@@ -1,1 +1,9 @@
-//! Networks, written once against the op set.
+//! Networks, written once against the op set of [`crate::backend`].
+
+mod params;
+mod resnet;
+mod weights;
+
+pub use params::{Entry, Init, ParamList, Params};
+pub use resnet::{Architecture, InputShape, ResNet};
+pub use weights::{WeightsError, export, import};

@@ -1,0 +1,242 @@
+//! Named parameters in flat buffers.
+
+use crate::backend::{BatchNorm, Executor, Kind, Tensor};
+use crate::rng;
+use std::collections::HashMap;
+
+/// Starts of parameters are multiples of this many elements, so that any vector load on any executor is aligned.
+const ALIGN: usize = 64;
+
+/// How a fresh parameter is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Every element the same.
+    Constant(f32),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
+    /// Uniform in ±this bound.
+    Uniform(f32),
+}
+
+/// One named tensor.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// torchvision's name, such as `layer1.0.conv1.weight`.
+    pub name: String,
+    /// Our shape: convolutions `[Co, KH, KW, Ci]`, matrices `[1, 1, rows, cols]`, vectors `[1, 1, 1, n]`.
+    pub dims: [usize; 4],
+    /// Number of dimensions in a file: 4, 2 or 1.
+    pub rank: usize,
+    init: Init,
+    start: usize,
+}
+
+/// The list of a network's tensors while it is being drawn up: learned parameters, and buffers (running statistics).
+#[derive(Default)]
+pub struct ParamList {
+    learned: Vec<Entry>,
+    buffers: Vec<Entry>,
+}
+
+fn add(list: &mut Vec<Entry>, name: String, rank: usize, dims: [usize; 4], init: Init) {
+    let start = list
+        .last()
+        .map_or(0, |e| e.start + e.dims.iter().product::<usize>());
+    list.push(Entry {
+        name,
+        dims,
+        rank,
+        init,
+        start: start.next_multiple_of(ALIGN),
+    });
+}
+
+/// Standard normal (Box and Muller, 1958).
+fn normal(random: &mut rng::Stream) -> f64 {
+    let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * random.f64()).cos()
+}
+
+impl ParamList {
+    /// `NAME.weight` of a convolution `ci → co`, normal with variance 2/(co·k²) (He et al. 2015, fan out, as torchvision has it).
+    pub fn conv(&mut self, name: &str, co: usize, kernel: usize, ci: usize) {
+        let std = (2.0 / (co * kernel * kernel) as f32).sqrt();
+        let dims = [co, kernel, kernel, ci];
+        add(
+            &mut self.learned,
+            format!("{name}.weight"),
+            4,
+            dims,
+            Init::Normal(std),
+        );
+    }
+
+    /// The four tensors of a batch norm over `c` channels.
+    pub fn batch_norm(&mut self, name: &str, c: usize) {
+        let dims = [1, 1, 1, c];
+        add(
+            &mut self.learned,
+            format!("{name}.weight"),
+            1,
+            dims,
+            Init::Constant(1.0),
+        );
+        add(
+            &mut self.learned,
+            format!("{name}.bias"),
+            1,
+            dims,
+            Init::Constant(0.0),
+        );
+        add(
+            &mut self.buffers,
+            format!("{name}.running_mean"),
+            1,
+            dims,
+            Init::Constant(0.0),
+        );
+        add(
+            &mut self.buffers,
+            format!("{name}.running_var"),
+            1,
+            dims,
+            Init::Constant(1.0),
+        );
+    }
+
+    /// `NAME.weight` `[out, in]` and `NAME.bias` `[out]`, uniform in ±1/√in (PyTorch's default).
+    pub fn linear(&mut self, name: &str, outputs: usize, inputs: usize) {
+        let init = Init::Uniform(1.0 / (inputs as f32).sqrt());
+        add(
+            &mut self.learned,
+            format!("{name}.weight"),
+            2,
+            [1, 1, outputs, inputs],
+            init,
+        );
+        add(
+            &mut self.learned,
+            format!("{name}.bias"),
+            1,
+            [1, 1, 1, outputs],
+            init,
+        );
+    }
+
+    /// Allocates everything on an executor, zeroed.
+    pub fn allocate(self, exec: &mut dyn Executor) -> Params {
+        let flat = |list: &[Entry]| {
+            let len = list
+                .last()
+                .map_or(0, |e| e.start + e.dims.iter().product::<usize>());
+            [1, 1, 1, len.next_multiple_of(ALIGN)]
+        };
+        let (learned, buffers) = (flat(&self.learned), flat(&self.buffers));
+        let index = |list: &[Entry]| {
+            list.iter()
+                .enumerate()
+                .map(|(i, e)| (e.name.clone(), i))
+                .collect()
+        };
+        Params {
+            learned_index: index(&self.learned),
+            buffer_index: index(&self.buffers),
+            values: exec.alloc(Kind::Float, learned),
+            grads: exec.alloc(Kind::Float, learned),
+            momentum: exec.alloc(Kind::Float, learned),
+            buffers: exec.alloc(Kind::Float, buffers),
+            learned: self.learned,
+            buffer_list: self.buffers,
+        }
+    }
+}
+
+/// A network's parameters on an executor: one flat buffer each for values, gradients and momentum, one for running statistics.
+pub struct Params {
+    /// All learned values.
+    pub values: Tensor,
+    /// Their gradients, in the same order.
+    pub grads: Tensor,
+    /// The optimiser's momentum, in the same order.
+    pub momentum: Tensor,
+    /// Running statistics.
+    pub buffers: Tensor,
+    learned: Vec<Entry>,
+    buffer_list: Vec<Entry>,
+    learned_index: HashMap<String, usize>,
+    buffer_index: HashMap<String, usize>,
+}
+
+impl Params {
+    fn learned(&self, name: &str) -> &Entry {
+        &self.learned[*self
+            .learned_index
+            .get(name)
+            .unwrap_or_else(|| panic!("no parameter {name}"))]
+    }
+
+    /// The learned tensor of that name.
+    pub fn value(&self, name: &str) -> Tensor {
+        let e = self.learned(name);
+        self.values.view(e.start, e.dims)
+    }
+
+    /// The gradient of the learned tensor of that name.
+    pub fn grad(&self, name: &str) -> Tensor {
+        let e = self.learned(name);
+        self.grads.view(e.start, e.dims)
+    }
+
+    /// The buffer (running statistic) of that name.
+    pub fn buffer(&self, name: &str) -> Tensor {
+        let index = self
+            .buffer_index
+            .get(name)
+            .unwrap_or_else(|| panic!("no buffer {name}"));
+        let e = &self.buffer_list[*index];
+        self.buffers.view(e.start, e.dims)
+    }
+
+    /// Every tensor that belongs in a weight file: learned ones, then running statistics.
+    pub fn tensors(&self) -> impl Iterator<Item = (&Entry, Tensor)> {
+        let view = |flat: Tensor| move |e: &Entry| flat.view(e.start, e.dims);
+        let (values, buffers) = (view(self.values), view(self.buffers));
+        let learned = self.learned.iter().map(move |e| (e, values(e)));
+        learned.chain(self.buffer_list.iter().map(move |e| (e, buffers(e))))
+    }
+
+    /// Draws every tensor anew from `seed`.
+    pub fn initialise(&self, exec: &mut dyn Executor, seed: u64) {
+        for (number, (entry, tensor)) in self.tensors().enumerate() {
+            let mut random = rng::Stream::new(seed, u64::MAX, number as u64);
+            let values: Vec<f32> = (0..tensor.len())
+                .map(|_| match entry.init {
+                    Init::Constant(value) => value,
+                    Init::Normal(std) => std * normal(&mut random) as f32,
+                    Init::Uniform(bound) => bound * (2.0 * random.f32() - 1.0),
+                })
+                .collect();
+            exec.write(tensor, &values);
+        }
+    }
+
+    /// The handles of the batch norm `name`, with fresh tensors for the statistics of the batch.
+    pub fn batch_norm(&self, exec: &mut dyn Executor, name: &str) -> BatchNorm {
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let gamma = self.value(&weight);
+        let mut batch = || exec.alloc(Kind::Float, gamma.dims);
+        BatchNorm {
+            gamma,
+            beta: self.value(&bias),
+            dgamma: self.grad(&weight),
+            dbeta: self.grad(&bias),
+            running_mean: self.buffer(&format!("{name}.running_mean")),
+            running_var: self.buffer(&format!("{name}.running_var")),
+            mean: batch(),
+            var: batch(),
+            invstd: batch(),
+            scale: batch(),
+            shift: batch(),
+        }
+    }
+}

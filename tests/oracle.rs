@@ -1,0 +1,171 @@
+//! Every op and whole training runs against reference numbers that PyTorch computed in float64
+//! (formats: the fixtures' README).
+//!
+//! Reads every `*.safetensors` in `$ORACLE_DIR` (default `tests/fixtures`) and runs it on every
+//! executor of this machine. Every tensor of a file must be used, every output compared, and every
+//! comparison is shown to fail when its result is spoilt. Has its own `main`, because its last line
+//! must be seen: `oracle: R run, S skipped: <names>`. Only ops that no executor has yet may be
+//! skipped.
+
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/ops.rs"]
+mod ops;
+
+use autoassist::backend::Executor;
+use autoassist::backend::cpu::{Cpu, simd::Isa};
+use fixture::{Check, Fixture};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Ops of the fixtures' README that no executor has yet.
+const FUTURE: [&str; 10] = [
+    "sentence_xent",
+    "adam",
+    "adamw",
+    "layernorm",
+    "attention",
+    "embedding",
+    "ffn",
+    "lstm",
+    "glu_conv1d",
+    "transformer_train",
+];
+
+type Open = Box<dyn Fn() -> Box<dyn Executor>>;
+
+/// Everything on this machine that can run the op set.
+fn executors() -> Vec<(String, Open)> {
+    let cpu = Isa::available().into_iter().map(|isa| -> (String, Open) {
+        (
+            format!("cpu/{isa}"),
+            Box::new(move || Box::new(Cpu::with_isa(isa))),
+        )
+    });
+    cpu.collect()
+}
+
+/// Comparisons with the reference, and what else there is to say about them.
+type Outcome = Result<(Vec<Check>, Vec<String>), String>;
+
+fn run(fixture: &Fixture, exec: &mut dyn Executor) -> Outcome {
+    let checks = match fixture.op.as_str() {
+        "conv2d" => ops::conv2d(fixture, exec)?,
+        "batchnorm" => ops::batchnorm(fixture, exec)?,
+        "softmax_xent" => ops::softmax_xent(fixture, exec)?,
+        "gap_linear" => ops::gap_linear(fixture, exec)?,
+        "sgd" => ops::sgd(fixture, exec)?,
+        "resnet_train" => return ops::resnet_train(fixture, exec),
+        other => return Err(format!("unknown op {other}")),
+    };
+    Ok((checks, Vec::new()))
+}
+
+/// Worst error of each op on each executor.
+type Worst = BTreeMap<(String, String), f64>;
+
+/// What is wrong with a file's results, one line a finding.
+fn failures(name: &str, fixture: &Fixture, worst: &mut Worst) -> Vec<String> {
+    let mut found = Vec::new();
+    for (executor, open) in executors() {
+        let (checks, notes) = match run(fixture, &mut *open()) {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                found.push(format!("on {executor}: {e}"));
+                continue;
+            }
+        };
+        for note in notes {
+            println!(
+                "note: {name} on {executor} agrees with this decided as in the reference: {note}"
+            );
+        }
+        for check in &checks {
+            let key = (fixture.op.clone(), executor.clone());
+            let error = worst.entry(key).or_default();
+            *error = error.max(check.error());
+            match check.verdict() {
+                Err(e) => found.push(format!("on {executor}: {e}")),
+                Ok(()) if !check.notices_errors() => {
+                    found.push(format!("on {executor}: a spoilt result is not noticed"));
+                }
+                Ok(()) => (),
+            }
+        }
+    }
+    if found.is_empty() && !fixture.unused().is_empty() {
+        found.push(format!("nothing looks at {:?}", fixture.unused()));
+    }
+    found
+}
+
+/// The fixtures' paths, in order.
+fn fixtures(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "safetensors") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn main() -> ExitCode {
+    // What cargo and its users pass to any test; there is one test here.
+    if std::env::args().any(|a| a == "--list") {
+        println!("oracle: test");
+        return ExitCode::SUCCESS;
+    }
+    let dir = std::env::var_os("ORACLE_DIR").map_or("tests/fixtures".into(), PathBuf::from);
+    let files = match fixtures(&dir) {
+        Ok(files) if !files.is_empty() => files,
+        Ok(_) => {
+            eprintln!("no fixtures in {}", dir.display());
+            return ExitCode::FAILURE;
+        }
+        Err(e) => {
+            eprintln!("cannot read {}: {e}", dir.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut run_count, mut failed, mut skipped) = (0, 0, Vec::new());
+    let mut worst = Worst::new();
+    for file in &files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        let found = match Fixture::read(file) {
+            Ok(fixture) if FUTURE.contains(&fixture.op.as_str()) => {
+                skipped.push(name.into_owned());
+                continue;
+            }
+            Ok(fixture) => failures(&name, &fixture, &mut worst),
+            Err(e) => vec![e],
+        };
+        run_count += 1;
+        failed += usize::from(!found.is_empty());
+        for failure in found {
+            println!("FAILED {name} {failure}");
+        }
+    }
+    for ((op, executor), error) in &worst {
+        println!("{op:<14} {executor:<14} worst error {error:.1e} of the tensor's maximum");
+    }
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed; {} ignored",
+        if failed == 0 { "ok" } else { "FAILED" },
+        run_count - failed,
+        skipped.len()
+    );
+    println!(
+        "oracle: {run_count} run, {} skipped: {}",
+        skipped.len(),
+        skipped.join(" ")
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
