@@ -1,4 +1,29 @@
-//! The Assistant.
+//! The Assistant: learns online which instances still teach the Boss, on a thread of its own, and
+//! never makes anyone wait.
+//!
+//! Losses come back through the [`LossRing`], whose protocol the trainer's [`Drain`] keeps. The
+//! [`Feeder`] owns the thread: feedback in, [`Batch`]es out. The [`Assistant`] composes them:
+//! candidates come from shuffled [sweeps](Sweeps), a [logistic model](Logistic) scores them by
+//! [what is remembered](Memory) of each, and the [policy](Plan) keeps as many as the budget allows.
 
+mod assistant;
+mod error;
+mod features;
+mod feeder;
+mod instances;
+mod model;
+mod policy;
 mod ring;
+mod state;
+mod sweep;
+
+pub use assistant::{AssistConfig, Assistant, Batch, Feedback, Preset};
+pub use error::AssistError;
+pub use features::Memory;
+pub use feeder::Feeder;
+pub use instances::Instances;
+pub use model::Logistic;
+pub use policy::{Phase, Plan};
 pub use ring::{Drain, LossRing, Record, StepRecords};
+pub use state::{AssistState, FeedStats, FeederConfig};
+pub use sweep::Sweeps;

@@ -1,0 +1,366 @@
+//! The Assistant itself: composes batches and learns from what became of them. No threads here; see
+//! [`super::feeder`].
+
+use super::error::AssistError;
+use super::features::{self, Memory, Moment};
+use super::instances::Instances;
+use super::model::{Logistic, SIGMOID_OPS, sigmoid};
+use super::policy::{KEEP_ALL, Phase, Plan, Threshold, exploration, keep};
+use super::sweep::{Draft, Sweeps};
+use crate::rng::{hash, unit_f64};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How instances are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// By a logistic model of what each instance's losses were, its class and a few input features.
+    Memory,
+    /// At the same rate without information: the control.
+    Random,
+    /// Not at all: sweeps over everything, as far as the budget goes.
+    Off,
+}
+
+impl Preset {
+    /// Whether it skips instances in a phase.
+    pub fn selects(self, phase: Phase) -> bool {
+        self != Preset::Off && phase == Phase::Select
+    }
+}
+
+/// What an Assistant is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssistConfig {
+    /// How instances are chosen.
+    pub preset: Preset,
+    /// Sweeps over the data, E.
+    pub epochs: usize,
+    /// Instances a batch, B.
+    pub batch: usize,
+    /// Share of the operations of E full sweeps that may be spent, in (0, 1].
+    pub budget: f64,
+    /// Exploration floor, in [0, 1]: the least keep probability, as long as it is at most half the
+    /// keep rate.
+    pub floor: f32,
+    /// Exponent k of the weights `p^(−k)`, in [0, 1]; 0 for none.
+    pub rescale: f32,
+    /// Seed of the sweeps and of the choices.
+    pub seed: u64,
+}
+
+/// A batch to train on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Number of the batch, from 0: the step it is for.
+    pub number: u64,
+    /// B different instances.
+    pub ids: Vec<u32>,
+    /// Loss weight of each, of mean 1; empty if all are 1.
+    pub weights: Vec<f32>,
+    /// Candidates looked at to fill it.
+    pub candidates: u64,
+    /// B / candidates.
+    pub keep_rate: f32,
+    /// Whether the Assistant's scores chose it.
+    pub scored: bool,
+    /// The last step whose feedback the Assistant had applied; `None` before the first, and for a
+    /// batch that it did not compose.
+    pub feedback_through: Option<u64>,
+}
+
+impl Batch {
+    /// The next candidates as they come.
+    pub(super) fn unchosen(number: u64, batch: usize, sweeps: &Mutex<Sweeps>) -> Batch {
+        let mut draft = Draft::new(batch);
+        while draft.ids.len() < batch {
+            let (_, ids) = lock(sweeps).draw(batch - draft.ids.len(), &mut draft);
+            draft.ids.extend(ids);
+        }
+        Batch {
+            number,
+            ids: draft.ids,
+            weights: Vec::new(),
+            candidates: draft.candidates,
+            keep_rate: 1.0,
+            scored: false,
+            feedback_through: None,
+        }
+    }
+}
+
+/// What became of a step's batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Feedback {
+    /// The step.
+    pub step: u64,
+    /// Its instances.
+    pub ids: Vec<u32>,
+    /// Their losses, without weights.
+    pub losses: Vec<f32>,
+    /// Whether the Boss was right about them.
+    pub right: Vec<bool>,
+}
+
+/// All that an Assistant has learned; everything else of it follows from its configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Mind {
+    pub(super) memory: Memory,
+    /// Only where the preset has one.
+    model: Option<Logistic>,
+    threshold: Threshold,
+    mean_loss: f32,
+    /// Feedback applied: how many steps, and which was the last.
+    updates: u64,
+    applied: Option<u64>,
+    ops: u64,
+}
+
+/// Least weight of a new batch in the running mean loss: an average over some 50 batches.
+const MEAN_RATE: f32 = 0.02;
+/// Salt of the draws that keep or skip.
+const KEEP: u64 = 0x6b65_6570;
+
+/// Composes batches for one run.
+#[derive(Clone, Debug)]
+pub struct Assistant {
+    config: AssistConfig,
+    plan: Plan,
+    instances: Arc<Instances>,
+    mind: Mind,
+}
+
+impl Assistant {
+    /// One that has seen nothing yet.
+    ///
+    /// # Errors
+    /// If a setting is out of its range, the batch larger than the data, or the instances
+    /// contradict themselves.
+    pub fn new(config: AssistConfig, instances: Arc<Instances>) -> Result<Assistant, AssistError> {
+        let plan = Plan::new(instances.len(), config.batch, config.epochs, config.budget)?;
+        for (name, value) in [("floor", config.floor), ("rescale", config.rescale)] {
+            if !(0.0..=1.0).contains(&value) {
+                let range = "0 to 1";
+                return Err(AssistError::Setting { name, value, range });
+            }
+        }
+        if u32::try_from(instances.len()).is_err() {
+            return Err(AssistError::Instances("more than 2³² of them"));
+        }
+        if instances.features.len() != instances.len() * instances.width()
+            || !instances.features.iter().all(|x| x.is_finite())
+        {
+            return Err(AssistError::Instances("features are missing or not finite"));
+        }
+        if instances
+            .classes
+            .iter()
+            .any(|&c| c as usize >= instances.n_classes)
+        {
+            return Err(AssistError::Instances("a class is out of range"));
+        }
+        let model = (config.preset == Preset::Memory)
+            .then(|| Logistic::new(features::prior(&instances), instances.n_classes));
+        let mind = Mind {
+            memory: Memory::new(instances.len()),
+            model,
+            threshold: Threshold::new(),
+            mean_loss: 0.0,
+            updates: 0,
+            applied: None,
+            ops: 0,
+        };
+        Ok(Assistant {
+            config,
+            plan,
+            instances,
+            mind,
+        })
+    }
+
+    /// How its budget is laid out.
+    pub fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    /// What it was asked to do.
+    pub fn config(&self) -> AssistConfig {
+        self.config
+    }
+
+    /// The first sweep over its instances.
+    pub fn sweeps(&self) -> Sweeps {
+        Sweeps::new(self.config.seed, self.instances.len() as u32)
+    }
+
+    /// Operations spent so far on scoring and learning, counted from shapes: each +, −, ×, ÷,
+    /// comparison is one, see `SIGMOID_OPS` for σ, logarithms and powers.
+    pub fn ops(&self) -> u64 {
+        self.mind.ops
+    }
+
+    /// Composes the batch `number` from the next candidates.
+    pub fn compose(&mut self, number: u64, sweeps: &Mutex<Sweeps>) -> Batch {
+        let target = if self.config.preset.selects(self.plan.phase(number)) {
+            self.plan.target(number, lock(sweeps).drawn())
+        } else {
+            1.0
+        };
+        let mut batch = if target < KEEP_ALL {
+            self.choose(number, target, sweeps)
+        } else {
+            Batch::unchosen(number, self.config.batch, sweeps)
+        };
+        batch.feedback_through = self.mind.applied;
+        batch
+    }
+
+    /// Fills a batch by keeping candidates at the rate `target`. Candidates are drawn in blocks of
+    /// as many as are missing, so none is drawn in vain however lucky the draws.
+    fn choose(&mut self, number: u64, target: f32, sweeps: &Mutex<Sweeps>) -> Batch {
+        let size = self.config.batch;
+        let mut draft = Draft::new(size);
+        let mut kept = Vec::with_capacity(size);
+        while draft.ids.len() < size {
+            let fresh = draft.candidates == 0;
+            let (first, ids) = lock(sweeps).draw(size - draft.ids.len(), &mut draft);
+            let rates = self.keep_probabilities(number, &ids, target, fresh);
+            for ((counter, id), p) in (first..).zip(ids).zip(rates) {
+                if unit_f64(hash(self.config.seed, KEEP, counter)) < f64::from(p) {
+                    draft.ids.push(id);
+                    kept.push(p);
+                }
+            }
+        }
+        Batch {
+            number,
+            weights: self.weights(&kept),
+            ids: draft.ids,
+            candidates: draft.candidates,
+            keep_rate: size as f32 / draft.candidates as f32,
+            scored: self.mind.model.is_some(),
+            feedback_through: None,
+        }
+    }
+
+    /// Keep probability of each candidate. The threshold is solved anew at the `first` block of a
+    /// batch.
+    fn keep_probabilities(
+        &mut self,
+        number: u64,
+        ids: &[u32],
+        target: f32,
+        first: bool,
+    ) -> Vec<f32> {
+        let at = self.moment(number);
+        let mind = &mut self.mind;
+        let Some(model) = &mind.model else {
+            return vec![target; ids.len()];
+        };
+        let logits = model.logits(&features::block(&mind.memory, &self.instances, ids, at));
+        // Then subtract θ, σ, multiply-add, compare.
+        mind.ops += features::block_ops(ids.len())
+            + model.logits_ops(ids.len())
+            + ids.len() as u64 * (SIGMOID_OPS + 4);
+        mind.threshold.push(&logits);
+        let b = exploration(self.config.floor, target);
+        if first {
+            mind.ops += mind.threshold.solve((target - b) / (1.0 - b));
+        }
+        let theta = mind.threshold.theta();
+        logits
+            .into_iter()
+            .map(|logit| keep(b, sigmoid(logit - theta)))
+            .collect()
+    }
+
+    /// `p^(−k)` over its mean; none for k = 0.
+    fn weights(&mut self, kept: &[f32]) -> Vec<f32> {
+        let k = self.config.rescale;
+        if k == 0.0 {
+            return Vec::new();
+        }
+        if self.mind.model.is_some() {
+            // A power is a logarithm and an exponential; add, and scale.
+            self.mind.ops += kept.len() as u64 * (2 * SIGMOID_OPS + 2);
+        }
+        let raw: Vec<f32> = kept.iter().map(|p| p.powf(-k)).collect();
+        let mean = raw.iter().map(|&w| f64::from(w)).sum::<f64>() / kept.len() as f64;
+        raw.into_iter()
+            .map(|w| (f64::from(w) / mean) as f32)
+            .collect()
+    }
+
+    /// Learns from what became of a step's batch, with the features as they stood before it, then
+    /// remembers it.
+    pub fn apply(&mut self, feedback: &Feedback) {
+        let Feedback {
+            step,
+            ids,
+            losses,
+            right,
+        } = feedback;
+        let n = ids.len();
+        if n > 0 {
+            let mean = losses.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+            if self.mind.updates == 0 {
+                self.mind.mean_loss = mean as f32;
+            }
+            let at = self.moment(*step);
+            let mind = &mut self.mind;
+            if let Some(model) = &mut mind.model {
+                let block = features::block(&mind.memory, &self.instances, ids, at);
+                let labels: Vec<f32> = losses
+                    .iter()
+                    .map(|&x| f32::from(x > mind.mean_loss))
+                    .collect();
+                model.learn(&block, &labels);
+                // The labels, and the running mean, cost one comparison and one add a record.
+                mind.ops += features::block_ops(n)
+                    + model.learn_ops(n)
+                    + n as u64 * (features::OBSERVE_OPS + 2);
+            }
+            mind.memory.observe(*step, ids, losses, right);
+            mind.updates += 1;
+            let rate = MEAN_RATE.max(1.0 / mind.updates as f32);
+            mind.mean_loss += rate * (mean as f32 - mind.mean_loss);
+        }
+        self.mind.applied = Some(*step);
+    }
+
+    fn moment(&self, step: u64) -> Moment {
+        Moment {
+            step,
+            mean_loss: self.mind.mean_loss,
+            pace: self.config.batch as f32 / self.instances.len() as f32,
+        }
+    }
+
+    /// What it has learned, for a snapshot.
+    pub(super) fn mind(&self) -> &Mind {
+        &self.mind
+    }
+
+    /// Takes over what another of the same configuration had learned.
+    pub(super) fn resume(&mut self, mind: Mind) -> Result<(), AssistError> {
+        let shape = |mind: &Mind| mind.model.as_ref().map(Logistic::shape);
+        if mind.memory.len() != self.instances.len() || shape(&mind) != shape(&self.mind) {
+            return Err(AssistError::State("it is of another data set or preset"));
+        }
+        let sound = mind.memory.is_sound()
+            && mind.threshold.is_sound()
+            && mind.model.as_ref().is_none_or(Logistic::is_sound)
+            && mind.mean_loss.is_finite();
+        if !sound {
+            return Err(AssistError::State("it is damaged"));
+        }
+        self.mind = mind;
+        Ok(())
+    }
+}
+
+/// Locks; a panic while it was locked is reported elsewhere (see [`super::feeder`]).
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,375 @@
+//! The Assistant over whole runs, with a simulated Boss: a fifth of the instances are hard and stay
+//! so, the rest are learned quickly.
+
+use autoassist::assist::{
+    AssistConfig, AssistError, AssistState, Assistant, Batch, Feedback, Feeder, FeederConfig,
+    Instances, Phase, Preset, Sweeps,
+};
+use autoassist::rng::{hash, unit_f64};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+const SLOTS: u64 = 6;
+
+fn instances(n: usize) -> Arc<Instances> {
+    Arc::new(Instances {
+        classes: (0..n as u32).map(|id| id % 7).collect(),
+        n_classes: 7,
+        features: (0..2 * n as u64)
+            .map(|i| unit_f64(hash(1, i, 0)) as f32 * 3.4 - 1.7)
+            .collect(),
+    })
+}
+
+fn config(preset: Preset, batch: usize, budget: f64) -> AssistConfig {
+    AssistConfig {
+        preset,
+        epochs: 8,
+        batch,
+        budget,
+        floor: 0.3,
+        rescale: 0.0,
+        seed: 11,
+    }
+}
+
+fn is_hard(id: u32) -> bool {
+    hash(2, u64::from(id), 0).is_multiple_of(5)
+}
+
+/// A Boss that knows each instance better from visit to visit.
+struct Boss {
+    visits: Vec<u32>,
+}
+
+impl Boss {
+    fn train(&mut self, batch: &Batch) -> Feedback {
+        let losses: Vec<f32> = batch
+            .ids
+            .iter()
+            .map(|&id| {
+                let visits = &mut self.visits[id as usize];
+                *visits += 1;
+                let noise = 0.5 + unit_f64(hash(3, u64::from(id), u64::from(*visits))) as f32;
+                noise * 2.3 * if is_hard(id) { 0.9f32 } else { 0.4 }.powi(*visits as i32 - 1)
+            })
+            .collect();
+        Feedback {
+            step: batch.number,
+            ids: batch.ids.clone(),
+            right: losses.iter().map(|&x| x < 1.0).collect(),
+            losses,
+        }
+    }
+}
+
+/// A run without threads, by the rule: batch n has the feedback of steps ≤ n − K and no other.
+struct Run {
+    assistant: Assistant,
+    sweeps: Mutex<Sweeps>,
+    boss: Boss,
+    pending: VecDeque<Feedback>,
+}
+
+impl Run {
+    fn new(n: usize, config: AssistConfig) -> Run {
+        let assistant = Assistant::new(config, instances(n)).unwrap();
+        Run {
+            sweeps: Mutex::new(assistant.sweeps()),
+            assistant,
+            boss: Boss { visits: vec![0; n] },
+            pending: VecDeque::new(),
+        }
+    }
+
+    fn step(&mut self, number: u64) -> Batch {
+        if self.pending.len() as u64 == SLOTS {
+            let feedback = self.pending.pop_front().unwrap();
+            self.assistant.apply(&feedback);
+        }
+        let batch = self.assistant.compose(number, &self.sweeps);
+        assert_eq!(
+            batch.ids.iter().collect::<HashSet<_>>().len(),
+            batch.ids.len()
+        );
+        assert_eq!(batch.feedback_through, number.checked_sub(SLOTS));
+        self.pending.push_back(self.boss.train(&batch));
+        batch
+    }
+
+    fn all(&mut self) -> Vec<Batch> {
+        (0..self.assistant.plan().steps())
+            .map(|n| self.step(n))
+            .collect()
+    }
+}
+
+fn drawn(batches: &[Batch]) -> u64 {
+    batches.iter().map(|b| b.candidates).sum()
+}
+
+#[test]
+fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
+    for (preset, budget) in [
+        (Preset::Memory, 0.65),
+        (Preset::Random, 0.65),
+        (Preset::Memory, 0.3),
+        (Preset::Memory, 0.9),
+    ] {
+        let mut run = Run::new(5000, config(preset, 50, budget));
+        let batches = run.all();
+        let plan = run.assistant.plan();
+        assert_eq!(batches.len() as u64, (budget * 800.0).ceil() as u64);
+        assert!(batches.iter().all(|b| b.ids.len() == 50));
+        let sweeps = drawn(&batches) as f64 / 5000.0;
+        assert!(
+            (sweeps - 8.0).abs() < 0.08,
+            "{preset:?} {budget}: {sweeps} sweeps"
+        );
+        let nominal = 0.8 * budget / (1.0 - 0.2 * budget);
+        for batch in &batches {
+            let selecting = plan.phase(batch.number) == Phase::Select;
+            assert_eq!(batch.scored, selecting && preset == Preset::Memory);
+            assert!(selecting || batch.candidates == 50);
+        }
+        // The rate is met all along, not only on the whole.
+        let selected: Vec<&Batch> = batches
+            .iter()
+            .filter(|b| plan.phase(b.number) == Phase::Select)
+            .collect();
+        for part in selected.chunks(selected.len() / 4) {
+            let candidates: u64 = part.iter().map(|b| b.candidates).sum();
+            let rate = (part.len() * 50) as f64 / candidates as f64;
+            assert!(
+                (rate / nominal - 1.0).abs() < 0.08,
+                "{preset:?} {budget}: {rate} for {nominal}"
+            );
+        }
+    }
+}
+
+#[test]
+fn off_is_even_sweeps_at_no_cost_and_remembers() {
+    for (budget, sweeps) in [(1.0, 8), (0.5, 4)] {
+        let mut run = Run::new(1000, config(Preset::Off, 40, budget));
+        let batches = run.all();
+        assert!(
+            batches
+                .iter()
+                .all(|b| b.candidates == 40 && !b.scored && b.keep_rate == 1.0)
+        );
+        assert!(run.boss.visits.iter().all(|&v| v == sweeps));
+        assert_eq!(run.assistant.ops(), 0);
+    }
+    let mut full = Run::new(1000, config(Preset::Memory, 40, 1.0));
+    assert_eq!(
+        drawn(&full.all()),
+        8000,
+        "at full budget there is nothing to choose"
+    );
+}
+
+/// Share of hard instances among those trained on in the selecting phase.
+fn hard_share(preset: Preset) -> f64 {
+    let mut config = config(preset, 64, 0.6);
+    config.epochs = 16;
+    let mut run = Run::new(4000, config);
+    let plan = run.assistant.plan();
+    let batches = run.all();
+    let chosen = batches
+        .iter()
+        .filter(|b| plan.phase(b.number) == Phase::Select);
+    let ids: Vec<u32> = chosen.flat_map(|b| b.ids.clone()).collect();
+    ids.iter().filter(|&&id| is_hard(id)).count() as f64 / ids.len() as f64
+}
+
+#[test]
+fn memory_prefers_what_is_still_hard_and_random_does_not() {
+    let share = (0..4000).filter(|&id| is_hard(id)).count() as f64 / 4000.0;
+    let random = hard_share(Preset::Random);
+    assert!((random / share - 1.0).abs() < 0.05, "{random} of {share}");
+    // At a keep rate of 0.545 and a floor of 0.27, keeping all hard ones would be 1.83 times their
+    // share.
+    let memory = hard_share(Preset::Memory);
+    assert!(memory > 1.5 * share, "{memory} of {share}");
+}
+
+#[test]
+fn weights_have_mean_one_and_undo_the_choice() {
+    let mut config = config(Preset::Memory, 64, 0.6);
+    config.rescale = 1.0;
+    let mut run = Run::new(4000, config);
+    let plan = run.assistant.plan();
+    let (mut hard, mut total) = (0.0, 0.0);
+    for batch in run.all() {
+        if plan.phase(batch.number) != Phase::Select {
+            assert!(batch.weights.is_empty());
+            continue;
+        }
+        let mean = batch.weights.iter().sum::<f32>() / 64.0;
+        assert!((mean - 1.0).abs() < 1e-5);
+        // p lies between the floor, half the rate at most, and 1.
+        let (least, most) = batch
+            .weights
+            .iter()
+            .fold((f32::MAX, 0f32), |(a, b), &w| (a.min(w), b.max(w)));
+        assert!(most / least <= 1.0 / 0.2, "{most} {least}");
+        for (&id, &w) in batch.ids.iter().zip(&batch.weights) {
+            hard += if is_hard(id) { f64::from(w) } else { 0.0 };
+            total += f64::from(w);
+        }
+    }
+    let share = (0..4000).filter(|&id| is_hard(id)).count() as f64 / 4000.0;
+    assert!(
+        (hard / total / share - 1.0).abs() < 0.05,
+        "{} of {share}",
+        hard / total
+    );
+}
+
+#[test]
+fn data_hardly_larger_than_a_batch() {
+    for preset in [Preset::Memory, Preset::Random, Preset::Off] {
+        for n in [1, 32, 33, 50, 64, 80] {
+            let mut run = Run::new(n, config(preset, n.min(32), 0.65));
+            let batches = run.all();
+            assert!(drawn(&batches) <= 2 * 8 * n as u64, "{preset:?} {n}");
+        }
+    }
+    let error = Assistant::new(config(Preset::Off, 33, 1.0), instances(32)).unwrap_err();
+    assert_eq!(
+        error,
+        AssistError::Batch {
+            batch: 33,
+            instances: 32
+        }
+    );
+}
+
+#[test]
+fn operations_are_counted_from_shapes() {
+    let mut run = Run::new(2000, config(Preset::Memory, 50, 0.65));
+    for number in 0..SLOTS {
+        run.step(number);
+    }
+    assert_eq!(
+        run.assistant.ops(),
+        0,
+        "nothing scored, nothing learned yet"
+    );
+    run.step(SLOTS);
+    // Learning from 50 records: 8 + 2 features, 7 classes. Features 89, logits 21, σ and residual
+    // 25, gradients 42, labels and averages 5 an instance; 7 a weight.
+    assert_eq!(run.assistant.ops(), 50 * (89 + 21 + 25 + 42 + 5) + 7 * 17);
+    let mut random = Run::new(2000, config(Preset::Random, 50, 0.65));
+    random.all();
+    assert_eq!(random.assistant.ops(), 0);
+}
+
+/// Delays without a clock: gives up the processor some number of times, drawn from the seed.
+fn dawdle(seed: u64, step: u64) {
+    for _ in 0..hash(seed, step, 0) % 40 {
+        std::thread::yield_now();
+    }
+}
+
+fn coupling(deterministic: bool) -> FeederConfig {
+    FeederConfig {
+        slots: SLOTS as usize,
+        deterministic,
+    }
+}
+
+/// Trains through a feeder, feedback as late as the credits allow or at once, as the seed wills. If
+/// `stop` is given, saves there and goes on from the saved state.
+fn train(n: usize, config: AssistConfig, seed: u64, stop: Option<u64>) -> (Vec<Batch>, u64) {
+    let assistant = Assistant::new(config, instances(n)).unwrap();
+    let steps = assistant.plan().steps();
+    let mut feeder = Feeder::spawn(assistant.clone(), coupling(true)).unwrap();
+    let mut boss = Boss { visits: vec![0; n] };
+    let mut pending = VecDeque::new();
+    let mut batches = Vec::new();
+    for step in 0..steps {
+        if stop == Some(step) {
+            for feedback in pending.drain(..) {
+                feeder.feedback(feedback).unwrap();
+            }
+            dawdle(seed, step);
+            let text = serde_json::to_string(&feeder.snapshot().unwrap()).unwrap();
+            let state: AssistState = serde_json::from_str(&text).unwrap();
+            assert_eq!(state.step(), step);
+            drop(feeder);
+            feeder = Feeder::restore(assistant.clone(), coupling(true), state).unwrap();
+        }
+        let keep = hash(seed, step, 1) % (SLOTS - 1);
+        while pending.len() as u64 > keep {
+            feeder.feedback(pending.pop_front().unwrap()).unwrap();
+        }
+        dawdle(seed, step);
+        let batch = feeder.next().unwrap();
+        pending.push_back(boss.train(&batch));
+        batches.push(batch);
+    }
+    assert_eq!(feeder.next(), Err(AssistError::Spent(steps)));
+    let stats = feeder.stats();
+    assert_eq!((stats.loss_records_dropped, stats.batches_unscored), (0, 0));
+    assert_eq!(stats.feedback_lag_steps, SLOTS as f64);
+    assert_eq!(stats.candidates_seen, drawn(&batches));
+    assert!(stats.assist_cpu_seconds > 0.0);
+    (batches, stats.assist_ops)
+}
+
+#[test]
+fn deterministic_runs_are_equal_whatever_the_timing_and_where_they_were_resumed() {
+    let mut config = config(Preset::Memory, 32, 0.6);
+    config.rescale = 0.5;
+    let mut reference = Run::new(700, config);
+    let expected = (reference.all(), reference.assistant.ops());
+    let steps = expected.0.len() as u64;
+    for seed in 0..6 {
+        let stop = [
+            None,
+            Some(1),
+            Some(steps / 4),
+            Some(steps / 2),
+            Some(steps - 3),
+        ];
+        for stop in stop {
+            assert_eq!(
+                train(700, config, seed, stop),
+                expected,
+                "seed {seed}, resumed at {stop:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_free_run_fills_every_batch_and_can_be_resumed() {
+    let n = 900;
+    let assistant = Assistant::new(config(Preset::Memory, 32, 0.65), instances(n)).unwrap();
+    let steps = assistant.plan().steps();
+    let mut feeder = Feeder::spawn(assistant.clone(), coupling(false)).unwrap();
+    let mut boss = Boss { visits: vec![0; n] };
+    for step in 0..steps {
+        if step == steps / 2 {
+            let state = feeder.snapshot().unwrap();
+            assert!(state.memory().visits(0) <= boss.visits[0]);
+            let other = Assistant::new(config(Preset::Random, 32, 0.65), instances(n)).unwrap();
+            let error = Feeder::restore(other, coupling(false), state.clone()).unwrap_err();
+            assert!(matches!(error, AssistError::State(_)));
+            feeder = Feeder::restore(assistant.clone(), coupling(false), state).unwrap();
+        }
+        let batch = feeder.next().unwrap();
+        assert_eq!(batch.number, step);
+        assert_eq!(batch.ids.iter().collect::<HashSet<_>>().len(), 32);
+        assert!(batch.feedback_through.is_none_or(|through| through < step));
+        feeder.feedback(boss.train(&batch)).unwrap();
+        dawdle(7, step);
+    }
+    let state = feeder.snapshot().unwrap();
+    let memory = state.memory();
+    assert_eq!(memory.len(), n);
+    assert!((0..n).all(|id| memory.visits(id) <= boss.visits[id]));
+    assert!((0..n).any(|id| memory.average_loss(id).is_some_and(|x| x > 0.0)));
+}
