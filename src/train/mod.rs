@@ -1,1 +1,95 @@
-//! Training.
+//! Training: settings, the loop, its ledger, checkpoints, measurements, comparisons and the report.
+
+mod boss;
+mod checkpoint;
+mod compare;
+mod config;
+mod console;
+mod metrics;
+pub mod report;
+mod report_file;
+mod run;
+mod schedule;
+mod setup;
+mod single;
+mod summary;
+
+pub use checkpoint::{Checkpoint, CheckpointError, Progress};
+pub use compare::compare;
+pub use config::{Arm, Assist, Config, ConfigError, Data, Options};
+pub use console::Console;
+pub use metrics::{Metrics, Point};
+pub use run::{Job, Start, resume, train};
+pub use schedule::learning_rate;
+pub use setup::{create_run_folder, load_data};
+pub use single::{evaluate_only, overfit_one_batch};
+pub use summary::{ArmResult, Comparison, Summary};
+
+use crate::files::WriteError;
+use std::path::{Path, PathBuf};
+
+/// Why a program ended without its result.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Arguments, data or files that cannot be used; nothing was trained.
+    #[error(transparent)]
+    Unusable(Box<dyn std::error::Error + Send + Sync>),
+    /// The run broke off.
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// The loss stopped being a number.
+    #[error(
+        "the loss became {loss} at step {step} (instance {instance}); lower --lr, or look at that \
+         instance; the last good checkpoint is {} (step {good_step})",
+        checkpoint.display()
+    )]
+    NotFinite {
+        /// Step whose loss it was.
+        step: u64,
+        /// The first instance.
+        instance: u32,
+        /// NaN or infinity.
+        loss: f32,
+        /// Written before it.
+        checkpoint: PathBuf,
+        /// Steps that checkpoint has done.
+        good_step: u64,
+    },
+    /// The user asked to stop; a checkpoint was written.
+    #[error("stopped at step {step}; go on with --resume {}", dir.display())]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// What to resume.
+        dir: PathBuf,
+    },
+}
+
+impl TrainError {
+    /// For [`TrainError::Unusable`].
+    pub fn unusable(e: impl std::error::Error + Send + Sync + 'static) -> TrainError {
+        TrainError::Unusable(Box::new(e))
+    }
+
+    /// For [`TrainError::Failed`].
+    pub fn failed(e: impl std::error::Error + Send + Sync + 'static) -> TrainError {
+        TrainError::Failed(Box::new(e))
+    }
+
+    /// 2 for unusable arguments or data, 1 for a run that failed, 130 after Ctrl-C.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            TrainError::Unusable(_) => 2,
+            TrainError::Failed(_) | TrainError::NotFinite { .. } => 1,
+            TrainError::Interrupted { .. } => 130,
+        }
+    }
+}
+
+/// A file or folder that the run needs could not be made or read.
+fn files_error(path: &Path, source: std::io::Error) -> TrainError {
+    TrainError::failed(WriteError {
+        path: path.to_path_buf(),
+        source,
+    })
+}

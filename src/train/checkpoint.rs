@@ -1,0 +1,168 @@
+//! Everything a run needs to go on, in one file that is replaced as a whole or not at all.
+
+use crate::assist::AssistState;
+use crate::files;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Counters of the training loop.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps done, which is also the number of the next step.
+    pub step: u64,
+    /// The data set's fingerprint: a checkpoint goes on with the same data or not at all.
+    pub data: u64,
+    /// Whether training, final evaluation included, is over.
+    pub finished: bool,
+    /// Seconds spent in the training loop, evaluation excluded.
+    pub train_seconds: f64,
+    /// Seconds in all.
+    pub wall_seconds: f64,
+    /// Mean loss over the last metrics interval.
+    pub train_loss: Option<f64>,
+}
+
+/// A run between two steps.
+pub struct Checkpoint {
+    /// Counters.
+    pub progress: Progress,
+    /// All learned values, flat.
+    pub values: Vec<f32>,
+    /// The optimiser's momentum, flat.
+    pub momentum: Vec<f32>,
+    /// Running statistics, flat.
+    pub buffers: Vec<f32>,
+    /// The Assistant with its sampler, its queue and its random counters.
+    pub assist: AssistState,
+}
+
+/// Why a checkpoint could not be read, written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// No such file.
+    #[error("{} has no checkpoint to resume ({source}); give the folder of a run", path.display())]
+    Missing {
+        /// Where one was expected.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Cut short or overwritten.
+    #[error("checkpoint {} is damaged ({reason}); put back a copy of it or train anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// For another network or other data.
+    #[error("checkpoint {} does not fit this run: {reason}", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// The network diverged; the last good checkpoint stays.
+    #[error("{what} is no longer finite after step {step}; lower --lr; {} is kept", path.display())]
+    NotFinite {
+        /// Which tensor.
+        what: &'static str,
+        /// Steps done.
+        step: u64,
+        /// The last good checkpoint.
+        path: PathBuf,
+    },
+    /// The disk said no; the last checkpoint is untouched.
+    #[error(transparent)]
+    Write(#[from] files::WriteError),
+}
+
+/// Changed whenever the meaning of a stored value changes.
+const VERSION: &str = "1";
+
+impl Checkpoint {
+    /// The checkpoint of the run in `dir`.
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join("checkpoint.safetensors")
+    }
+
+    /// Replaces the checkpoint of the run in `dir`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotFinite`] or [`CheckpointError::Write`]; the previous checkpoint is then untouched.
+    pub fn save(&self, dir: &Path) -> Result<(), CheckpointError> {
+        let path = Checkpoint::path(dir);
+        let floats = [
+            ("values", &self.values),
+            ("momentum", &self.momentum),
+            ("buffers", &self.buffers),
+        ];
+        for (what, values) in floats {
+            if values.iter().any(|v| !v.is_finite()) {
+                return Err(CheckpointError::NotFinite {
+                    what,
+                    step: self.progress.step,
+                    path,
+                });
+            }
+        }
+        let assist = postcard::to_stdvec(&self.assist).expect("plain data");
+        let progress = serde_json::to_string(&self.progress).expect("plain data");
+        let floats = floats.map(|(n, v)| (n, Dtype::F32, v.len(), bytemuck::cast_slice(v)));
+        let all =
+            floats
+                .into_iter()
+                .chain([("assist", Dtype::U8, assist.len(), assist.as_slice())]);
+        let views = all.map(|(name, dtype, len, bytes)| {
+            (
+                name,
+                TensorView::new(dtype, vec![len], bytes).expect("bytes match the shape"),
+            )
+        });
+        let meta = [("version", VERSION.to_string()), ("progress", progress)];
+        let meta = HashMap::from(meta.map(|(k, v)| (k.to_string(), v)));
+        let bytes = serialize(views, Some(meta)).expect("names are unique and shapes right");
+        Ok(files::write(&path, &bytes)?)
+    }
+
+    /// Reads the checkpoint of the run in `dir`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Missing`] or [`CheckpointError::Damaged`].
+    pub fn load(dir: &Path) -> Result<Checkpoint, CheckpointError> {
+        let path = Checkpoint::path(dir);
+        let bytes = std::fs::read(&path).map_err(|source| CheckpointError::Missing {
+            path: dir.to_path_buf(),
+            source,
+        })?;
+        Checkpoint::parse(&bytes).map_err(|reason| CheckpointError::Damaged { path, reason })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Checkpoint, String> {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
+        let meta = header.metadata().as_ref().ok_or("it has no metadata")?;
+        match meta.get("version").map(String::as_str) {
+            Some(VERSION) => (),
+            Some(other) => return Err(format!("version {other}, this program reads {VERSION}")),
+            None => return Err("it is not a checkpoint".into()),
+        }
+        let progress = meta.get("progress").ok_or("it has no progress")?;
+        let progress = serde_json::from_str(progress).map_err(|e| e.to_string())?;
+        let tensor = |name| file.tensor(name).map_err(|e| e.to_string());
+        let floats = |name| -> Result<Vec<f32>, String> {
+            let (data, _) = tensor(name)?.data().as_chunks::<4>();
+            Ok(data.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        };
+        Ok(Checkpoint {
+            progress,
+            values: floats("values")?,
+            momentum: floats("momentum")?,
+            buffers: floats("buffers")?,
+            assist: postcard::from_bytes(tensor("assist")?.data()).map_err(|e| e.to_string())?,
+        })
+    }
+}

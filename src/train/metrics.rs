@@ -1,0 +1,133 @@
+//! `metrics.jsonl`: what was measured during a run, one JSON object a line. The report is drawn from it.
+
+use super::files_error;
+use super::{Config, TrainError};
+use crate::files;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// One line. The file's first line is `environment`; then `train` lines, one an interval, and `eval` lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Point {
+    /// Where and with what the run was made.
+    Environment {
+        /// Of this program.
+        version: String,
+        /// The executor.
+        device: String,
+        /// The processor.
+        cpu: String,
+        /// The data set, with its sizes.
+        data: String,
+        /// Time of the start, RFC 3339.
+        started: String,
+        /// The settings.
+        config: Box<Config>,
+    },
+    /// Means over the steps since the last such line.
+    Train {
+        /// Steps done.
+        step: u64,
+        /// Operations of the Boss over those of full training.
+        ops_fraction: f64,
+        /// Mean loss of the instances trained on.
+        loss: f64,
+        /// Share of them that the network had right.
+        accuracy: f64,
+        /// Instances trained on over candidates seen.
+        keep_rate: f64,
+        /// Learning rate of the last step.
+        lr: f64,
+        /// Training speed.
+        images_per_second: f64,
+        /// Seconds since the start, all included.
+        seconds: f64,
+    },
+    /// On all test images.
+    Eval {
+        /// Steps done.
+        step: u64,
+        /// Operations of the Boss over those of full training.
+        ops_fraction: f64,
+        /// Mean loss.
+        loss: f64,
+        /// Share that the network has right.
+        accuracy: f64,
+        /// Seconds since the start, all included.
+        seconds: f64,
+    },
+}
+
+impl Point {
+    fn step(&self) -> u64 {
+        match self {
+            Point::Environment { .. } => 0,
+            Point::Train { step, .. } | Point::Eval { step, .. } => *step,
+        }
+    }
+}
+
+/// The open file, and its lines so far.
+pub struct Metrics {
+    path: PathBuf,
+    file: std::fs::File,
+    /// Every line in order.
+    pub points: Vec<Point>,
+}
+
+impl Metrics {
+    /// The lines of a run's file.
+    ///
+    /// # Errors
+    /// A file that cannot be read. Lines that are not measurements end the list.
+    pub fn read(dir: &Path) -> Result<Vec<Point>, TrainError> {
+        let path = dir.join("metrics.jsonl");
+        let text = std::fs::read_to_string(&path).map_err(|e| files_error(&path, e))?;
+        Ok(parse(&text))
+    }
+
+    /// Starts the file anew in `dir`, or with `resume_at` goes on behind that step's lines: what a killed run wrote after its last
+    /// checkpoint will come again.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn open(dir: &Path, resume_at: Option<u64>) -> Result<Metrics, TrainError> {
+        let path = dir.join("metrics.jsonl");
+        let mut points: Vec<Point> = Vec::new();
+        if let (Some(step), Ok(text)) = (resume_at, std::fs::read_to_string(&path)) {
+            points = parse(&text);
+            points.retain(|p| p.step() <= step);
+        }
+        let text: String = points.iter().map(|p| line(p) + "\n").collect();
+        files::write(&path, text.as_bytes()).map_err(TrainError::unusable)?;
+        let file = std::fs::OpenOptions::new().append(true).open(&path);
+        let file = file.map_err(|e| files_error(&path, e))?;
+        Ok(Metrics { path, file, points })
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub fn push(&mut self, point: Point) -> Result<(), TrainError> {
+        let text = line(&point) + "\n";
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(|e| files_error(&self.path, e))?;
+        self.points.push(point);
+        Ok(())
+    }
+}
+
+/// The last line may have been cut short by a kill; nothing is behind it then.
+fn parse(text: &str) -> Vec<Point> {
+    text.lines()
+        .map_while(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+fn line(point: &Point) -> String {
+    serde_json::to_string(point).expect("plain data")
+}

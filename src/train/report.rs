@@ -1,0 +1,342 @@
+//! The report of a run or a comparison: one HTML file that needs nothing else, for a browser of any
+//! width, by day and by night.
+//!
+//! [`render`] turns plain numbers into text; it neither measures nor writes files.
+
+mod chart;
+mod table;
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+
+use chart::Series;
+
+/// All that a report shows.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Of the page.
+    pub title: String,
+    /// The one sentence: was it worth it?
+    pub verdict: String,
+    /// Data, network, device: what the numbers hold for.
+    pub subtitle: String,
+    /// In the order of the table; runs of one arm that differ by their seed are averaged.
+    pub runs: Vec<Run>,
+    /// The resolved configuration, shown as it is.
+    pub config: String,
+    /// The training images of the highest loss, highest first.
+    pub hardest: Vec<Example>,
+    /// The training images of the lowest loss, lowest first.
+    pub easiest: Vec<Example>,
+}
+
+/// One training run. Accuracies and operations are fractions of 1; what is not known yet may be
+/// NaN.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// `full`, `uniform`, `memory`, …
+    pub arm: String,
+    /// What the run's random numbers come from.
+    pub seed: u64,
+    /// At the end, on the test set.
+    pub test_accuracy: f64,
+    /// This run's test accuracy minus that of the full-data run of the same seed.
+    pub accuracy_vs_full: Option<f64>,
+    /// This run's test accuracy minus that of the uniform run of the same seed.
+    pub accuracy_vs_uniform: Option<f64>,
+    /// 1 − (operations of Boss, Assistant and selection) / (operations of full data).
+    pub ops_saved: f64,
+    /// Operations of the Boss.
+    pub boss_ops: f64,
+    /// Operations of the Assistant.
+    pub assist_ops: f64,
+    /// From start to end.
+    pub wall_seconds: f64,
+    /// Images trained on a second, evaluation excluded.
+    pub images_per_second: f64,
+    /// The curves, in order of time.
+    pub points: Vec<Point>,
+}
+
+/// What was measured at one moment of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// The Boss's operations so far / operations of the whole run on full data.
+    pub ops_fraction: f64,
+    /// Mean loss of the images trained on since the last point.
+    pub train_loss: f64,
+    /// Share of the images offered since the last point that were trained on, where one chooses.
+    pub keep_rate: Option<f64>,
+    /// Where the network was evaluated: a fraction of 1.
+    pub test_accuracy: Option<f64>,
+}
+
+/// A training image that stands out.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// Its number in the training set.
+    pub id: usize,
+    /// The name of its label.
+    pub class: String,
+    /// Its loss, averaged over its last visits.
+    pub loss: f64,
+    /// How often it was trained on.
+    pub times_trained: u64,
+    /// Whether the network's top guess was its label then.
+    pub right: bool,
+    /// What it looks like.
+    pub image: Picture,
+}
+
+/// An image `[height, width, channels]`, one byte a channel.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Pixels from top to bottom.
+    pub height: usize,
+    /// Pixels from left to right.
+    pub width: usize,
+    /// 3 for RGB, 1 for grey.
+    pub channels: usize,
+    /// Rows of pixels.
+    pub pixels: Vec<u8>,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A picture's bytes do not fit its shape, or cannot be a PNG.
+    #[error("training image {id} cannot be shown: {reason}")]
+    Picture {
+        /// [`Example::id`].
+        id: usize,
+        /// Why.
+        reason: String,
+    },
+    /// A curve could not be drawn.
+    #[error("a curve of the report cannot be drawn: {0}")]
+    Chart(String),
+}
+
+/// The report as the text of an HTML file.
+///
+/// # Errors
+/// [`ReportError`] if a picture is malformed or a curve cannot be drawn; never because of NaN,
+/// infinite or missing numbers, which are shown as such or left out with a note.
+pub fn render(report: &Report) -> Result<String, ReportError> {
+    let arms = Arm::all(&report.runs);
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title>\n<style>\n{style}{arm_style}</style>\n</head>\n<body>\n\
+         <header>\n<p class=\"title\">{title}</p>\n<h1>{verdict}</h1>\n\
+         <p class=\"subtitle\">{subtitle}</p>\n</header>\n",
+        title = escape(&report.title),
+        style = include_str!("report/style.css"),
+        arm_style = chart::style(),
+        verdict = escape(&report.verdict),
+        subtitle = escape(&report.subtitle),
+    );
+    if !arms.is_empty() {
+        page += &table::arms(&arms);
+        page += "<section>\n<h2>Curves</h2>\n";
+        page += &chart::legend(&arms);
+        page += "<div class=\"charts\">\n";
+        page += &figure(&arms, "Test accuracy", "%", None, true, |p| {
+            p.test_accuracy.map(|a| 100.0 * a)
+        })?;
+        page += &figure(&arms, "Training loss", "", None, false, |p| {
+            Some(p.train_loss)
+        })?;
+        let percent = Some((0.0, 104.0));
+        page += &figure(&arms, "Keep rate", "%", percent, false, |p| {
+            p.keep_rate.map(|k| 100.0 * k)
+        })?;
+        page += &table::terms(&arms);
+        page += "</div>\n</section>\n";
+    }
+    page += &gallery(
+        "Hardest training images",
+        "of the highest loss",
+        &report.hardest,
+    )?;
+    page += &gallery(
+        "Easiest training images",
+        "of the lowest loss",
+        &report.easiest,
+    )?;
+    if !report.config.is_empty() {
+        let config = escape(&report.config);
+        let _ = write!(
+            page,
+            "<section>\n<h2>Configuration</h2>\n<pre>{config}</pre>\n</section>\n"
+        );
+    }
+    page += "</body>\n</html>\n";
+    Ok(page)
+}
+
+/// The runs of one arm.
+struct Arm<'a> {
+    name: &'a str,
+    runs: Vec<&'a Run>,
+}
+
+impl<'a> Arm<'a> {
+    /// In the order of their first runs.
+    fn all(runs: &'a [Run]) -> Vec<Arm<'a>> {
+        let mut arms: Vec<Arm> = Vec::new();
+        for run in runs {
+            match arms.iter_mut().find(|arm| arm.name == run.arm) {
+                Some(arm) => arm.runs.push(run),
+                None => arms.push(Arm {
+                    name: &run.arm,
+                    runs: vec![run],
+                }),
+            }
+        }
+        arms
+    }
+}
+
+/// A chart of one quantity against operations, with its heading and what had to be left out.
+fn figure(
+    arms: &[Arm],
+    heading: &str,
+    unit: &str,
+    range: Option<(f64, f64)>,
+    marks: bool,
+    quantity: impl Fn(&Point) -> Option<f64>,
+) -> Result<String, ReportError> {
+    let (mut series, mut left_out) = (Vec::new(), 0);
+    // One horizontal axis for all charts, whatever each of them shows.
+    let points = arms
+        .iter()
+        .flat_map(|arm| &arm.runs)
+        .flat_map(|run| &run.points);
+    let until = points
+        .map(|p| 100.0 * p.ops_fraction)
+        .filter(|x| x.is_finite());
+    let until = until.fold(0.0, f64::max).min(1e9);
+    for (arm, runs) in arms.iter().enumerate() {
+        let curves = runs.runs.iter().map(|run| {
+            let at = |p: &Point| quantity(p).map(|y| (100.0 * p.ops_fraction, y));
+            let all: Vec<_> = run.points.iter().filter_map(at).collect();
+            let good: Vec<_> = all.iter().copied().filter(chart::drawable).collect();
+            left_out += all.len() - good.len();
+            good
+        });
+        series.push(Series {
+            arm,
+            curves: curves.filter(|c| !c.is_empty()).collect(),
+        });
+    }
+    let unit = if unit.is_empty() {
+        String::new()
+    } else {
+        format!(", {unit}")
+    };
+    let body = match series.iter().all(|s| s.curves.is_empty()) {
+        true => "<p class=\"note\">Nothing measured.</p>\n".to_owned(),
+        false => chart::svg(heading, &series, until, range, marks)?,
+    };
+    let note = match left_out {
+        0 => String::new(),
+        n => format!("<p class=\"note\">{n} value(s) were not finite and are not drawn.</p>\n"),
+    };
+    Ok(format!(
+        "<figure class=\"chart\">\n<h3>{heading}{unit}</h3>\n{body}{note}</figure>\n"
+    ))
+}
+
+fn gallery(heading: &str, what: &str, examples: &[Example]) -> Result<String, ReportError> {
+    if examples.is_empty() {
+        return Ok(String::new());
+    }
+    let mut html = format!(
+        "<section>\n<h2>{heading}</h2>\n<p class=\"note\">Those {what}, averaged over the last visits, with \
+         their labels.</p>\n<div class=\"gallery\">\n"
+    );
+    for example in examples {
+        let (class, id) = (escape(&example.class), example.id);
+        let loss = table::number(example.loss, 3);
+        let guess = if example.right {
+            "✓ right"
+        } else {
+            "✗ wrong"
+        };
+        let times = match example.times_trained {
+            1 => "once".to_owned(),
+            n => format!("{n} times"),
+        };
+        let _ = write!(
+            html,
+            "<figure>\n<img src=\"data:image/png;base64,{}\" alt=\"Training image {id}\">\n\
+             <figcaption><b>{class}</b><br>loss {loss}<br>{guess}<br>\
+             <small>trained {times}<br>image {id}</small></figcaption>\n</figure>\n",
+            BASE64_STANDARD.encode(png(example)?)
+        );
+    }
+    html += "</div>\n</section>\n";
+    Ok(html)
+}
+
+fn png(example: &Example) -> Result<Vec<u8>, ReportError> {
+    let error = |reason: String| ReportError::Picture {
+        id: example.id,
+        reason,
+    };
+    let Picture {
+        height,
+        width,
+        channels,
+        pixels,
+    } = &example.image;
+    let colour = match channels {
+        1 => ExtendedColorType::L8,
+        3 => ExtendedColorType::Rgb8,
+        _ => {
+            return Err(error(format!(
+                "{channels} channels are neither grey nor RGB"
+            )));
+        }
+    };
+    // The encoder panics on another number of bytes.
+    let bytes = height
+        .checked_mul(*width)
+        .and_then(|n| n.checked_mul(*channels));
+    let sides = (u32::try_from(*width), u32::try_from(*height));
+    let (Ok(w), Ok(h), true) = (sides.0, sides.1, bytes == Some(pixels.len())) else {
+        let bytes = pixels.len();
+        return Err(error(format!(
+            "{bytes} bytes are not {height}x{width}x{channels}"
+        )));
+    };
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png)
+        .write_image(pixels, w, h, colour)
+        .map_err(|e| error(e.to_string()))?;
+    Ok(png)
+}
+
+/// Text that is safe in HTML, attributes included.
+fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => html += "&amp;",
+            '<' => html += "&lt;",
+            '>' => html += "&gt;",
+            '"' => html += "&quot;",
+            '\'' => html += "&#39;",
+            c => html.push(c),
+        }
+    }
+    html
+}
+
+#[cfg(test)]
+mod tests;

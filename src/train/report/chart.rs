@@ -1,0 +1,289 @@
+//! Curves as SVG. Colours are those of the light palette in the SVG itself; by attribute selectors
+//! the page's style sheet adds dashes and replaces them by the dark palette at night.
+
+use std::fmt::Write;
+
+use plotters::prelude::*;
+
+use super::{Arm, ReportError, escape};
+
+/// Curves of one arm, one a run, none empty, all points [`drawable`].
+pub(super) struct Series {
+    pub arm: usize,
+    pub curves: Vec<Vec<(f64, f64)>>,
+}
+
+/// Colours by day and by night, after Okabe and Ito, told apart with any colour vision; the dashes
+/// tell them apart with none.
+const PALETTE: [(RGBColor, &str, &str); 7] = [
+    (RGBColor(0x4d, 0x4d, 0x4d), "#c9c9c9", "44 16"),
+    (RGBColor(0xc2, 0x55, 0x00), "#ff9d4d", "14 12"),
+    (RGBColor(0x00, 0x72, 0xb2), "#56b4e9", "none"),
+    (RGBColor(0x00, 0x85, 0x5f), "#2fc49a", "5 10"),
+    (RGBColor(0xa5, 0x42, 0x7f), "#e59ac6", "36 12 6 12"),
+    (RGBColor(0x85, 0x69, 0x00), "#e6c229", "24 8"),
+    (RGBColor(0xd0, 0x2b, 0x2b), "#ff8080", "60 24"),
+];
+/// Neither too dark nor too light for either background.
+const GRID: RGBColor = RGBColor(0x88, 0x88, 0x88);
+
+/// Coordinates are whole numbers: this many to a pixel keep curves smooth.
+const SCALE: u32 = 4;
+const SIZE: (u32, u32) = (440 * SCALE, 290 * SCALE);
+/// A curve needs no more points than this.
+const MAX_POINTS: usize = 250;
+
+fn colour(arm: usize) -> RGBColor {
+    PALETTE[arm % PALETTE.len()].0
+}
+
+fn hex(RGBColor(r, g, b): RGBColor) -> String {
+    format!("#{r:02X}{g:02X}{b:02X}")
+}
+
+/// The rules that go with the charts and the legend.
+pub(super) fn style() -> String {
+    let mut css = String::new();
+    let mut night = String::new();
+    for (light, dark, dash) in PALETTE {
+        let light = hex(light);
+        let _ = writeln!(
+            css,
+            "polyline[stroke=\"{light}\"]{{stroke-dasharray:{dash}}}"
+        );
+        let _ = writeln!(night, "svg [stroke=\"{light}\"]{{stroke:{dark}}}");
+        let _ = writeln!(night, "svg [fill=\"{light}\"]{{fill:{dark}}}");
+    }
+    css + "@media (prefers-color-scheme: dark) {\n" + &night + "}\n"
+}
+
+/// Which line is whose; runs of several seeds are thin, their mean is thick.
+pub(super) fn legend(arms: &[Arm]) -> String {
+    let mut html = String::from("<ul class=\"legend\">\n");
+    for (i, arm) in arms.iter().enumerate() {
+        let _ = writeln!(
+            html,
+            "<li><svg viewBox=\"0 0 176 40\" aria-hidden=\"true\"><polyline fill=\"none\" \
+             stroke=\"{}\" stroke-width=\"11\" points=\"4,20 172,20\"/></svg> {}</li>",
+            hex(colour(i)),
+            escape(arm.name),
+        );
+    }
+    html += "</ul>\n";
+    if arms.iter().any(|arm| arm.runs.len() > 1) {
+        html += "<p class=\"note\">Thin: one seed each. Thick: their mean.</p>\n";
+    }
+    html
+}
+
+/// Whether a point can be drawn: finite, at operations of 0 or more, and of a size that an axis can
+/// carry.
+pub(super) fn drawable(&(x, y): &(f64, f64)) -> bool {
+    (0.0..=1e9).contains(&x) && (-1e9..=1e9).contains(&y)
+}
+
+/// The chart of at least one curve, its horizontal axis operations in percent of full data's.
+/// `until` is where that ends; `range` is the vertical one, else that of the data; `marks` puts a
+/// dot on each point.
+pub(super) fn svg(
+    name: &str,
+    series: &[Series],
+    until: f64,
+    range: Option<(f64, f64)>,
+    marks: bool,
+) -> Result<String, ReportError> {
+    let error = |e: &dyn std::fmt::Display| ReportError::Chart(format!("{name}: {e}"));
+    let points = || series.iter().flat_map(|s| s.curves.iter().flatten());
+    let (_, x1) = bounds(points().map(|p| p.0).chain([0.0, until]));
+    let (low, high) = range.unwrap_or_else(|| {
+        let (low, high) = bounds(points().map(|p| p.1));
+        let margin = 0.05 * (high - low);
+        (low - margin, high + margin)
+    });
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    let font = ("sans-serif", 17 * SCALE).into_font().color(&GRID);
+    let mut chart = ChartBuilder::on(&root)
+        .margin(6 * SCALE)
+        .margin_right(14 * SCALE)
+        .x_label_area_size(42 * SCALE)
+        .y_label_area_size(44 * SCALE)
+        .build_cartesian_2d(0.0..x1, low..high)
+        .map_err(|e| error(&e))?;
+    let decimals = if high - low > 4.0 {
+        0
+    } else {
+        1 + usize::from(high - low < 0.5)
+    };
+    chart
+        .configure_mesh()
+        .set_all_tick_mark_size(4 * SCALE)
+        .x_labels(6)
+        .y_labels(6)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID.mix(0.3).stroke_width(SCALE))
+        .axis_style(GRID.stroke_width(SCALE))
+        .label_style(font)
+        .x_desc("operations, % of full data’s")
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.decimals$}"))
+        .draw()
+        .map_err(|e| error(&e))?;
+    for Series { arm, curves } in series {
+        let colour = colour(*arm);
+        let mut draw = |curve: Vec<(f64, f64)>, width: u32, opacity: f64| {
+            let style = colour.mix(opacity);
+            if marks || curve.len() == 1 {
+                let dot = |&p: &_| Circle::new(p, 3 * width / 2, style.filled());
+                chart
+                    .draw_series(curve.iter().map(dot))
+                    .map_err(|e| error(&e))?;
+            }
+            let line = LineSeries::new(curve, style.stroke_width(width));
+            chart.draw_series(line).map_err(|e| error(&e))?;
+            Ok(())
+        };
+        if curves.len() > 1 {
+            for curve in curves {
+                draw(thin(curve), SCALE, 0.45)?;
+            }
+        }
+        draw(thin(&mean(curves)), 5 * SCALE / 2, 1.0)?;
+    }
+    root.present().map_err(|e| error(&e))?;
+    drop(chart);
+    drop(root);
+    let label = format!(
+        "<svg role=\"img\" aria-label=\"{} against operations\" ",
+        escape(name)
+    );
+    // In HTML the name space is implied.
+    Ok(svg
+        .replacen("<svg ", &label, 1)
+        .replace(" xmlns=\"http://www.w3.org/2000/svg\"", ""))
+}
+
+/// Least and greatest value, at least a little apart, as the axes need it.
+fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
+        (low.min(v), high.max(v))
+    });
+    let least = 1e-3 * (1.0 + low.abs().max(high.abs()));
+    if high - low < least {
+        (low - least, high + least)
+    } else {
+        (low, high)
+    }
+}
+
+/// At most [`MAX_POINTS`] points, each the mean of as many neighbours.
+fn thin(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    curve
+        .chunks(curve.len().div_ceil(MAX_POINTS).max(1))
+        .map(centre)
+        .collect()
+}
+
+fn centre(points: &[(f64, f64)]) -> (f64, f64) {
+    let sum = points
+        .iter()
+        .fold((0.0, 0.0), |sum, p| (sum.0 + p.0, sum.1 + p.1));
+    (sum.0 / points.len() as f64, sum.1 / points.len() as f64)
+}
+
+/// The mean curve: point by point if all have equally many, else interpolated where all run.
+fn mean(curves: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
+    let Some(first) = curves.first() else {
+        return Vec::new();
+    };
+    if curves.iter().all(|curve| curve.len() == first.len()) {
+        return (0..first.len())
+            .map(|i| centre(&curves.iter().map(|curve| curve[i]).collect::<Vec<_>>()))
+            .collect();
+    }
+    let from = curves
+        .iter()
+        .map(|c| c[0].0)
+        .fold(f64::NEG_INFINITY, f64::max);
+    let to = curves
+        .iter()
+        .map(|c| c[c.len() - 1].0)
+        .fold(f64::INFINITY, f64::min);
+    let longest = curves
+        .iter()
+        .max_by_key(|curve| curve.len())
+        .unwrap_or(first);
+    let xs = longest
+        .iter()
+        .map(|p| p.0)
+        .filter(|x| (from..=to).contains(x));
+    xs.map(|x| {
+        let sum: f64 = curves.iter().map(|curve| interpolate(curve, x)).sum();
+        (x, sum / curves.len() as f64)
+    })
+    .collect()
+}
+
+/// The value of a curve of growing x at `x`, which lies within it.
+fn interpolate(curve: &[(f64, f64)], x: f64) -> f64 {
+    let after = curve.partition_point(|p| p.0 < x).min(curve.len() - 1);
+    let (a, b) = (curve[after.saturating_sub(1)], curve[after]);
+    match b.0 > a.0 {
+        true => a.1 + (b.1 - a.1) * ((x - a.0) / (b.0 - a.0)).clamp(0.0, 1.0),
+        false => b.1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_point_by_point_or_interpolated() {
+        let a = vec![(0.0, 0.0), (10.0, 10.0)];
+        assert_eq!(
+            mean(&[a.clone(), vec![(0.0, 2.0), (12.0, 12.0)]]),
+            [(0.0, 1.0), (11.0, 11.0)]
+        );
+        let b = vec![(2.0, 0.0), (4.0, 0.0), (8.0, 0.0), (12.0, 0.0)];
+        assert_eq!(mean(&[a, b]), [(2.0, 1.0), (4.0, 2.0), (8.0, 4.0)]);
+        assert_eq!(mean(&[]), []);
+        // No common stretch.
+        assert_eq!(mean(&[vec![(0.0, 1.0)], vec![(1.0, 1.0), (2.0, 1.0)]]), []);
+    }
+
+    #[test]
+    fn long_curves_are_thinned_to_means() {
+        let curve: Vec<_> = (0..100_000)
+            .map(|i| (f64::from(i), f64::from(i % 2)))
+            .collect();
+        let thinned = thin(&curve);
+        assert_eq!(thinned.len(), MAX_POINTS);
+        assert!(thinned.iter().all(|p| p.1 == 0.5));
+        assert_eq!(thin(&[]), []);
+    }
+
+    #[test]
+    fn axes_take_any_drawable_data() {
+        for ys in [
+            &[0.0][..],
+            &[1e9, 1e9 - 1e-7],
+            &[-1e9, 1e9],
+            &[2.3, 2.3 + 1e-15],
+            &[1e-300],
+        ] {
+            let curve: Vec<_> = ys.iter().map(|&y| (1e-12, y)).collect();
+            assert!(curve.iter().all(drawable));
+            let series = [Series {
+                arm: 9,
+                curves: vec![curve],
+            }];
+            assert!(
+                svg("x", &series, 0.0, None, true)
+                    .unwrap()
+                    .contains("<circle")
+            );
+        }
+        assert!(!drawable(&(f64::NAN, 0.0)) && !drawable(&(0.0, f64::INFINITY)));
+    }
+}

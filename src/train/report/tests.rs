@@ -1,0 +1,193 @@
+use super::*;
+
+fn run(arm: &str, seed: u64) -> Run {
+    let share = if arm == "full" { 1.0 } else { 0.65 };
+    let points = (0..=40).map(|i| {
+        let t = f64::from(i) / 40.0;
+        Point {
+            ops_fraction: share * t,
+            train_loss: 2.3 * (-2.0 * t).exp() + seed as f64 * 0.01,
+            keep_rate: (arm == "memory").then_some(1.0 - 0.5 * t),
+            test_accuracy: (i % 10 == 0).then_some(0.8 * t),
+        }
+    });
+    Run {
+        arm: arm.to_owned(),
+        seed,
+        test_accuracy: 0.8,
+        accuracy_vs_full: (arm != "full").then_some(-0.01),
+        accuracy_vs_uniform: (arm == "memory").then_some(0.005),
+        ops_saved: 1.0 - share,
+        boss_ops: 1e12 * share,
+        assist_ops: 1e8,
+        wall_seconds: 30.0,
+        images_per_second: 3000.0,
+        points: points.collect(),
+    }
+}
+
+fn example(id: usize) -> Example {
+    let image = Picture {
+        height: 2,
+        width: 2,
+        channels: 3,
+        pixels: vec![id as u8; 12],
+    };
+    Example {
+        id,
+        class: "star".into(),
+        loss: 4.2,
+        times_trained: 1,
+        right: false,
+        image,
+    }
+}
+
+fn report(runs: Vec<Run>) -> Report {
+    Report {
+        title: "ResNet-8 on synthetic".into(),
+        verdict: "Worth it.".into(),
+        subtitle: "cpu, 2 threads".into(),
+        runs,
+        config: "depth = 8\n".into(),
+        hardest: vec![example(3), example(4)],
+        easiest: vec![example(5)],
+    }
+}
+
+#[test]
+fn the_verdict_comes_first_and_all_parts_follow() {
+    let runs = ["full", "uniform", "memory"]
+        .iter()
+        .flat_map(|arm| (0..3).map(|s| run(arm, s)));
+    let html = render(&report(runs.collect())).unwrap();
+    let parts = [
+        "<h1>Worth it.",
+        "<table",
+        "class=\"legend\"",
+        "Test accuracy, %</h3>",
+        "Training loss</h3>",
+    ]
+    .into_iter()
+    .chain([
+        "Keep rate, %</h3>",
+        "<dt>uniform",
+        "Hardest",
+        "Easiest",
+        "<pre>depth = 8",
+    ]);
+    let at: Vec<usize> = parts.map(|part| html.find(part).expect(part)).collect();
+    assert!(at.is_sorted(), "{at:?}");
+    assert_eq!(html.matches("data:image/png;base64,").count(), 3);
+    assert!(html.contains("<b>80.00 <small>± 0.00</small></b>"));
+    assert!(html.contains("+0.50") && html.contains("−1.00"));
+    // Three seeds and their mean of each arm that has a keep rate, all on three charts at most.
+    assert_eq!(html.matches("role=\"img\"").count(), 3);
+    assert!(html.ends_with("</html>\n"));
+}
+
+#[test]
+fn nothing_is_loaded_from_elsewhere() {
+    let html = render(&report(vec![run("memory", 0)])).unwrap();
+    for outside in ["http:", "https:", "<script", "<link", "@import", "url("] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    assert!(html.contains("name=\"viewport\"") && html.contains("prefers-color-scheme: dark"));
+}
+
+#[test]
+fn text_is_escaped_wherever_it_comes_from() {
+    let evil = "\"'&<script>alert(1)</script>".to_owned();
+    let mut report = report(vec![run(&evil, 0), run(&evil, 1)]);
+    report.hardest[0].class.clone_from(&evil);
+    for text in [
+        &mut report.title,
+        &mut report.verdict,
+        &mut report.subtitle,
+        &mut report.config,
+    ] {
+        text.clone_from(&evil);
+    }
+    let html = render(&report).unwrap();
+    assert!(!html.contains("<script") && !html.contains("\"'&<"));
+    // Title twice, verdict, subtitle, arm in two tables (one of them twice) and the legend, class,
+    // configuration.
+    assert_eq!(html.matches("&quot;&#39;&amp;&lt;script&gt;").count(), 10);
+}
+
+#[test]
+fn missing_and_broken_numbers_are_no_error() {
+    for points in [0, 1, 40] {
+        let mut broken = run("memory", 0);
+        broken.points.truncate(points);
+        for point in &mut broken.points {
+            point.test_accuracy = None;
+            point.keep_rate = Some(f64::INFINITY);
+            point.train_loss = f64::NAN;
+        }
+        for number in [
+            &mut broken.test_accuracy,
+            &mut broken.ops_saved,
+            &mut broken.boss_ops,
+            &mut broken.assist_ops,
+            &mut broken.wall_seconds,
+            &mut broken.images_per_second,
+        ] {
+            *number = f64::NAN;
+        }
+        broken.accuracy_vs_full = None;
+        broken.accuracy_vs_uniform = Some(f64::NAN);
+        let alone = render(&report(vec![broken.clone()])).unwrap();
+        assert!(!alone.contains("NaN") && alone.matches("Nothing measured").count() == 3);
+        let says = format!("{points} value(s) were not finite");
+        assert_eq!(
+            alone.matches(&says).count(),
+            if points == 0 { 0 } else { 2 }
+        );
+        let beside = render(&report(vec![run("memory", 1), broken])).unwrap();
+        assert_eq!(beside.matches("role=\"img\"").count(), 3);
+    }
+    let nothing = render(&Report::default()).unwrap();
+    assert!(!nothing.contains("<table") && !nothing.contains("<figure"));
+}
+
+#[test]
+fn malformed_pictures_are_errors() {
+    for (channels, bytes) in [(3, 11), (2, 8), (1, 12)] {
+        let mut report = report(vec![]);
+        let image = Picture {
+            height: 2,
+            width: 2,
+            channels,
+            pixels: vec![0; bytes],
+        };
+        report.easiest[0].image = image;
+        let error = render(&report).unwrap_err().to_string();
+        assert!(
+            error.starts_with("training image 5 cannot be shown"),
+            "{error}"
+        );
+    }
+    let mut report = report(vec![]);
+    report.easiest[0].image = Picture {
+        height: 0,
+        width: 5,
+        channels: 1,
+        pixels: vec![],
+    };
+    assert!(render(&report).is_err());
+}
+
+#[test]
+fn pictures_survive_the_trip() {
+    let html = render(&report(vec![])).unwrap();
+    let data = html
+        .split("base64,")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let png = image::load_from_memory(&BASE64_STANDARD.decode(data).unwrap()).unwrap();
+    assert_eq!(png.to_rgb8().into_raw(), vec![3; 12]);
+}

@@ -1,0 +1,105 @@
+//! Uses of a network that are not training runs.
+
+use super::boss::Boss;
+use super::run::Job;
+use super::{ConfigError, Summary, TrainError};
+use crate::assist::LossRing;
+use crate::backend::StepInputs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Evaluates the weights of `--init` on the test images.
+///
+/// # Errors
+/// No `--init`, or weights that do not fit.
+pub fn evaluate_only(job: &Job) -> Result<Summary, TrainError> {
+    if job.config.init.is_none() {
+        let remedy = "--eval-only needs the weights to evaluate: --init FILE";
+        return Err(ConfigError::Together(remedy.into()).into());
+    }
+    let mut boss = Boss::new(
+        job.config,
+        job.data,
+        Arc::new(LossRing::new(4, job.config.batch)),
+    )?;
+    boss.initialise(job.config)?;
+    let test_accuracy = boss.evaluate().accuracy;
+    let device = boss.exec.describe();
+    Ok(Summary {
+        test_accuracy,
+        seed: job.config.seed,
+        device,
+        ..Summary::default()
+    })
+}
+
+/// Steps after which a network that can learn has one batch by heart.
+const OVERFIT_STEPS: u64 = 400;
+/// Mean loss at which it has.
+const OVERFIT_LOSS: f64 = 0.02;
+
+/// The network could not learn one batch by heart.
+#[derive(Debug, thiserror::Error)]
+#[error("one batch was not learnt in {OVERFIT_STEPS} steps (loss {0:.4}); try another --lr")]
+struct NotOverfitted(f64);
+
+/// Trains on the first batch alone, unaugmented and at a constant learning rate, until its loss is next to nothing: whatever cannot do this
+/// cannot train.
+///
+/// # Errors
+/// [`TrainError::Failed`] if it does not succeed.
+pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
+    let batch = job.config.batch;
+    job.check_batch()?;
+    let ring = Arc::new(LossRing::new(4, batch));
+    let mut boss = Boss::new(job.config, job.data, ring.clone())?.without_augmentation();
+    boss.initialise(job.config)?;
+    // Spread over the data set, which may be sorted by class.
+    let stride = job.data.train.len() / batch;
+    let ids: Vec<u32> = (0..batch).map(|i| (i * stride) as u32).collect();
+    let (mut loss, mut step) = (f64::INFINITY, 0);
+    let started = std::time::Instant::now();
+    while step < OVERFIT_STEPS && loss > OVERFIT_LOSS && !job.interrupt.load(Ordering::Relaxed) {
+        let (ids, lr, seed) = (ids.clone(), job.config.lr as f32, job.config.seed);
+        boss.step(StepInputs {
+            step,
+            ids,
+            weights: Vec::new(),
+            lr,
+            seed,
+        });
+        let records = (0..batch).filter_map(|row| ring.read(step, row));
+        loss = records.map(|r| f64::from(r.loss)).sum::<f64>() / batch as f64;
+        if step % 20 == 0 {
+            job.console
+                .note(format_args!("step {step:>4}  loss {loss:.4}"));
+        }
+        step += 1;
+    }
+    // Written so that NaN fails.
+    let learnt = loss <= OVERFIT_LOSS;
+    if !learnt {
+        return Err(TrainError::failed(NotOverfitted(loss)));
+    }
+    job.console.say(format_args!(
+        "one batch of {batch} learnt by heart: loss {loss:.4} after {step} steps"
+    ));
+    let instances = step * batch as u64;
+    let boss_ops = instances * boss.net.train_ops_per_instance();
+    let wall_seconds = started.elapsed().as_secs_f64();
+    Ok(Summary {
+        test_accuracy: boss.evaluate().accuracy,
+        train_loss: loss,
+        boss_ops,
+        full_ops: boss_ops,
+        instances_trained: instances,
+        candidates_seen: instances,
+        steps: step,
+        wall_seconds,
+        instances_per_second: instances as f64 / wall_seconds,
+        device: boss.exec.describe(),
+        seed: job.config.seed,
+        run_dir: job.dir.clone(),
+        ..Summary::default()
+    })
+}

@@ -1,0 +1,252 @@
+//! The outcome of runs: the object that `--json` prints, and what a comparison says.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+use super::Arm;
+
+/// The result of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Share of the test images that the network has right.
+    pub test_accuracy: f64,
+    /// Mean loss over the last interval of training.
+    pub train_loss: f64,
+    /// Operations of the network, forward and backward, on the instances really trained on; evaluation excluded.
+    pub boss_ops: u64,
+    /// Operations of the Assistant.
+    pub assist_ops: u64,
+    /// Operations of full training: all sweeps over all instances.
+    pub full_ops: u64,
+    /// `1 − (boss_ops + assist_ops)/full_ops`.
+    pub ops_saved: f64,
+    /// Instances trained on, with repetition.
+    pub instances_trained: u64,
+    /// Instances from which they were chosen, with repetition.
+    pub candidates_seen: u64,
+    /// Steps done.
+    pub steps: u64,
+    /// Seconds in all.
+    pub wall_seconds: f64,
+    /// Training speed, evaluation excluded.
+    pub instances_per_second: f64,
+    /// Times that the host blocked on the device in the training loop, evaluation and checkpoints aside.
+    pub host_syncs: u64,
+    /// Losses that the Assistant never saw because it was behind.
+    pub loss_records_dropped: u64,
+    /// Batches that the Boss took without asking because none was ready.
+    pub batches_unscored: u64,
+    /// Seconds in which the Boss had no batch.
+    pub feed_stall_seconds: f64,
+    /// Processor seconds of the Assistant's thread.
+    pub assist_cpu_seconds: f64,
+    /// Mean age, in steps, of the newest loss that the Assistant knew when it composed a batch.
+    pub feedback_lag_steps: f64,
+    /// The executor.
+    pub device: String,
+    /// Of everything random.
+    pub seed: u64,
+    /// Where the files are.
+    pub run_dir: PathBuf,
+}
+
+/// One run of a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArmResult {
+    /// Which arm.
+    pub arm: Arm,
+    /// Test accuracy minus that of `full` with the same seed.
+    #[serde(default)]
+    pub accuracy_vs_full: Option<f64>,
+    /// Test accuracy minus that of `uniform` with the same seed.
+    #[serde(default)]
+    pub accuracy_vs_uniform: Option<f64>,
+    /// The run itself.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// All runs of a comparison, arm by arm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// In the order they were run.
+    pub arms: Vec<ArmResult>,
+    /// Test images: they bound what a difference in accuracy can mean.
+    pub test_images: usize,
+}
+
+/// A mean over seeds with its standard error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Over the seeds.
+    pub mean: f64,
+    /// Standard error of the mean.
+    pub error: f64,
+}
+
+impl Comparison {
+    /// Sorts results into a comparison and computes the differences.
+    pub fn new(mut arms: Vec<ArmResult>, test_images: usize) -> Comparison {
+        let accuracies: Vec<_> = arms
+            .iter()
+            .map(|a| (a.arm, a.summary.seed, a.summary.test_accuracy))
+            .collect();
+        for result in &mut arms {
+            let against = |arm| {
+                let other = accuracies
+                    .iter()
+                    .find(|a| a.0 == arm && a.1 == result.summary.seed);
+                other
+                    .filter(|_| arm != result.arm)
+                    .map(|a| result.summary.test_accuracy - a.2)
+            };
+            (result.accuracy_vs_full, result.accuracy_vs_uniform) =
+                (against(Arm::Full), against(Arm::Uniform));
+        }
+        Comparison { arms, test_images }
+    }
+
+    /// The runs of one arm.
+    pub fn of(&self, arm: Arm) -> impl Iterator<Item = &ArmResult> {
+        self.arms.iter().filter(move |r| r.arm == arm)
+    }
+
+    /// Mean over the seeds of one arm, `None` if a run lacks the value.
+    pub fn mean(&self, arm: Arm, value: impl Fn(&ArmResult) -> Option<f64>) -> Option<f64> {
+        let values: Option<Vec<f64>> = self.of(arm).map(value).collect();
+        values
+            .filter(|v| !v.is_empty())
+            .map(|v| v.iter().sum::<f64>() / v.len() as f64)
+    }
+
+    /// Difference in accuracy between two arms, over the seeds. Its error is the larger of two: the scatter over seeds, and what
+    /// the finite test set and the chance of a single run leave open.
+    pub fn difference(&self, arm: Arm, reference: Arm) -> Option<Estimate> {
+        let pairs: Vec<(f64, f64)> = self
+            .of(arm)
+            .filter_map(|a| {
+                let b = self
+                    .of(reference)
+                    .find(|b| b.summary.seed == a.summary.seed)?;
+                Some((a.summary.test_accuracy, b.summary.test_accuracy))
+            })
+            .collect();
+        let n = pairs.len() as f64;
+        let mean = pairs.iter().map(|(a, b)| a - b).sum::<f64>() / n;
+        let spread: f64 = pairs.iter().map(|(a, b)| (a - b - mean).powi(2)).sum();
+        let scatter = if n > 1.0 {
+            (spread / (n - 1.0) / n).sqrt()
+        } else {
+            0.0
+        };
+        let binomial: f64 = pairs
+            .iter()
+            .map(|(a, b)| a * (1.0 - a) + b * (1.0 - b))
+            .sum();
+        let sampling = (binomial / (n * n) / self.test_images as f64).sqrt();
+        (n > 0.0).then_some(Estimate {
+            mean,
+            error: scatter.max(sampling),
+        })
+    }
+
+    /// One sentence: was the Assistant worth it?
+    pub fn verdict(&self) -> String {
+        let Some(uniform) = self.difference(Arm::Memory, Arm::Uniform) else {
+            return "Whether the Assistant was worth it takes the arms memory and uniform to say."
+                .into();
+        };
+        let saved = self
+            .mean(Arm::Memory, |r| Some(r.summary.ops_saved))
+            .unwrap_or(0.0);
+        let seeds = self.of(Arm::Memory).count();
+        let runs = if seeds == 1 {
+            "one seed".to_string()
+        } else {
+            format!("{seeds} seeds")
+        };
+        let points = |e: Estimate| format!("{:+.2} ± {:.2}", 100.0 * e.mean, 100.0 * e.error);
+        let against_full = match self.difference(Arm::Memory, Arm::Full) {
+            Some(full) => format!("{} points against full data and ", points(full)),
+            None => String::new(),
+        };
+        // Two standard errors, the usual bar.
+        let judgement = if uniform.mean > 2.0 * uniform.error {
+            "The Assistant was worth it"
+        } else if uniform.mean < -2.0 * uniform.error {
+            "The Assistant was not worth it"
+        } else {
+            "Whether the Assistant was worth it cannot be told from this"
+        };
+        format!(
+            "{judgement}: with {:.1} % of the operations saved, test accuracy was {against_full}{} points \
+             against uniform training at the same operations ({runs}).",
+            100.0 * saved,
+            points(uniform),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison(accuracies: &[(Arm, &[f64])], test_images: usize) -> Comparison {
+        let result = |arm, seed, test_accuracy| ArmResult {
+            arm,
+            accuracy_vs_full: None,
+            accuracy_vs_uniform: None,
+            summary: Summary {
+                seed,
+                test_accuracy,
+                ops_saved: 0.35,
+                ..Summary::default()
+            },
+        };
+        let arms = accuracies.iter().flat_map(|(arm, values)| {
+            values
+                .iter()
+                .enumerate()
+                .map(move |(seed, v)| result(*arm, seed as u64, *v))
+        });
+        Comparison::new(arms.collect(), test_images)
+    }
+
+    #[test]
+    fn the_verdict_needs_a_difference_beyond_noise() {
+        let say = |memory: &[f64], n| {
+            comparison(&[(Arm::Uniform, &[0.8, 0.81]), (Arm::Memory, memory)], n).verdict()
+        };
+        assert!(say(&[0.85, 0.86], 10_000).starts_with("The Assistant was worth it: with 35.0 %"));
+        assert!(say(&[0.75, 0.76], 10_000).starts_with("The Assistant was not worth it"));
+        // The same difference on a hundred test images is chance.
+        assert!(say(&[0.85, 0.86], 100).starts_with("Whether"));
+        // So is one whose seeds disagree.
+        assert!(say(&[0.90, 0.79], 10_000).starts_with("Whether"));
+        // A NaN is never good news.
+        assert!(say(&[f64::NAN, 0.9], 10_000).starts_with("Whether"));
+    }
+
+    #[test]
+    fn differences_pair_runs_of_the_same_seed() {
+        let c = comparison(
+            &[
+                (Arm::Full, &[0.9, 0.8]),
+                (Arm::Uniform, &[0.85]),
+                (Arm::Memory, &[0.88, 0.81]),
+            ],
+            1,
+        );
+        let of = |arm| c.of(arm).map(|r| r.accuracy_vs_full).collect::<Vec<_>>();
+        assert_eq!(of(Arm::Full), [None, None]);
+        assert_eq!(of(Arm::Memory), [Some(0.88 - 0.9), Some(0.81 - 0.8)]);
+        assert_eq!(c.of(Arm::Memory).last().unwrap().accuracy_vs_uniform, None);
+        let difference = c.difference(Arm::Memory, Arm::Full).unwrap();
+        assert!((difference.mean - -0.005).abs() < 1e-12);
+        assert!(
+            comparison(&[(Arm::Memory, &[0.5])], 1)
+                .verdict()
+                .contains("arms memory and uniform")
+        );
+    }
+}

@@ -1,0 +1,421 @@
+//! The program as a user meets it: what it prints, its exit codes, and what bad input gets.
+
+#[path = "common/images.rs"]
+mod images;
+
+use assert_cmd::Command;
+use images::write_folder;
+use std::path::Path;
+
+fn resnet() -> Command {
+    let mut command = Command::cargo_bin("resnet").expect("the program is built");
+    // Small enough for any machine, and the same everywhere.
+    command
+        .env("RAYON_NUM_THREADS", "2")
+        .env_remove("AUTOASSIST_ISA");
+    command
+}
+
+/// Standard output's last line as JSON.
+fn json(output: &std::process::Output) -> serde_json::Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text
+        .lines()
+        .last()
+        .unwrap_or_else(|| panic!("no output: {output:?}"));
+    serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {last}"))
+}
+
+/// Runs with bad arguments and returns the one line that explains.
+fn refused(args: &[&str]) -> String {
+    let output = resnet().args(args).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn one_line(args: &[&str]) -> String {
+    let text = refused(args);
+    let lines: Vec<&str> = text.lines().filter(|l| l.starts_with("resnet: ")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    lines[0].to_string()
+}
+
+const TINY: [&str; 8] = [
+    "--data", "folder", "--epochs", "3", "--batch", "16", "--lr", "0.05",
+];
+
+#[test]
+fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    write_folder(&data, &["blue", "green", "red"], 40);
+    let out = temp.path().join("run");
+    let output = resnet()
+        .args(TINY)
+        .args([
+            "--compare",
+            "full,uniform,random,memory",
+            "--seeds",
+            "3,4",
+            "--json",
+            "--quiet",
+        ])
+        .args([
+            "--data-dir".as_ref(),
+            data.as_os_str(),
+            "--out".as_ref(),
+            out.as_os_str(),
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.stderr.is_empty(), "quiet is quiet");
+    let json = json(&output);
+    for key in [
+        "test_accuracy",
+        "train_loss",
+        "boss_ops",
+        "assist_ops",
+        "full_ops",
+        "ops_saved",
+        "instances_trained",
+        "candidates_seen",
+        "steps",
+        "wall_seconds",
+        "instances_per_second",
+        "host_syncs",
+        "loss_records_dropped",
+        "batches_unscored",
+        "feed_stall_seconds",
+        "feedback_lag_steps",
+        "device",
+        "seed",
+        "run_dir",
+    ] {
+        assert!(!json[key].is_null(), "{key} is missing in {json}");
+    }
+    let arms = json["arms"].as_array().unwrap();
+    assert_eq!(arms.len(), 8);
+    for arm in arms {
+        let full = arm["arm"] == "full";
+        assert_eq!(arm["accuracy_vs_full"].is_null(), full);
+        assert_eq!(
+            arm["accuracy_vs_uniform"].is_null(),
+            arm["arm"] == "uniform"
+        );
+        // 120 images, 3 sweeps, batches of 16: 23 steps at the whole budget, 15 at 0.65.
+        assert_eq!(arm["steps"], if full { 23 } else { 15 }, "{arm}");
+        let expected = arm["boss_ops"].as_f64().unwrap() + arm["assist_ops"].as_f64().unwrap();
+        let saved = 1.0 - expected / arm["full_ops"].as_f64().unwrap();
+        assert!((arm["ops_saved"].as_f64().unwrap() - saved).abs() < 1e-12);
+        let folder = Path::new(arm["run_dir"].as_str().unwrap());
+        for file in [
+            "config.toml",
+            "metrics.jsonl",
+            "model.safetensors",
+            "report.html",
+        ] {
+            assert!(folder.join(file).is_file(), "{file}");
+        }
+    }
+    assert_eq!(json["host_syncs"], 0);
+    assert!(out.join("report.html").is_file() && out.join("config.toml").is_file());
+
+    // Resuming a finished comparison only exports.
+    let weights = temp.path().join("weights.safetensors");
+    let again = resnet()
+        .args([
+            "--resume".as_ref(),
+            out.as_os_str(),
+            "--export".as_ref(),
+            weights.as_os_str(),
+        ])
+        .args(["--json", "--quiet"])
+        .output()
+        .unwrap();
+    assert!(
+        again.status.success(),
+        "{}",
+        String::from_utf8_lossy(&again.stderr)
+    );
+    assert_eq!(self::json(&again)["arms"], json["arms"]);
+    assert!(weights.is_file());
+}
+
+#[test]
+fn weights_come_out_go_in_and_evaluate_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    write_folder(&data, &["blue", "green", "red"], 40);
+    let at = |name: &str| temp.path().join(name).to_str().unwrap().to_string();
+    let (out, weights, dir) = (at("run"), at("w.safetensors"), at("data"));
+    let args = ["--data-dir", &dir, "--json", "--quiet"];
+    let trained = resnet()
+        .args(TINY)
+        .args(args)
+        .args(["--out", &out, "--export", &weights])
+        .output()
+        .unwrap();
+    assert!(
+        trained.status.success(),
+        "{}",
+        String::from_utf8_lossy(&trained.stderr)
+    );
+    let eval = [
+        "--data",
+        "folder",
+        "--batch",
+        "16",
+        "--eval-only",
+        "--init",
+        &weights,
+    ];
+    let evaluated = resnet().args(eval).args(args).output().unwrap();
+    assert!(
+        evaluated.status.success(),
+        "{}",
+        String::from_utf8_lossy(&evaluated.stderr)
+    );
+    assert_eq!(
+        json(&trained)["test_accuracy"],
+        json(&evaluated)["test_accuracy"]
+    );
+
+    let other = [
+        "--data",
+        "folder",
+        "--depth",
+        "14",
+        "--eval-only",
+        "--init",
+        &weights,
+    ];
+    let line = one_line(&[&other[..], &["--data-dir", &dir]].concat());
+    assert!(
+        line.contains("another network") && line.contains("--depth"),
+        "{line}"
+    );
+    std::fs::write(&weights, &std::fs::read(&weights).unwrap()[..1000]).unwrap();
+    let line = one_line(&[&eval[..], &["--data-dir", &dir]].concat());
+    assert!(line.contains("not a whole safetensors file"), "{line}");
+}
+
+#[test]
+fn a_small_network_overfits_one_batch() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    write_folder(&data, &["blue", "green", "red"], 40);
+    let output = resnet()
+        .args([
+            "--data",
+            "folder",
+            "--batch",
+            "16",
+            "--overfit-one-batch",
+            "--json",
+        ])
+        .args(["--data-dir".as_ref(), data.as_os_str()])
+        .args(["--out".as_ref(), temp.path().join("run").as_os_str()])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(json(&output)["train_loss"].as_f64().unwrap() < 0.05);
+}
+
+#[test]
+fn bad_arguments_are_named_with_their_remedy() {
+    for (args, flag) in [
+        (&["--budget", "0"][..], "--budget"),
+        (&["--budget", "1.5"], "--budget"),
+        (&["--budget", "NaN"], "--budget"),
+        (&["--lr=-0.1"], "--lr"),
+        (&["--lr", "nan"], "--lr"),
+        (&["--weight-decay=-1"], "--weight-decay"),
+        (&["--rescale=inf"], "--rescale"),
+        (&["--batch", "100000"], "--batch"),
+        (&["--depth", "9"], "--depth"),
+        (&["--data", "folder"], "--data-dir"),
+        (
+            &["--data", "folder", "--data-dir", "no-such-folder"],
+            "no-such-folder",
+        ),
+        (&["--resume", "no-such-run"], "no-such-run"),
+        (&["--config", "no-such.toml"], "no-such.toml"),
+        (&["--device", "tpu"], "--device"),
+        (&["--device", "cuda"], "--device cpu"),
+        (&["--out", "/proc/nowhere"], "/proc/nowhere"),
+        (
+            &["--export", "no-such-folder/w.safetensors"],
+            "no-such-folder",
+        ),
+        (&["--seeds", "1,2", "--data", "synthetic"], "--compare"),
+        (
+            &["--init", "no-such.safetensors", "--eval-only"],
+            "no-such.safetensors",
+        ),
+        (&["--eval-only"], "--init"),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let out = temp.path().join("run").to_str().unwrap().to_string();
+        let takes_out = !args.iter().any(|a| ["--resume", "--out"].contains(a));
+        let out_args: &[&str] = if takes_out { &["--out", &out] } else { &[] };
+        let line = one_line(&[args, out_args].concat());
+        assert!(line.contains(flag), "{args:?}: {line}");
+    }
+    // clap's own usage errors are fine.
+    assert!(refused(&["--data", "cifar11"]).contains("synthetic"));
+    assert!(refused(&["--epochs=-3"]).contains("--epochs"));
+    assert!(refused(&["--resume", "x", "--out", "y"]).contains("--out"));
+    assert!(one_line(&["--resume", "x", "--lr", "0.1"]).contains("--resume"));
+}
+
+#[test]
+fn bad_images_are_named_with_their_remedy() {
+    let temp = tempfile::tempdir().unwrap();
+    let spoilt = |name: &str, spoil: &dyn Fn(&Path)| {
+        let data = temp.path().join(name);
+        write_folder(&data, &["blue", "green", "red"], 8);
+        spoil(&data);
+        let out = temp.path().join("run");
+        let line = one_line(&[
+            "--data",
+            "folder",
+            "--batch",
+            "8",
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        assert!(!out.exists(), "nothing is left of a run that never began");
+        line
+    };
+    let line = spoilt("text", &|dir| {
+        std::fs::write(dir.join("train/red/a.jpg"), "text").unwrap()
+    });
+    assert!(
+        line.contains("train/red/a.jpg") && line.contains("replace or remove"),
+        "{line}"
+    );
+    let line = spoilt("missing", &|dir| {
+        std::fs::remove_dir_all(dir.join("test/green")).unwrap()
+    });
+    assert!(
+        line.contains("test/green") && line.contains("same class"),
+        "{line}"
+    );
+    let line = spoilt("empty", &|dir| {
+        std::fs::create_dir_all(dir.join("train/void")).unwrap()
+    });
+    assert!(line.contains("train/void"), "{line}");
+    let line = spoilt("none", &|dir| {
+        std::fs::remove_dir_all(dir.join("train")).unwrap()
+    });
+    assert!(line.contains("train"), "{line}");
+    let line = spoilt("size", &|dir| {
+        image::RgbImage::new(9, 8)
+            .save(dir.join("test/red/z.png"))
+            .unwrap();
+    });
+    assert!(
+        line.contains("test/red/z.png") && line.contains("9x8"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_not_overwritten() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join("config.toml"), "").unwrap();
+    let line = one_line(&["--out", temp.path().to_str().unwrap()]);
+    assert!(line.contains("--resume"), "{line}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_left_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    write_folder(&data, &["blue", "green"], 20);
+    let out = temp.path().join("run");
+    let output = resnet()
+        .args([
+            "--data",
+            "folder",
+            "--epochs",
+            "1",
+            "--batch",
+            "8",
+            "--quiet",
+            "--data-dir",
+        ])
+        .args([data.as_os_str(), "--out".as_ref(), out.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let path = out.join("checkpoint.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let resume = ["--resume", out.to_str().unwrap()];
+    for cut in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let line = one_line(&resume);
+        assert!(
+            line.contains("checkpoint.safetensors") && line.contains("damaged"),
+            "{line}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap().len(), cut);
+    }
+    std::fs::write(&path, &whole).unwrap();
+    // Another network under the same folder.
+    let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
+    std::fs::write(
+        out.join("config.toml"),
+        config.replace("depth = 8", "depth = 14"),
+    )
+    .unwrap();
+    let line = one_line(&resume);
+    assert!(
+        line.contains("does not fit") && line.contains("checkpoint.safetensors"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_the_run() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    write_folder(&data, &["blue", "green"], 40);
+    let out = temp.path().join("run");
+    let output = resnet()
+        .args([
+            "--data", "folder", "--epochs", "30", "--batch", "8", "--lr", "1000", "--quiet",
+        ])
+        .args([
+            "--data-dir".as_ref(),
+            data.as_os_str(),
+            "--out".as_ref(),
+            out.as_os_str(),
+        ])
+        .args(["--weight-decay", "10"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("at step ") && text.contains("checkpoint.safetensors"),
+        "{text}"
+    );
+}

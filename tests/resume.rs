@@ -1,0 +1,151 @@
+//! A run that is killed or interrupted and resumed ends as if nothing had happened.
+
+#[path = "common/images.rs"]
+mod images;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn resnet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_resnet"));
+    command
+        .env("RAYON_NUM_THREADS", "2")
+        .env_remove("AUTOASSIST_ISA");
+    command
+}
+
+/// 128 images in batches of 16 at a budget of 0.65, a line on standard error after each 8 steps; 12
+/// sweeps are 63 steps.
+fn fresh(data: &Path, out: &Path, epochs: &str) -> Command {
+    let mut command = resnet();
+    command
+        .args([
+            "--data",
+            "folder",
+            "--batch",
+            "16",
+            "--deterministic",
+        ])
+        .args([
+            "--epochs",
+            epochs,
+            "--checkpoint-every",
+            "3",
+            "--rescale",
+            "0.5",
+            "--data-dir",
+        ])
+        .args([data.as_os_str(), "--out".as_ref(), out.as_os_str()]);
+    command
+}
+
+/// Everything that a run leaves behind but times.
+fn weights(out: &Path) -> Vec<u8> {
+    std::fs::read(out.join("model.safetensors")).unwrap()
+}
+
+fn finish(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Starts a run and sends it `signal` as soon as it reports the step; returns its exit code.
+fn strike(mut command: Command, step: u64, signal: i32) -> Option<i32> {
+    let mut child = command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let report = format!(" step {step} of ");
+    let mut lines = lines.map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.contains(&report)),
+        "no report of step {step}"
+    );
+    // SAFETY: `kill` only sends a signal; the child has not been waited for, so its number is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+    lines.for_each(drop);
+    child.wait().unwrap().code()
+}
+
+fn resume(out: &Path) -> Command {
+    let mut command = resnet();
+    command.args(["--quiet".as_ref(), "--resume".as_ref(), out.as_os_str()]);
+    command
+}
+
+#[test]
+fn killed_and_resumed_equals_uninterrupted_bit_for_bit() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    images::write_folder(&data, &["blue", "green"], 64);
+    let whole = temp.path().join("whole");
+    finish(fresh(&data, &whole, "12"));
+    for step in [16, 32, 48] {
+        let out = temp.path().join(format!("killed-{step}"));
+        assert_eq!(
+            strike(fresh(&data, &out, "12"), step, libc::SIGKILL),
+            None,
+            "killed"
+        );
+        finish(resume(&out));
+        assert!(weights(&out) == weights(&whole), "killed at {step}");
+    }
+    // The number of threads does not matter either, nor where the run is resumed.
+    let out = temp.path().join("threads");
+    strike(fresh(&data, &out, "12"), 24, libc::SIGKILL);
+    let mut command = resume(&out);
+    command.env("RAYON_NUM_THREADS", "3");
+    finish(command);
+    assert!(weights(&out) == weights(&whole), "other number of threads");
+}
+
+#[test]
+fn ctrl_c_checkpoints_and_says_how_to_go_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    images::write_folder(&data, &["blue", "green"], 64);
+    // Long enough that it cannot be over before the signal arrives.
+    let long = |out: &Path| fresh(&data, out, "60");
+    let (whole, out) = (temp.path().join("whole"), temp.path().join("stopped"));
+    finish(long(&whole));
+    assert_eq!(strike(long(&out), 8, libc::SIGINT), Some(130));
+    assert!(!out.join("model.safetensors").exists());
+    finish(resume(&out));
+    assert!(weights(&out) == weights(&whole));
+
+    // The metrics read as if the run had never stopped: each step once, in order.
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let lines = text
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    let evals: Vec<_> = lines
+        .filter(|l| l["kind"] == "eval")
+        .map(|l| l["step"].clone())
+        .collect();
+    let expected = (8..312).step_by(8).chain([312]);
+    assert_eq!(evals, expected.collect::<Vec<u64>>());
+}
+
+#[test]
+fn other_images_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    images::write_folder(&data, &["blue", "green"], 64);
+    let out = temp.path().join("run");
+    strike(fresh(&data, &out, "12"), 8, libc::SIGKILL);
+    std::fs::remove_file(data.join("train/blue/003.png")).unwrap();
+    let output = resume(&out).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("the images or labels are not those"),
+        "{text}"
+    );
+}
