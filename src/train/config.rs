@@ -97,7 +97,7 @@ pub struct Options {
     /// Weight kept instances by p^(-K): 0 not at all, 1 unbiased [default: 0]
     #[arg(long, value_name = "K")]
     pub rescale: Option<f64>,
-    /// Sweeps over the data that full training makes [default: 16; demonstration: 4]
+    /// Sweeps over the data that full training makes [default: 16; demonstration: 6]
     #[arg(long)]
     pub epochs: Option<u32>,
     /// Instances in a step [default: 128]
@@ -273,7 +273,7 @@ impl Options {
             assist: self.assist.unwrap_or(Assist::Memory),
             budget: self.budget.unwrap_or(0.65),
             rescale: self.rescale.unwrap_or(0.0),
-            epochs: self.epochs.unwrap_or(if demonstration { 4 } else { 16 }),
+            epochs: self.epochs.unwrap_or(if demonstration { 6 } else { 16 }),
             batch: self.batch.unwrap_or(128),
             lr: self.lr.unwrap_or(0.2),
             weight_decay: self.weight_decay.unwrap_or(5e-4),
