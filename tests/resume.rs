@@ -20,13 +20,7 @@ fn resnet() -> Command {
 fn fresh(data: &Path, out: &Path, epochs: &str) -> Command {
     let mut command = resnet();
     command
-        .args([
-            "--data",
-            "folder",
-            "--batch",
-            "16",
-            "--deterministic",
-        ])
+        .args(["--data", "folder", "--batch", "16", "--deterministic"])
         .args([
             "--epochs",
             epochs,
