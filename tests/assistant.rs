@@ -129,9 +129,19 @@ fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
         let nominal = 0.8 * budget / (1.0 - 0.2 * budget);
         for batch in &batches {
             let selecting = plan.phase(batch.number) == Phase::Select;
-            assert_eq!(batch.scored, selecting && preset == Preset::Memory);
-            assert!(selecting || batch.candidates == 50);
+            assert!(selecting || (!batch.scored && batch.candidates == 50));
         }
+        // Just before the anneal there may be no more candidates left than are needed: then all are kept.
+        let scored = batches.iter().filter(|b| b.scored).count();
+        let choices = batches
+            .iter()
+            .filter(|b| plan.phase(b.number) == Phase::Select)
+            .count();
+        let expected = if preset == Preset::Memory { choices } else { 0 };
+        assert!(
+            expected.saturating_sub(2) <= scored && scored <= expected,
+            "{preset:?} {budget}: {scored}"
+        );
         // The rate is met all along, not only on the whole.
         let selected: Vec<&Batch> = batches
             .iter()

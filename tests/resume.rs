@@ -128,18 +128,27 @@ fn ctrl_c_checkpoints_and_says_how_to_go_on() {
 }
 
 #[test]
-fn other_images_are_refused() {
+fn other_images_and_other_networks_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");
     images::write_folder(&data, &["blue", "green"], 64);
     let out = temp.path().join("run");
     strike(fresh(&data, &out, "12"), 8, libc::SIGKILL);
+    let refused = || {
+        let output = resume(&out).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(
+            text.contains("checkpoint.safetensors does not fit"),
+            "{text}"
+        );
+        text
+    };
+    let path = out.join("config.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replace("depth = 8", "depth = 14")).unwrap();
+    assert!(refused().contains("another network"));
+    std::fs::write(&path, config).unwrap();
     std::fs::remove_file(data.join("train/blue/003.png")).unwrap();
-    let output = resume(&out).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(
-        text.contains("the images or labels are not those"),
-        "{text}"
-    );
+    assert!(refused().contains("the images or labels are not those"));
 }
