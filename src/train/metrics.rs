@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: what was measured during a run, one JSON object a line. The report is drawn from it.
 
-use super::files_error;
-use super::{Config, TrainError};
+use super::run::Job;
+use super::{Config, TrainError, files_error};
 use crate::files;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -130,4 +130,35 @@ fn parse(text: &str) -> Vec<Point> {
 
 fn line(point: &Point) -> String {
     serde_json::to_string(point).expect("plain data")
+}
+
+/// The first line of the metrics.
+pub(super) fn environment(job: &Job, device: &str) -> Point {
+    let data = job.data;
+    Point::Environment {
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: device.into(),
+        cpu: cpu_name(),
+        data: format!(
+            "{}, {} + {} images",
+            data.name,
+            data.train.len(),
+            data.test.len()
+        ),
+        started: jiff::Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string(),
+        config: Box::new(job.config.clone()),
+    }
+}
+
+/// The processor's name, where the system tells.
+fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info
+        .lines()
+        .find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+    name.map_or("unknown processor".into(), |(_, name)| {
+        name.trim().to_string()
+    })
 }

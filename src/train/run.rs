@@ -3,7 +3,7 @@
 use super::boss::Boss;
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::console::Console;
-use super::metrics::{Metrics, Point};
+use super::metrics::{Metrics, Point, environment};
 use super::summary::{ArmResult, Summary};
 use super::{
     Arm, Assist, Config, ConfigError, TrainError, files_error, learning_rate, report_file,
@@ -167,37 +167,6 @@ fn restore_boss(
     Ok(())
 }
 
-/// The first line of the metrics.
-fn environment(job: &Job, boss: &Boss) -> Point {
-    let data = job.data;
-    Point::Environment {
-        version: env!("CARGO_PKG_VERSION").into(),
-        device: boss.exec.describe(),
-        cpu: cpu_name(),
-        data: format!(
-            "{}, {} + {} images",
-            data.name,
-            data.train.len(),
-            data.test.len()
-        ),
-        started: jiff::Timestamp::now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string(),
-        config: Box::new(job.config.clone()),
-    }
-}
-
-/// The processor's name, where the system tells.
-fn cpu_name() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info
-        .lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(": "));
-    name.map_or("unknown processor".into(), |(_, name)| {
-        name.trim().to_string()
-    })
-}
-
 /// A run under way.
 struct Run<'a> {
     job: &'a Job<'a>,
@@ -293,7 +262,7 @@ impl<'a> Run<'a> {
         let resume_at = (progress.step > 0).then_some(progress.step);
         let mut metrics = Metrics::open(&job.dir, resume_at)?;
         if metrics.points.is_empty() {
-            metrics.push(environment(job, &boss))?;
+            metrics.push(environment(job, &boss.exec.describe()))?;
         }
         let arm = match (config.assist, config.budget) {
             (Assist::Off, 1.0) => Arm::Full,
