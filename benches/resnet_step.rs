@@ -1,4 +1,5 @@
-//! One training step of ResNet-8 and ResNet-20, batch 128, data in memory: gather, forward, loss, backward, update.
+//! One training step of ResNet-8 and ResNet-20, batch 128, data in memory: gather, forward, loss,
+//! backward, update.
 
 use autoassist::assist::LossRing;
 use autoassist::backend::{self, Augment, Sgd, StepInputs};

@@ -23,7 +23,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
             Some(p) if p != Path::new("") => p,
             _ => Path::new("."),
         };
-        // Not a hidden temporary of mode 0600: what users get must be readable as any file they make.
+        // Not a hidden temporary of mode 0600: what users get must be readable as any file they
+        // make.
         let mut aside = tempfile::Builder::new()
             .prefix(".aside-")
             .make_in(folder, |p| std::fs::File::create_new(p))?;
@@ -39,7 +40,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     })
 }
 
-/// Fails unless the folder of `path` exists, so that a long run does not end in front of a missing one.
+/// Fails unless the folder of `path` exists, so that a long run does not end in front of a missing
+/// one.
 ///
 /// # Errors
 /// The folder is not there.

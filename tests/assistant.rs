@@ -131,7 +131,8 @@ fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
             let selecting = plan.phase(batch.number) == Phase::Select;
             assert!(selecting || (!batch.scored && batch.candidates == 50));
         }
-        // Just before the anneal there may be no more candidates left than are needed: then all are kept.
+        // Just before the anneal there may be no more candidates left than are needed: then all are
+        // kept.
         let scored = batches.iter().filter(|b| b.scored).count();
         let choices = batches
             .iter()

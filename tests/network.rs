@@ -1,4 +1,5 @@
-//! Whole networks: an exported file means what torchvision means by it, and results do not depend on the number of threads.
+//! Whole networks: an exported file means what torchvision means by it, and results do not depend
+//! on the number of threads.
 
 use autoassist::assist::LossRing;
 use autoassist::backend::cpu::{Cpu, simd::Isa};
@@ -108,7 +109,8 @@ fn equal_bits_whatever_the_number_of_threads() {
     }
 }
 
-/// A plain reference in f64 that knows nothing but torchvision's names and layouts: images CHW, weights OIHW.
+/// A plain reference in f64 that knows nothing but torchvision's names and layouts: images CHW,
+/// weights OIHW.
 struct Reference<'a>(SafeTensors<'a>);
 
 #[derive(Clone)]
@@ -296,7 +298,8 @@ fn an_exported_file_means_what_torchvision_means_by_it() {
 
 #[test]
 fn every_depth_is_built_with_the_operations_its_name_promises() {
-    // Multiply-adds of a forward pass on 32×32, from the literature: 41 M for ResNet-20, 0.56 G for ResNet-18 with a 3×3 stem.
+    // Multiply-adds of a forward pass on 32×32, from the literature: 41 M for ResNet-20, 0.56 G for
+    // ResNet-18 with a 3×3 stem.
     for (depth, macs) in [
         (20, 41e6),
         (56, 126e6),

@@ -62,7 +62,8 @@ fn strike(mut command: Command, step: u64, signal: i32) -> Option<i32> {
         lines.any(|line| line.contains(&report)),
         "no report of step {step}"
     );
-    // SAFETY: `kill` only sends a signal; the child has not been waited for, so its number is its own.
+    // SAFETY: `kill` only sends a signal; the child has not been waited for, so its number is its
+    // own.
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
     lines.for_each(drop);
     child.wait().unwrap().code()

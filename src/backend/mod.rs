@@ -1,13 +1,15 @@
 //! The op set: everything a network may ask of an executor.
 //!
-//! Networks hold [`Tensor`] handles and call [`Executor`] methods; where the numbers live and who computes them is the
-//! executor's business. Fusions are part of the op set from the start: a convolution reads its input through an
-//! optional batch norm + ReLU ([`Load`]) and returns the batch moments of its output; its backward pass reads the
-//! output gradient through batch norm's backward formula ([`Grad`]) and finishes the input gradient ([`InputGrad`]: shortcut added,
-//! ReLU mask applied, the next batch norm's sums taken) before it leaves the cache. So a block costs few passes over memory on
-//! every executor, and a better kernel changes no network.
+//! Networks hold [`Tensor`] handles and call [`Executor`] methods; where the numbers live and who
+//! computes them is the executor's business. Fusions are part of the op set from the start: a
+//! convolution reads its input through an optional batch norm + ReLU ([`Load`]) and returns the
+//! batch moments of its output; its backward pass reads the output gradient through batch norm's
+//! backward formula ([`Grad`]) and finishes the input gradient ([`InputGrad`]: shortcut added, ReLU
+//! mask applied, the next batch norm's sums taken) before it leaves the cache. So a block costs few
+//! passes over memory on every executor, and a better kernel changes no network.
 //!
-//! Layout: images `[N, H, W, C]`, convolution weights `[Co, KH, KW, Ci]` (KRSC), matrices `[rows, cols]`, all row-major.
+//! Layout: images `[N, H, W, C]`, convolution weights `[Co, KH, KW, Ci]` (KRSC), matrices `[rows,
+//! cols]`, all row-major.
 
 pub mod cpu;
 
@@ -55,7 +57,8 @@ pub enum Kind {
     Label,
 }
 
-/// A handle: a shape, and where it starts in one of the executor's buffers. Unused leading dimensions are 1.
+/// A handle: a shape, and where it starts in one of the executor's buffers. Unused leading
+/// dimensions are 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub(crate) buffer: usize,
@@ -170,8 +173,9 @@ impl Load {
     }
 }
 
-/// How a backward op reads the gradient of its output: as it lies in memory, or through the backward pass of the batch norm that
-/// followed the op: `dy = scale·(g − dbeta/M − x̂·dgamma/M)` with `x̂ = (y − mean)·invstd`, `M = N·H·W`.
+/// How a backward op reads the gradient of its output: as it lies in memory, or through the
+/// backward pass of the batch norm that followed the op: `dy = scale·(g − dbeta/M − x̂·dgamma/M)`
+/// with `x̂ = (y − mean)·invstd`, `M = N·H·W`.
 #[derive(Clone, Copy, Debug)]
 pub struct Grad {
     /// Gradient in memory (of the batch norm's output where there is one).
@@ -180,7 +184,8 @@ pub struct Grad {
     pub norm: Option<(BatchNorm, Tensor)>,
 }
 
-/// What becomes of an input gradient before it is stored: `dx = (dgrad + add)·[load(x) > 0]`, then sums for the batch norm before.
+/// What becomes of an input gradient before it is stored: `dx = (dgrad + add)·[load(x) > 0]`, then
+/// sums for the batch norm before.
 #[derive(Clone, Copy, Debug)]
 pub struct InputGrad {
     /// Where it goes. May be the same tensor as `add`.
@@ -189,7 +194,8 @@ pub struct InputGrad {
     pub add: Option<Tensor>,
     /// Pass back through the ReLU whose output the op read, `[load(x) > 0]`.
     pub relu: bool,
-    /// The batch norm under that ReLU and its raw input: its `dgamma` and `dbeta` are set from the masked `dx`.
+    /// The batch norm under that ReLU and its raw input: its `dgamma` and `dbeta` are set from the
+    /// masked `dx`.
     pub sums: Option<(BatchNorm, Tensor)>,
 }
 
@@ -209,12 +215,14 @@ impl Window {
     }
 }
 
-/// Everything that changes from step to step (one slot of the ring on a GPU). Only [`Executor::gather`] reads ids, weights and seed.
+/// Everything that changes from step to step (one slot of the ring on a GPU). Only
+/// [`Executor::gather`] reads ids, weights and seed.
 #[derive(Clone, Debug, Default)]
 pub struct StepInputs {
     /// Number of the step, from 0.
     pub step: u64,
-    /// Instances to train on. May be fewer than the batch holds: the remaining rows are ignored by the loss.
+    /// Instances to train on. May be fewer than the batch holds: the remaining rows are ignored by
+    /// the loss.
     pub ids: Vec<u32>,
     /// One loss weight an instance; empty means 1 for all.
     pub weights: Vec<f32>,
@@ -224,7 +232,8 @@ pub struct StepInputs {
     pub seed: u64,
 }
 
-/// Random change of the training images. Drawn from (seed, step, id) alone, so it does not depend on the order of work.
+/// Random change of the training images. Drawn from (seed, step, id) alone, so it does not depend
+/// on the order of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Augment {
     /// Pad by this many pixels of the mean colour and crop back at a random place.
@@ -267,7 +276,8 @@ pub struct Sgd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataId(pub(crate) usize);
 
-/// One machine that can run the op set. Shapes are checked by assertions: a mismatch is a bug in a network, not bad input.
+/// One machine that can run the op set. Shapes are checked by assertions: a mismatch is a bug in a
+/// network, not bad input.
 ///
 /// Reductions are deterministic: equal inputs give equal bits, whatever the number of threads.
 pub trait Executor: Send {
@@ -282,7 +292,8 @@ pub trait Executor: Send {
     fn read(&mut self, from: Tensor) -> Vec<f32>;
     /// Copies labels from the host; −100 marks a row that the loss ignores.
     fn write_labels(&mut self, to: Tensor, labels: &[i32]);
-    /// How often the host blocked on the device, evaluation and checkpoints aside. Always 0 on `cpu`.
+    /// How often the host blocked on the device, evaluation and checkpoints aside. Always 0 on
+    /// `cpu`.
     fn host_syncs(&self) -> u64;
 
     /// Makes a data set resident.
@@ -292,8 +303,9 @@ pub trait Executor: Send {
     /// Sets what the ops of the next step read.
     fn begin_step(&mut self, inputs: StepInputs);
 
-    /// Fills the batch from the step's ids: crop, flip, `(u8/255 − mean)/std` per channel. `x` is `[N, H, W, C]`, `labels` and
-    /// `weights` `[N]`. Rows past the last id are zero with label −100 and weight 0.
+    /// Fills the batch from the step's ids: crop, flip, `(u8/255 − mean)/std` per channel. `x` is
+    /// `[N, H, W, C]`, `labels` and `weights` `[N]`. Rows past the last id are zero with label −100
+    /// and weight 0.
     fn gather(
         &mut self,
         data: DataId,
@@ -303,10 +315,12 @@ pub trait Executor: Send {
         weights: Tensor,
     );
 
-    /// `y[n,i,j,o] = Σ_{a,b,c} load(x)[n, i·s+a−p, j·s+b−p, c]·w[o,a,b,c]`; padding is zero *after* the load's transform. If `moments`
-    /// is given its `mean` and `var` are set to those of `y` over N, H, W.
+    /// `y[n,i,j,o] = Σ_{a,b,c} load(x)[n, i·s+a−p, j·s+b−p, c]·w[o,a,b,c]`; padding is zero *after*
+    /// the load's transform. If `moments` is given its `mean` and `var` are set to those of `y`
+    /// over N, H, W.
     fn conv2d(&mut self, x: Load, w: Tensor, window: Window, y: Tensor, moments: Option<BatchNorm>);
-    /// `dw` from `load(x)` and the output gradient, and `dx` unless it is not wanted (a network's first layer).
+    /// `dw` from `load(x)` and the output gradient, and `dx` unless it is not wanted (a network's
+    /// first layer).
     fn conv2d_backward(
         &mut self,
         x: Load,
@@ -319,13 +333,15 @@ pub trait Executor: Send {
 
     /// Sets `bn.mean` and `bn.var` from `x` (where no convolution has done it).
     fn moments(&mut self, x: Tensor, bn: BatchNorm);
-    /// From `mean` and `var` over `count` elements: `invstd`, `scale`, `shift`, and the running statistics.
+    /// From `mean` and `var` over `count` elements: `invstd`, `scale`, `shift`, and the running
+    /// statistics.
     fn bn_train(&mut self, bn: BatchNorm, count: usize);
     /// From the running statistics: `scale` and `shift`.
     fn bn_eval(&mut self, bn: BatchNorm);
     /// `y = act(scale·x + shift [+ load(residual)])`.
     fn bn_apply(&mut self, x: Tensor, bn: BatchNorm, residual: Option<Load>, relu: bool, y: Tensor);
-    /// In place `g ← g·[y > 0]` if `y` (the output of the ReLU) is given; then `dbeta = Σ g`, `dgamma = Σ g·x̂`.
+    /// In place `g ← g·[y > 0]` if `y` (the output of the ReLU) is given; then `dbeta = Σ g`,
+    /// `dgamma = Σ g·x̂`.
     fn bn_backward_sums(&mut self, g: Tensor, y: Option<Tensor>, x: Tensor, bn: BatchNorm);
     /// `dx` from [`Grad`]'s formula, for where no convolution reads it.
     fn bn_backward(&mut self, dy: Grad, dx: Tensor);
@@ -343,9 +359,10 @@ pub trait Executor: Send {
         db: Tensor,
     );
 
-    /// Per row: `loss = −Σ_c q_c·log_softmax(logits)_c` with `q_c = (1−ε)[c = label] + ε/C` (without the weight), `dlogits = weight/n_valid·
-    /// (softmax − q)`, and whether the largest logit (the first of equals) is the label's. Rows labelled −100 give zeros and do not count in `n_valid`.
-    /// With `record`, each row's loss and right bit also go into the attached ring.
+    /// Per row: `loss = −Σ_c q_c·log_softmax(logits)_c` with `q_c = (1−ε)[c = label] + ε/C`
+    /// (without the weight), `dlogits = weight/n_valid· (softmax − q)`, and whether the largest
+    /// logit (the first of equals) is the label's. Rows labelled −100 give zeros and do not count
+    /// in `n_valid`. With `record`, each row's loss and right bit also go into the attached ring.
     fn softmax_xent(
         &mut self,
         logits: Tensor,
@@ -356,6 +373,7 @@ pub trait Executor: Send {
         record: bool,
     );
 
-    /// PyTorch's SGD on flat buffers: `g = grad + wd·p; buf = µ·buf + g; p −= lr·(nesterov ? g + µ·buf : buf)`.
+    /// PyTorch's SGD on flat buffers: `g = grad + wd·p; buf = µ·buf + g; p −= lr·(nesterov ? g +
+    /// µ·buf : buf)`.
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd);
 }

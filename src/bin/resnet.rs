@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Trains a ResNet on images with AutoAssist: a light Assistant learns which images still matter and skips the rest.
+/// Trains a ResNet on images with AutoAssist: a light Assistant learns which images still matter
+/// and skips the rest.
 ///
-/// Without --data this is a demonstration: built-in synthetic images, three arms, under two minutes.
+/// Without --data this is a demonstration: built-in synthetic images, three arms, under two
+/// minutes.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Args {

@@ -191,7 +191,8 @@ pub struct Samples {
 }
 
 impl Dataset {
-    /// A number that changes with any pixel or label: a checkpoint goes on with the same data or not at all.
+    /// A number that changes with any pixel or label: a checkpoint goes on with the same data or
+    /// not at all.
     pub fn fingerprint(&self) -> u64 {
         self.train.fingerprint() ^ self.test.fingerprint().rotate_left(1)
     }

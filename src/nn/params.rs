@@ -4,7 +4,8 @@ use crate::backend::{BatchNorm, Executor, Kind, Tensor};
 use crate::rng;
 use std::collections::HashMap;
 
-/// Starts of parameters are multiples of this many elements, so that any vector load on any executor is aligned.
+/// Starts of parameters are multiples of this many elements, so that any vector load on any
+/// executor is aligned.
 const ALIGN: usize = 64;
 
 /// How a fresh parameter is drawn.
@@ -23,7 +24,8 @@ pub enum Init {
 pub struct Entry {
     /// torchvision's name, such as `layer1.0.conv1.weight`.
     pub name: String,
-    /// Our shape: convolutions `[Co, KH, KW, Ci]`, matrices `[1, 1, rows, cols]`, vectors `[1, 1, 1, n]`.
+    /// Our shape: convolutions `[Co, KH, KW, Ci]`, matrices `[1, 1, rows, cols]`, vectors `[1, 1,
+    /// 1, n]`.
     pub dims: [usize; 4],
     /// Number of dimensions in a file: 4, 2 or 1.
     pub rank: usize,
@@ -31,7 +33,8 @@ pub struct Entry {
     start: usize,
 }
 
-/// The list of a network's tensors while it is being drawn up: learned parameters, and buffers (running statistics).
+/// The list of a network's tensors while it is being drawn up: learned parameters, and buffers
+/// (running statistics).
 #[derive(Default)]
 pub struct ParamList {
     learned: Vec<Entry>,
@@ -58,7 +61,8 @@ fn normal(random: &mut rng::Stream) -> f64 {
 }
 
 impl ParamList {
-    /// `NAME.weight` of a convolution `ci → co`, normal with variance 2/(co·k²) (He et al. 2015, fan out, as torchvision has it).
+    /// `NAME.weight` of a convolution `ci → co`, normal with variance 2/(co·k²) (He et al. 2015,
+    /// fan out, as torchvision has it).
     pub fn conv(&mut self, name: &str, co: usize, kernel: usize, ci: usize) {
         let std = (2.0 / (co * kernel * kernel) as f32).sqrt();
         let dims = [co, kernel, kernel, ci];
@@ -151,7 +155,8 @@ impl ParamList {
     }
 }
 
-/// A network's parameters on an executor: one flat buffer each for values, gradients and momentum, one for running statistics.
+/// A network's parameters on an executor: one flat buffer each for values, gradients and momentum,
+/// one for running statistics.
 pub struct Params {
     /// All learned values.
     pub values: Tensor,

@@ -1,7 +1,9 @@
-//! Residual networks (He, Zhang, Ren, Sun, 2016) for small images: the CIFAR family 6n+2, and 18/34/50/101 with a 3×3 stem.
+//! Residual networks (He, Zhang, Ren, Sun, 2016) for small images: the CIFAR family 6n+2, and
+//! 18/34/50/101 with a 3×3 stem.
 //!
-//! Nothing but raw convolution outputs and block outputs is stored. Batch norm and ReLU happen when the next convolution reads, and
-//! batch norm's backward pass when the convolution before it reads its gradient (see [`crate::backend`]).
+//! Nothing but raw convolution outputs and block outputs is stored. Batch norm and ReLU happen when
+//! the next convolution reads, and batch norm's backward pass when the convolution before it reads
+//! its gradient (see [`crate::backend`]).
 
 use super::params::{ParamList, Params};
 use crate::backend::{
@@ -183,7 +185,8 @@ impl GradPool {
 }
 
 impl ResNet {
-    /// Allocates the network; the parameters are zero until [`Params::initialise`] or a weight file sets them.
+    /// Allocates the network; the parameters are zero until [`Params::initialise`] or a weight file
+    /// sets them.
     pub fn new(
         exec: &mut dyn Executor,
         arch: &Architecture,
@@ -326,7 +329,8 @@ impl ResNet {
         exec.gap_linear(input.x, w, b, self.pooled, self.logits);
     }
 
-    /// Gradients of all parameters from `loss.dlogits`, after [`forward`](ResNet::forward) in training mode.
+    /// Gradients of all parameters from `loss.dlogits`, after [`forward`](ResNet::forward) in
+    /// training mode.
     pub fn backward(&self, exec: &mut dyn Executor) {
         let (w, dw) = (
             self.params.value("fc.weight"),
@@ -383,8 +387,8 @@ impl ResNet {
             .backward(exec, Load::plain(self.x), self.stem_g, None);
     }
 
-    /// What every ReLU saw in the last forward pass, with the β whose change shifts it: `[pixels, C]` each. For examining a network: reads
-    /// back all activations.
+    /// What every ReLU saw in the last forward pass, with the β whose change shifts it: `[pixels,
+    /// C]` each. For examining a network: reads back all activations.
     pub fn relu_inputs(&self, exec: &mut dyn Executor) -> Vec<(Tensor, Vec<f32>)> {
         let mut inputs = vec![(
             self.stem.bn.beta,
@@ -406,8 +410,9 @@ impl ResNet {
         inputs
     }
 
-    /// Operations (two a multiply-add) of one image's forward and backward pass, from shapes: convolutions and the linear layer. The
-    /// first convolution has no input gradient. Element-wise work, under 3 % of the total, is not counted.
+    /// Operations (two a multiply-add) of one image's forward and backward pass, from shapes:
+    /// convolutions and the linear layer. The first convolution has no input gradient. Element-wise
+    /// work, under 3 % of the total, is not counted.
     pub fn train_ops_per_instance(&self) -> u64 {
         let units = self
             .blocks

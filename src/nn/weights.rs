@@ -1,4 +1,5 @@
-//! Weight files: safetensors with torchvision's names and layouts, so that PyTorch loads them as they are.
+//! Weight files: safetensors with torchvision's names and layouts, so that PyTorch loads them as
+//! they are.
 
 use super::Params;
 use crate::backend::Executor;
@@ -46,7 +47,8 @@ pub enum WeightsError {
     Write(#[from] files::WriteError),
 }
 
-/// Size of a tensor with its spatial dimensions apart: `[outer, spatial, inner]`, to move `inner` before `spatial` or back.
+/// Size of a tensor with its spatial dimensions apart: `[outer, spatial, inner]`, to move `inner`
+/// before `spatial` or back.
 fn transpose(values: &[f32], [outer, a, b]: [usize; 3]) -> Vec<f32> {
     let mut out = Vec::with_capacity(values.len());
     for matrix in values.chunks_exact((a * b).max(1)).take(outer) {
@@ -66,7 +68,8 @@ fn file_shape(rank: usize, [d0, d1, d2, d3]: [usize; 4]) -> Vec<usize> {
     }
 }
 
-/// Writes all learned tensors and running statistics, convolutions as OIHW; `steps` becomes `num_batches_tracked`.
+/// Writes all learned tensors and running statistics, convolutions as OIHW; `steps` becomes
+/// `num_batches_tracked`.
 ///
 /// # Errors
 /// [`WeightsError::Write`]; an existing file is then untouched.

@@ -7,7 +7,8 @@ use crate::data::Dataset;
 use crate::nn::{self, InputShape, ResNet};
 use std::sync::Arc;
 
-/// Pixels of padding from which training images are cropped back, the usual choice for images of about 32×32.
+/// Pixels of padding from which training images are cropped back, the usual choice for images of
+/// about 32×32.
 const CROP: usize = 4;
 
 /// Mean loss and share of right answers on a data set.

@@ -92,7 +92,8 @@ impl Checkpoint {
     /// Replaces the checkpoint of the run in `dir`.
     ///
     /// # Errors
-    /// [`CheckpointError::NotFinite`] or [`CheckpointError::Write`]; the previous checkpoint is then untouched.
+    /// [`CheckpointError::NotFinite`] or [`CheckpointError::Write`]; the previous checkpoint is
+    /// then untouched.
     pub fn save(&self, dir: &Path) -> Result<(), CheckpointError> {
         let path = Checkpoint::path(dir);
         let floats = [

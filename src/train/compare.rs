@@ -12,8 +12,9 @@ fn run_dir(dir: &Path, arm: Arm, seed: u64) -> PathBuf {
     dir.join(format!("{}-seed{seed}", arm.name()))
 }
 
-/// Trains every arm with every seed, each in a folder of its own under the job's, and writes the report that compares them. Runs that a
-/// former try has finished are taken as they are, the one that was broken off goes on.
+/// Trains every arm with every seed, each in a folder of its own under the job's, and writes the
+/// report that compares them. Runs that a former try has finished are taken as they are, the one
+/// that was broken off goes on.
 ///
 /// # Errors
 /// Those of [`train`].

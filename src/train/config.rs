@@ -250,8 +250,8 @@ impl Options {
         }
     }
 
-    /// Fills in the defaults and checks everything. With `demonstration`, what is not said is the demonstration's: three arms,
-    /// few sweeps.
+    /// Fills in the defaults and checks everything. With `demonstration`, what is not said is the
+    /// demonstration's: three arms, few sweeps.
     ///
     /// # Errors
     /// [`ConfigError::Value`] or [`ConfigError::Together`].

@@ -1,4 +1,5 @@
-//! What people see while they wait: progress bars on a terminal, a line now and then elsewhere, nothing with `--quiet`.
+//! What people see while they wait: progress bars on a terminal, a line now and then elsewhere,
+//! nothing with `--quiet`.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};

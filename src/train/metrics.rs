@@ -1,4 +1,5 @@
-//! `metrics.jsonl`: what was measured during a run, one JSON object a line. The report is drawn from it.
+//! `metrics.jsonl`: what was measured during a run, one JSON object a line. The report is drawn
+//! from it.
 
 use super::run::Job;
 use super::{Config, TrainError, files_error};
@@ -7,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// One line. The file's first line is `environment`; then `train` lines, one an interval, and `eval` lines.
+/// One line. The file's first line is `environment`; then `train` lines, one an interval, and
+/// `eval` lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Point {
@@ -88,8 +90,8 @@ impl Metrics {
         Ok(parse(&text))
     }
 
-    /// Starts the file anew in `dir`, or with `resume_at` goes on behind that step's lines: what a killed run wrote after its last
-    /// checkpoint will come again.
+    /// Starts the file anew in `dir`, or with `resume_at` goes on behind that step's lines: what a
+    /// killed run wrote after its last checkpoint will come again.
     ///
     /// # Errors
     /// A file that cannot be read or written.

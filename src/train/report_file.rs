@@ -1,4 +1,5 @@
-//! Draws a report from what lies in the folders of runs: settings, measurements, summaries, and the Assistant's memory of each instance.
+//! Draws a report from what lies in the folders of runs: settings, measurements, summaries, and the
+//! Assistant's memory of each instance.
 
 use super::checkpoint::Checkpoint;
 use super::metrics::{Metrics, Point};

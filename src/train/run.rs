@@ -1,4 +1,5 @@
-//! One run: the loop that feeds the Boss, drains the loss ring, hands the losses to the Assistant and keeps the books.
+//! One run: the loop that feeds the Boss, drains the loss ring, hands the losses to the Assistant
+//! and keeps the books.
 
 use super::boss::Boss;
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
@@ -64,11 +65,12 @@ pub enum Start {
     Resume(Box<Checkpoint>),
 }
 
-/// Trains as the job says and returns what came of it. The run's folder then holds `config.toml`, `metrics.jsonl`,
-/// `model.safetensors`, `summary.json`, `report.html` and the last checkpoint.
+/// Trains as the job says and returns what came of it. The run's folder then holds `config.toml`,
+/// `metrics.jsonl`, `model.safetensors`, `summary.json`, `report.html` and the last checkpoint.
 ///
 /// # Errors
-/// Unusable settings, a write that failed, a loss that is not finite, or Ctrl-C (after a checkpoint).
+/// Unusable settings, a write that failed, a loss that is not finite, or Ctrl-C (after a
+/// checkpoint).
 pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
     let mut run = Run::new(job, start)?;
     if run.progress.step == 0 {
@@ -100,7 +102,8 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
     run.finish()
 }
 
-/// Goes on with the run in the job's folder from its checkpoint; of a finished run, returns what came of it.
+/// Goes on with the run in the job's folder from its checkpoint; of a finished run, returns what
+/// came of it.
 ///
 /// # Errors
 /// Those of [`train`], and a checkpoint that is missing, damaged or of another run.

@@ -3,8 +3,9 @@
 /// Share of the budget over which the learning rate rises to its peak.
 const WARMUP: f64 = 0.1;
 
-/// A straight line up to `peak`, then a straight line down to 0 at the end of the budget (Smith, 2018, without the long tail). Depends
-/// on operations, not on sweeps, so that a run that skips instances goes through the whole schedule.
+/// A straight line up to `peak`, then a straight line down to 0 at the end of the budget (Smith,
+/// 2018, without the long tail). Depends on operations, not on sweeps, so that a run that skips
+/// instances goes through the whole schedule.
 ///
 /// `spent` is the share of the budget, 0 to 1.
 pub fn learning_rate(peak: f64, spent: f64) -> f64 {

@@ -21,7 +21,8 @@ pub fn load_data(config: &Config, console: Console) -> Result<Dataset, TrainErro
     }
 }
 
-/// Makes the folder of a new run and writes the settings into it. Without `out` it is `runs/PROGRAM-TIME`.
+/// Makes the folder of a new run and writes the settings into it. Without `out` it is
+/// `runs/PROGRAM-TIME`.
 ///
 /// # Errors
 /// A place that cannot be written, or that already holds a run.

@@ -43,8 +43,8 @@ const OVERFIT_LOSS: f64 = 0.02;
 #[error("one batch was not learnt in {OVERFIT_STEPS} steps (loss {0:.4}); try another --lr")]
 struct NotOverfitted(f64);
 
-/// Trains on the first batch alone, unaugmented and at a constant learning rate, until its loss is next to nothing: whatever cannot do this
-/// cannot train.
+/// Trains on the first batch alone, unaugmented and at a constant learning rate, until its loss is
+/// next to nothing: whatever cannot do this cannot train.
 ///
 /// # Errors
 /// [`TrainError::Failed`] if it does not succeed.

@@ -12,7 +12,8 @@ pub struct Summary {
     pub test_accuracy: f64,
     /// Mean loss over the last interval of training.
     pub train_loss: f64,
-    /// Operations of the network, forward and backward, on the instances really trained on; evaluation excluded.
+    /// Operations of the network, forward and backward, on the instances really trained on;
+    /// evaluation excluded.
     pub boss_ops: u64,
     /// Operations of the Assistant.
     pub assist_ops: u64,
@@ -30,7 +31,8 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// Training speed, evaluation excluded.
     pub instances_per_second: f64,
-    /// Times that the host blocked on the device in the training loop, evaluation and checkpoints aside.
+    /// Times that the host blocked on the device in the training loop, evaluation and checkpoints
+    /// aside.
     pub host_syncs: u64,
     /// Losses that the Assistant never saw because it was behind.
     pub loss_records_dropped: u64,
@@ -119,8 +121,8 @@ impl Comparison {
             .map(|v| v.iter().sum::<f64>() / v.len() as f64)
     }
 
-    /// Difference in accuracy between two arms, over the seeds. Its error is the larger of two: the scatter over seeds, and what
-    /// the finite test set and the chance of a single run leave open.
+    /// Difference in accuracy between two arms, over the seeds. Its error is the larger of two: the
+    /// scatter over seeds, and what the finite test set and the chance of a single run leave open.
     pub fn difference(&self, arm: Arm, reference: Arm) -> Option<Estimate> {
         let pairs: Vec<(f64, f64)> = self
             .of(arm)

@@ -1,5 +1,6 @@
-//! The fixtures' ops in terms of the op set. Limits are relative to a tensor's largest element: 1e-5 for one op in f32, 1e-4 for five steps of
-//! training (PyTorch's own f32 is within a tenth of that).
+//! The fixtures' ops in terms of the op set. Limits are relative to a tensor's largest element:
+//! 1e-5 for one op in f32, 1e-4 for five steps of training (PyTorch's own f32 is within a tenth of
+//! that).
 
 use crate::fixture::{Check, Fixture};
 use autoassist::backend::{
@@ -208,7 +209,8 @@ pub fn sgd(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     ])
 }
 
-/// A ReLU input so near to zero that rounding decides on which side it falls, and with it a gradient.
+/// A ReLU input so near to zero that rounding decides on which side it falls, and with it a
+/// gradient.
 #[derive(Clone, Copy)]
 struct Ambiguous {
     step: usize,
@@ -231,15 +233,16 @@ impl Ambiguous {
     }
 }
 
-/// Nearer to zero than this is ambiguous: three of the largest errors of f32 here. In the first step of
-/// the first fixture one input is −2.3e-7 in f64, and its sign moves gradients by up to 9 %; errors of
-/// such inputs are 6e-7 rms and 2e-6 in one of a thousand.
+/// Nearer to zero than this is ambiguous: three of the largest errors of f32 here. In the first
+/// step of the first fixture one input is −2.3e-7 in f64, and its sign moves gradients by up to 9
+/// %; errors of such inputs are 6e-7 rms and 2e-6 in one of a thousand.
 const AMBIGUOUS: f32 = 3e-6;
 /// Ways of falling that are tried at most.
 const MOST_RUNS: usize = 48;
 
-/// Some steps of training, and which ReLU inputs had to be moved. A run must agree with the reference
-/// for one of the ways in which ambiguous ReLU inputs may fall; the most promising are tried first.
+/// Some steps of training, and which ReLU inputs had to be moved. A run must agree with the
+/// reference for one of the ways in which ambiguous ReLU inputs may fall; the most promising are
+/// tried first.
 pub fn resnet_train(
     f: &Fixture,
     exec: &mut dyn Executor,
