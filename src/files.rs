@@ -13,6 +13,27 @@ pub struct WriteError {
     pub source: std::io::Error,
 }
 
+/// A file of a run could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {source}; put it back or train anew in another folder", path.display())]
+pub struct ReadError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system, or the parser, said.
+    pub source: std::io::Error,
+}
+
+/// Reads a text file of a run.
+///
+/// # Errors
+/// Whatever the system says, with the path.
+pub fn read(path: &Path) -> Result<String, ReadError> {
+    std::fs::read_to_string(path).map_err(|source| ReadError {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
 /// Replaces `path` by a file with these bytes, or leaves it as it was. The folder must exist.
 ///
 /// # Errors

@@ -182,6 +182,7 @@ fn weights_come_out_go_in_and_evaluate_the_same() {
         "{}",
         String::from_utf8_lossy(&evaluated.stderr)
     );
+    assert!(json(&evaluated)["train_loss"].is_null());
     assert_eq!(
         json(&trained)["test_accuracy"],
         json(&evaluated)["test_accuracy"]
@@ -334,11 +335,36 @@ fn bad_images_are_named_with_their_remedy() {
 }
 
 #[test]
-fn a_folder_that_holds_a_run_is_not_overwritten() {
+fn a_folder_that_holds_a_run_is_not_overwritten_but_a_failed_start_is_no_run() {
     let temp = tempfile::tempdir().unwrap();
-    std::fs::write(temp.path().join("config.toml"), "").unwrap();
-    let line = one_line(&["--out", temp.path().to_str().unwrap()]);
-    assert!(line.contains("--resume"), "{line}");
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    write_folder(&data, &["blue", "green"], 20);
+    let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
+    let args = [
+        "--data",
+        "folder",
+        "--data-dir",
+        data,
+        "--out",
+        out,
+        "--epochs",
+        "1",
+    ];
+    // Each is mended by another try in the same folder.
+    one_line(&[&args[..], &["--batch", "1000"]].concat());
+    one_line(&[&args[..], &["--batch", "8", "--device", "cuda"]].concat());
+    let again = [&args[..], &["--batch", "8", "--quiet"]].concat();
+    let output = resnet().args(&again).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(one_line(&again).contains("--resume"));
+    let compared = temp.path().join("comparison");
+    std::fs::create_dir_all(compared.join("full-seed0")).unwrap();
+    std::fs::write(compared.join("full-seed0/checkpoint.safetensors"), "").unwrap();
+    assert!(one_line(&["--out", compared.to_str().unwrap()]).contains("--resume"));
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn killed_and_resumed_equals_uninterrupted_bit_for_bit() {
         );
         finish(resume(&out));
         assert!(weights(&out) == weights(&whole), "killed at {step}");
+        assert!(out.join("report.html").exists());
     }
     // The number of threads does not matter either, nor where the run is resumed.
     let out = temp.path().join("threads");

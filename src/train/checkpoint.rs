@@ -20,6 +20,8 @@ pub struct Progress {
     pub train_seconds: f64,
     /// Seconds in all.
     pub wall_seconds: f64,
+    /// Lines of `metrics.jsonl` written before this checkpoint.
+    pub metrics_lines: usize,
     /// Mean loss over the last metrics interval.
     pub train_loss: Option<f64>,
 }

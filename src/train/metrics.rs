@@ -62,15 +62,6 @@ pub enum Point {
     },
 }
 
-impl Point {
-    fn step(&self) -> u64 {
-        match self {
-            Point::Environment { .. } => 0,
-            Point::Train { step, .. } | Point::Eval { step, .. } => *step,
-        }
-    }
-}
-
 /// The open file, and its lines so far.
 pub struct Metrics {
     path: PathBuf,
@@ -86,22 +77,23 @@ impl Metrics {
     /// A file that cannot be read. Lines that are not measurements end the list.
     pub fn read(dir: &Path) -> Result<Vec<Point>, TrainError> {
         let path = dir.join("metrics.jsonl");
-        let text = std::fs::read_to_string(&path).map_err(|e| files_error(&path, e))?;
+        let text = files::read(&path).map_err(TrainError::unusable)?;
         Ok(parse(&text))
     }
 
-    /// Starts the file anew in `dir`, or with `resume_at` goes on behind that step's lines: what a
-    /// killed run wrote after its last checkpoint will come again.
+    /// Opens the file in `dir` behind its first `keep` lines: what a killed run wrote after its last
+    /// checkpoint will come again.
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn open(dir: &Path, resume_at: Option<u64>) -> Result<Metrics, TrainError> {
+    pub fn open(dir: &Path, keep: usize) -> Result<Metrics, TrainError> {
         let path = dir.join("metrics.jsonl");
-        let mut points: Vec<Point> = Vec::new();
-        if let (Some(step), Ok(text)) = (resume_at, std::fs::read_to_string(&path)) {
-            points = parse(&text);
-            points.retain(|p| p.step() <= step);
-        }
+        let mut points = if keep > 0 {
+            Metrics::read(dir)?
+        } else {
+            Vec::new()
+        };
+        points.truncate(keep);
         let text: String = points.iter().map(|p| line(p) + "\n").collect();
         files::write(&path, text.as_bytes()).map_err(TrainError::unusable)?;
         let file = std::fs::OpenOptions::new().append(true).open(&path);

@@ -55,6 +55,9 @@ pub enum TrainError {
         /// Steps that checkpoint has done.
         good_step: u64,
     },
+    /// The user asked to stop what has no checkpoint.
+    #[error("stopped; nothing was kept")]
+    Stopped,
     /// The user asked to stop; a checkpoint was written.
     #[error("stopped at step {step}; go on with --resume {}", dir.display())]
     Interrupted {
@@ -81,12 +84,12 @@ impl TrainError {
         match self {
             TrainError::Unusable(_) => 2,
             TrainError::Failed(_) | TrainError::NotFinite { .. } => 1,
-            TrainError::Interrupted { .. } => 130,
+            TrainError::Interrupted { .. } | TrainError::Stopped => 130,
         }
     }
 }
 
-/// A file or folder that the run needs could not be made or read.
+/// A file or folder that the run needs could not be written.
 fn files_error(path: &Path, source: std::io::Error) -> TrainError {
     TrainError::failed(WriteError {
         path: path.to_path_buf(),

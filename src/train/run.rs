@@ -6,15 +6,14 @@ use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::console::Console;
 use super::metrics::{Metrics, Point, environment};
 use super::summary::{ArmResult, Summary};
-use super::{
-    Arm, Assist, Config, ConfigError, TrainError, files_error, learning_rate, report_file,
-};
+use super::{Arm, Assist, Config, ConfigError, TrainError, learning_rate, report_file};
 use crate::assist::{
     AssistConfig, AssistError, Assistant, Drain, Feedback, Feeder, FeederConfig, Instances,
     LossRing, Preset,
 };
 use crate::backend::StepInputs;
 use crate::data::Dataset;
+use crate::files;
 use crate::nn;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -113,8 +112,11 @@ pub fn resume(job: &Job) -> Result<Summary, TrainError> {
         return train(job, Start::Resume(Box::new(checkpoint)));
     }
     let path = job.dir.join("summary.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| files_error(&path, e))?;
-    serde_json::from_str(&text).map_err(|e| files_error(&path, e.into()))
+    let text = files::read(&path).map_err(TrainError::unusable)?;
+    serde_json::from_str(&text).map_err(|e| {
+        let source = e.into();
+        TrainError::unusable(files::ReadError { path, source })
+    })
 }
 
 /// The Assistant of a run.
@@ -262,8 +264,7 @@ impl<'a> Run<'a> {
                 )
             }
         };
-        let resume_at = (progress.step > 0).then_some(progress.step);
-        let mut metrics = Metrics::open(&job.dir, resume_at)?;
+        let mut metrics = Metrics::open(&job.dir, progress.metrics_lines)?;
         if metrics.points.is_empty() {
             metrics.push(environment(job, &boss.exec.describe()))?;
         }
@@ -438,6 +439,7 @@ impl<'a> Run<'a> {
             self.collect()?;
         }
         self.progress.wall_seconds = self.seconds();
+        self.progress.metrics_lines = self.metrics.points.len();
         let (exec, params) = (&mut *self.boss.exec, &self.boss.net.params);
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
@@ -460,6 +462,9 @@ impl<'a> Run<'a> {
     /// Final evaluation and files.
     fn finish(mut self) -> Result<Summary, TrainError> {
         self.log_interval()?;
+        // The report is drawn from what lies in the folder. Only when it is there, too, is the run
+        // finished: whenever it is killed, a resume makes what is missing.
+        self.checkpoint()?;
         let bar = indicatif::ProgressBar::hidden();
         let test_accuracy = self.evaluate(&bar)?;
         let dir = &self.job.dir;
@@ -496,11 +501,8 @@ impl<'a> Run<'a> {
             seed: self.job.config.seed,
             run_dir: dir.clone(),
         };
-        self.progress.finished = true;
         let text = serde_json::to_string_pretty(&summary).expect("plain data");
-        crate::files::write(&dir.join("summary.json"), text.as_bytes())
-            .map_err(TrainError::failed)?;
-        self.checkpoint()?;
+        files::write(&dir.join("summary.json"), text.as_bytes()).map_err(TrainError::failed)?;
         let arm = self.arm;
         let result = ArmResult {
             arm,
@@ -509,6 +511,8 @@ impl<'a> Run<'a> {
             summary,
         };
         report_file::write_run(self.job, &result)?;
+        self.progress.finished = true;
+        self.checkpoint()?;
         Ok(result.summary)
     }
 }

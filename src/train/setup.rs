@@ -1,6 +1,6 @@
 //! What comes before a run: its data and its folder.
 
-use super::{Config, ConfigError, Console, Data, TrainError, files_error};
+use super::{Checkpoint, Config, ConfigError, Console, Data, TrainError, files_error};
 use crate::data::{self, Dataset};
 use crate::files;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,7 @@ pub fn create_run_folder(
             PathBuf::from(format!("runs/{program}-{time}"))
         }
     };
-    let file = dir.join("config.toml");
-    if file.exists() {
+    if holds_run(&dir) {
         let remedy = format!(
             "--out {0} already holds a run; go on with it by --resume {0}, or choose another folder",
             dir.display()
@@ -51,8 +50,17 @@ pub fn create_run_folder(
         source,
     };
     std::fs::create_dir_all(&dir).map_err(|e| TrainError::unusable(unusable(e)))?;
+    let file = dir.join("config.toml");
     files::write(&file, config.to_toml().as_bytes()).map_err(TrainError::unusable)?;
     Ok(dir)
+}
+
+/// Whether a folder holds a run, or a comparison's runs, that got as far as its first checkpoint. What
+/// a start that failed has left behind does not stand in the way of the next try.
+fn holds_run(dir: &Path) -> bool {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut folders = entries.map(|e| e.path()).chain([dir.to_path_buf()]);
+    folders.any(|folder| Checkpoint::path(&folder).exists())
 }
 
 /// Makes the folder of one run of a comparison.

@@ -27,6 +27,8 @@ pub fn evaluate_only(job: &Job) -> Result<Summary, TrainError> {
     let device = boss.exec.describe();
     Ok(Summary {
         test_accuracy,
+        // Nothing was trained: null in JSON.
+        train_loss: f64::NAN,
         seed: job.config.seed,
         device,
         ..Summary::default()
@@ -59,7 +61,10 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let ids: Vec<u32> = (0..batch).map(|i| (i * stride) as u32).collect();
     let (mut loss, mut step) = (f64::INFINITY, 0);
     let started = std::time::Instant::now();
-    while step < OVERFIT_STEPS && loss > OVERFIT_LOSS && !job.interrupt.load(Ordering::Relaxed) {
+    while step < OVERFIT_STEPS && loss > OVERFIT_LOSS {
+        if job.interrupt.load(Ordering::Relaxed) {
+            return Err(TrainError::Stopped);
+        }
         let (ids, lr, seed) = (ids.clone(), job.config.lr as f32, job.config.seed);
         boss.step(StepInputs {
             step,
