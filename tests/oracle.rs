@@ -47,7 +47,7 @@ fn executors() -> Vec<(String, Open)> {
 }
 
 /// Comparisons with the reference, and what else there is to say about them.
-type Outcome = Result<(Vec<Check>, Vec<String>), String>;
+type Outcome = Result<(Vec<Check>, Vec<String>), ops::Failure>;
 
 fn run(fixture: &Fixture, exec: &mut dyn Executor) -> Outcome {
     let checks = match fixture.op.as_str() {
@@ -57,7 +57,7 @@ fn run(fixture: &Fixture, exec: &mut dyn Executor) -> Outcome {
         "gap_linear" => ops::gap_linear(fixture, exec)?,
         "sgd" => ops::sgd(fixture, exec)?,
         "resnet_train" => return ops::resnet_train(fixture, exec),
-        other => return Err(format!("unknown op {other}")),
+        other => return Err(format!("unknown op {other}").into()),
     };
     Ok((checks, Vec::new()))
 }
