@@ -26,7 +26,33 @@ fn floats(exec: &mut dyn Executor, dims: [usize; 4]) -> Tensor {
     exec.alloc(Kind::Float, dims)
 }
 
-pub fn conv2d(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+/// Runs a file's op once.
+pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+    match f.op.as_str() {
+        "conv2d" => conv2d(f, exec),
+        "batchnorm" => batchnorm(f, exec),
+        "softmax_xent" => softmax_xent(f, exec),
+        "gap_linear" => gap_linear(f, exec),
+        "sgd" => sgd(f, exec),
+        "resnet_train" => Ok(resnet_run(f, exec, &[])?.0),
+        other => Err(format!("unknown op {other}").into()),
+    }
+}
+
+/// What a low-precision kernel is allowed beyond twice the error of the naive computation, of a
+/// tensor's largest element.
+pub fn little(f: &Fixture) -> f64 {
+    match f.op.as_str() {
+        // All in f32, whatever the activations are.
+        "sgd" => 0.0,
+        // The chaos of five steps.
+        "resnet_train" => 0.02,
+        // Half a unit in the last place.
+        _ => 1.0 / 512.0,
+    }
+}
+
+fn conv2d(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let window = Window {
         stride: f.number("stride")? as usize,
         pad: f.number("pad")? as usize,
@@ -80,7 +106,7 @@ fn batch_norm(exec: &mut dyn Executor, f: &Fixture) -> Result<BatchNorm, Failure
     })
 }
 
-pub fn batchnorm(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+fn batchnorm(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let (x, g) = (
         upload(exec, f, Kind::Activation, "x")?,
         upload(exec, f, Kind::Activation, "dy")?,
@@ -138,7 +164,7 @@ fn loss_outputs(exec: &mut dyn Executor, logits: Tensor) -> LossOutputs {
 
 /// `scale` is a weight on every row. `lse` is no output of ours but a part of one: with every row
 /// labelled 0 and no smoothing, the loss is `lse − logits[0]`.
-pub fn softmax_xent(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+fn softmax_xent(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let logits = upload(exec, f, Kind::Activation, "logits")?;
     let n = logits.dims[2];
     let labels = exec.alloc(Kind::Label, [1, 1, 1, n]);
@@ -168,7 +194,7 @@ pub fn softmax_xent(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     ])
 }
 
-pub fn gap_linear(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+fn gap_linear(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let x = upload(exec, f, Kind::Activation, "x")?;
     let dy = upload(exec, f, Kind::Activation, "dy")?;
     let (w, b) = (
@@ -198,7 +224,7 @@ fn sgd_config(f: &Fixture) -> Result<Sgd, Failure> {
     })
 }
 
-pub fn sgd(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+fn sgd(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let params = upload(exec, f, Kind::Float, "param0")?;
     let (grads, buf) = (floats(exec, params.dims), floats(exec, params.dims));
     let (mut all_params, mut all_momentum) = (Vec::new(), Vec::new());
