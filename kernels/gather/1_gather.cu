@@ -26,15 +26,16 @@ namespace {
 
 // One row's image, and how it is seen.
 struct View {
-    const uint8_t *image;  // null: no such instance in this step
-    int top, left;
+    size_t start;  // of the image in pixels
+    int top, left; // of what is seen of it
     bool mirrored;
+    bool live;     // false: the step has no such row
 };
 
 DEVICE View draw_view(const StepState &state, uint32_t id, int crop, int flip) {
     RngStream random(state.seed, state.step, id);
     const uint64_t offsets = uint64_t(2 * crop + 1);
-    View view;
+    View view = {};
     view.top = int(random.below(offsets)) - crop;
     view.left = int(random.below(offsets)) - crop;
     view.mirrored = flip && random.bits() >> 63;
@@ -65,12 +66,13 @@ KERNEL(gather, 256)
         return;
     const auto view_of = [&](uint32_t row) {
         if (row >= state.rows)
-            return View{nullptr, 0, 0, false};
+            return View{};
         const uint32_t id = ids[row];
         if (id >= images)
             __trap();
         View view = draw_view(state, id, crop, flip);
-        view.image = pixels + size_t(id) * size;
+        view.start = size_t(id) * size;
+        view.live = true;
         return view;
     };
 
@@ -91,8 +93,8 @@ KERNEL(gather, 256)
         const int y = h + view.top;
         const int column = (view.mirrored ? width - 1 - w : w) + view.left;
         const bool inside = y >= 0 && y < height && column >= 0 && column < width;
-        if (k < count && view.image && inside) {
-            const uint8_t byte = view.image[(y * width + column) * channels + c];
+        if (k < count && view.live && inside) {
+            const uint8_t byte = pixels[view.start + (y * width + column) * channels + c];
             value = (float(byte) / 255.0f - mean_std[c]) / mean_std[channels + c];
         }
         out.v[k] = to_bf16(value);
