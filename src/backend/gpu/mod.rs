@@ -32,8 +32,9 @@ use half::bf16;
 use std::sync::Arc;
 use steps::{StepBuffers, Steps};
 
-/// Training steps that may be under way where no ring says how many.
-const SLOTS: usize = 4;
+/// Training steps that may be under way where no ring says how many: so many that the
+/// synchronisation which then frees the slots costs nothing to speak of.
+const SLOTS: usize = 16;
 
 /// What a launch means at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
