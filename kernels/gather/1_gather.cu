@@ -26,10 +26,10 @@ namespace {
 
 // One row's image, and how it is seen.
 struct View {
-    size_t start;  // of the image in pixels
-    int top, left; // of what is seen of it
+    size_t start;   // of the image in pixels
+    int top, left;  // of what is seen of it
     bool mirrored;
-    bool live;     // false: the step has no such row
+    bool live;      // false: the step has no such row
 };
 
 DEVICE View draw_view(const StepState &state, uint32_t id, int crop, int flip) {

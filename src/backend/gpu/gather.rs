@@ -195,21 +195,22 @@ mod tests {
     }
 
     #[test]
-    fn an_id_beyond_the_data_is_a_fault() {
-        let images = images([2, 2, 1], 3);
-        let mut gpu = Gpu::simt().unwrap();
-        let data = gpu.attach_images(Arc::new(images));
-        let x = gpu.alloc(Kind::Activation, [1, 2, 2, 1]);
-        let labels = gpu.alloc(Kind::Label, [1, 1, 1, 1]);
-        let weights = gpu.alloc(Kind::Float, [1, 1, 1, 1]);
-        let inputs = StepInputs {
-            ids: vec![3],
-            ..StepInputs::default()
-        };
-        let launched = gpu.step(Pass::Train, inputs, &|exec| {
-            exec.gather(data, Augment::NONE, x, labels, weights);
-        });
-        let error = launched.and_then(|()| gpu.read(x)).unwrap_err().to_string();
-        assert!(error.contains("gather"), "{error}");
+    fn ids_beyond_the_data_or_the_batch_are_faults() {
+        for ids in [vec![3], vec![0, 1]] {
+            let mut gpu = Gpu::simt().unwrap();
+            let data = gpu.attach_images(Arc::new(images([2, 2, 1], 3)));
+            let x = gpu.alloc(Kind::Activation, [1, 2, 2, 1]);
+            let labels = gpu.alloc(Kind::Label, [1, 1, 1, 1]);
+            let weights = gpu.alloc(Kind::Float, [1, 1, 1, 1]);
+            let inputs = StepInputs {
+                ids,
+                ..StepInputs::default()
+            };
+            let launched = gpu.step(Pass::Train, inputs, &|exec| {
+                exec.gather(data, Augment::NONE, x, labels, weights);
+            });
+            let error = launched.and_then(|()| gpu.read(x)).unwrap_err().to_string();
+            assert!(error.contains("gather"), "{error}");
+        }
     }
 }
