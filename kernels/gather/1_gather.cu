@@ -10,10 +10,10 @@
 // top, left (each 0..2·crop) and the mirror are drawn from (seed, step, id) alone, with the bits of
 // the CPU executor. The padding is the mean colour, which is 0 after normalisation.
 //
-// The one idea: threads are laid over the *output*, eight neighbouring elements each, so that
-// every store is 16 aligned bytes whatever the image's size; the reads follow the same order but for
-// the mirror, and so hit cache lines that a neighbour has fetched. A thread draws its image's view
-// itself: some sixty integer instructions are cheaper than passing it on.
+// The one idea: threads are laid over the *output*, eight neighbouring elements each, so that every
+// store is 16 aligned bytes whatever the image's size. The reads follow the same order but for the
+// mirror, and so hit cache lines that a neighbour has fetched. A thread draws its image's view
+// itself: a hundred or so integer instructions are cheaper than passing it on.
 //
 // Bound: 3 bytes an element (1 read, 2 written).
 // Launch: ceil(max(N·H·W·C / 8, N) / 256) blocks of 256 threads.

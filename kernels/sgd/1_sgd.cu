@@ -6,7 +6,8 @@
 //
 //   params, grads, buf [n] f32, starts multiples of 16 bytes; lr from the step's state
 //
-// The one idea: one pass over everything, four parameters a thread, so that each access is 16 bytes.
+// The one idea: one pass over everything, four parameters a thread, so that each access is 16
+// bytes.
 //
 // Bound: 5 transfers of 4 bytes a parameter (p, grad, buf read; p, buf written).
 // Launch: ceil(n / 1024) blocks of 256 threads.
