@@ -251,6 +251,7 @@ impl Gpu {
             pixels,
             labels,
             mean_std,
+            count: images.len(),
             height: images.height,
             width: images.width,
             channels: images.channels,
