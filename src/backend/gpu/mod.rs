@@ -375,7 +375,7 @@ impl Gpu {
 }
 
 /// Threads of `begin_step`'s one block.
-const BEGIN_THREADS: u32 = 256;
+const BEGIN_THREADS: u32 = 1024;
 
 /// Bytes of an element in device memory.
 fn bytes_of(kind: Kind) -> usize {
