@@ -46,7 +46,10 @@ fn the_kernels_train_a_network_without_a_synchronisation() {
     assert_eq!(json["host_syncs"], 0);
     assert_eq!(json["batches_unscored"], 0);
     // The colours are easy to tell apart.
-    assert!(json["test_accuracy"].as_f64().expect("a number") > 0.8, "{json}");
+    assert!(
+        json["test_accuracy"].as_f64().expect("a number") > 0.8,
+        "{json}"
+    );
     // Bit by bit the same, though checkpoints made it stop and read everything back.
     let (_, again) = run("again", "simt", &["--checkpoint-every", "3"]);
     assert!(model == again, "equal runs differ");
