@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn out_of_memory_names_the_batch_that_fits() {
-        let error = |free| DeviceError::OutOfMemory {
+        let error = |free: u64| DeviceError::OutOfMemory {
             asked: 1000 << 20,
             free: free << 20,
             per_batch: 800 << 20,

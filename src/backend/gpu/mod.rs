@@ -32,8 +32,9 @@ use half::bf16;
 use std::sync::Arc;
 use steps::{StepBuffers, Steps};
 
-/// Training steps that may be under way where no ring says how many.
-const SLOTS: usize = 4;
+/// Training steps that may be under way where no ring says how many: so many that the
+/// synchronisation which then frees the slots costs nothing to speak of.
+const SLOTS: usize = 16;
 
 /// What a launch means at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +251,7 @@ impl Gpu {
             pixels,
             labels,
             mean_std,
+            count: images.len(),
             height: images.height,
             width: images.width,
             channels: images.channels,
@@ -373,7 +375,7 @@ impl Gpu {
 }
 
 /// Threads of `begin_step`'s one block.
-const BEGIN_THREADS: u32 = 256;
+const BEGIN_THREADS: u32 = 1024;
 
 /// Bytes of an element in device memory.
 fn bytes_of(kind: Kind) -> usize {
