@@ -3,9 +3,7 @@
 use super::cpu::IsaError;
 
 /// How to give a build its CUDA kernels.
-pub const NVCC_REMEDY: &str = "`pip install nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 \
-    nvidia-cuda-crt==13.0.88 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*'` into an \
-    active Python environment, then build again";
+pub const NVCC_REMEDY: &str = include_str!("nvcc_remedy.txt");
 
 /// A device that cannot be used, or whose work failed.
 #[derive(Clone, Debug, thiserror::Error)]

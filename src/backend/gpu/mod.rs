@@ -15,6 +15,7 @@ mod linear;
 mod loss;
 mod norm;
 mod optim;
+pub mod pack;
 #[cfg(simt)]
 pub mod simt;
 mod steps;
