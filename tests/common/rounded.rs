@@ -144,6 +144,10 @@ impl Executor for Rounded {
         self.cpu.create_ring(slots, rows)
     }
 
+    fn prepare(&mut self, _: Pass, _: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     fn step(
         &mut self,
         pass: Pass,
