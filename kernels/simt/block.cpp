@@ -1,0 +1,407 @@
+// How a block runs.
+//
+// A block runs from beginning to end on one OS thread (its Core), and each of its CUDA threads on a
+// fiber: a stack of its own, switched to by saving and loading a few registers. One of them runs at
+// a time, until it returns or comes to a barrier or a warp collective at which others are missing.
+// Then `choose` picks another that is ready, and `simt_switch` goes there directly; no scheduler is
+// in between. Between two such points a thread is plain compiled code.
+//
+//   the block   Thread[1024]: where each waits, and at what. Warp[32]: sets of lanes as bit masks.
+//   ready       may run. At first all are ready and *fresh*: they get a stack when they are chosen.
+//               A thread that returns hands its stack to the next if that one is fresh, so a kernel
+//               without barriers runs all of its threads on one stack, by a loop (`enter`).
+//   meeting     waits in a warp collective. Whoever makes it complete runs the operation for all
+//               lanes, whose arguments lie on their stacks, and makes them ready.
+//   at barrier  neither ready nor meeting, and not the one that runs. When as many have arrived as
+//               have not returned, all are made ready.
+//   gone        has returned. From then on nobody waits for it, as on hardware since Volta.
+//
+// Schedules. The next thread is the lowest ready lane of the present warp, and when it has none, of
+// the lowest warp; or the highest; or any lane of any warp, at random. After a barrier the choice
+// starts anew. All are legal orders, so a kernel that is right gives the same results under all.
+//
+// Rules. Lanes meet if they name the same mask at the same operation at the same source line, and
+// complete it when all lanes of the mask that are not gone are there. Threads meet at a barrier if
+// it is the same line. This is a bit stricter than hardware, which may let different lines meet.
+// When no thread is ready and some have not returned, they wait for one another for ever: that is
+// noticed at once, and reported with everybody's place (report.cpp).
+//
+// Errors. `fail` stores a message and switches to `run_block`, which was left when the block began.
+// A signal does the same through the interrupted context (fault.cpp). Fibers are just forgotten.
+//
+// Memory. Shared memory is the core's, filled with 0xFF bytes (a NaN for every float format, -1 for
+// every int) before each block, so that what a kernel does not initialise shows. A SHARED variable
+// gets its offset when the first thread of a launch passes its declaration. Dynamic memory ends at a
+// guard page. Built-in variables (threadIdx, ...) are thread-local words that `choose` rewrites.
+#include "core.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+__thread uint32_t simt_position[16] = {};
+
+namespace simt {
+
+__thread Core *current = nullptr;
+
+namespace {
+
+constexpr size_t PAGE = 4 << 10;
+// The dynamic part's place is as large as the whole limit, in pages.
+constexpr size_t ARENA = STATIC_SHARED_LIMIT + (SHARED_LIMIT + PAGE - 1) / PAGE * PAGE;
+static_assert(ARENA % PAGE == 0, "the guard page starts at its end");
+
+// Offsets of shared variables are stored beside the launch that they are for.
+constexpr int OFFSET_BITS = 17;
+static_assert(STATIC_SHARED_LIMIT < 1 << OFFSET_BITS, "offsets fit");
+
+bool same_place(const Thread &a, const Thread &b) {
+    return a.kind == b.kind && a.line == b.line && a.mask == b.mask &&
+           (a.file == b.file || strcmp(a.file, b.file) == 0);
+}
+
+}  // namespace
+
+uint64_t Job::block(uint64_t turn) const {
+    switch (launch.schedule) {
+    case SIMT_LOW_FIRST:
+        return turn;
+    case SIMT_HIGH_FIRST:
+        return blocks - 1 - turn;
+    default:  // a permutation: the factor is a prime, and larger than any number of blocks
+        __extension__ using Wide = unsigned __int128;
+        return uint64_t((Wide(turn) * 0xffffffffffffffc5 + launch.seed) % blocks);
+    }
+}
+
+void Job::fail(uint64_t turn, const Message &message) {
+    std::lock_guard<std::mutex> lock(mutex);
+    failed.store(true, std::memory_order_relaxed);
+    // Turns are taken in order and begun blocks run to their end, so the lowest turn that fails is
+    // the same one however many OS threads there are.
+    if (turn < error_turn) {
+        error_turn = turn;
+        error.assign(message.text, message.length);
+    }
+}
+
+Core::Core() {
+    void *p = mmap(nullptr, ARENA + PAGE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        throw std::bad_alloc();
+    arena_ = static_cast<unsigned char *>(p);
+    dynamic_ = arena_ + ARENA;
+    // Without the guard it works as well.
+    mprotect(dynamic_, PAGE, PROT_NONE);
+    static_used_ = STATIC_SHARED_LIMIT;  // not poisoned yet
+    // The first thread of a block always finds a stack.
+    const int stack = stacks_.take();
+    if (stack < 0)
+        throw std::bad_alloc();
+    stacks_.give(stack);
+}
+
+Core::~Core() {
+    munmap(arena_, ARENA + PAGE);
+}
+
+void Core::run(Job &job) {
+    job_ = &job;
+    lay_out();
+    memcpy(simt_position + 8, job.launch.block, sizeof job.launch.block);
+    memcpy(simt_position + 12, job.launch.grid, sizeof job.launch.grid);
+    dynamic_ = arena_ + ARENA - (job.launch.dynamic_shared + size_t(15)) / 16 * 16;
+    memset(arena_, 0xff, static_used_);
+    static_used_ = 0;
+    current = this;
+    while (!job.failed.load(std::memory_order_relaxed)) {
+        const uint64_t turn = job.next.fetch_add(1, std::memory_order_relaxed);
+        if (turn >= job.blocks)
+            break;
+        run_block(job.block(turn));
+        if (error_.length > 0) {
+            job.fail(turn, error_);
+            error_.length = 0;
+            stacks_.reclaim();
+        }
+    }
+    current = nullptr;
+}
+
+// Gives the threads their threadIdx.
+void Core::lay_out() {
+    const uint32_t(&shape)[3] = job_->launch.block;
+    if (memcmp(laid_out_, shape, sizeof shape) == 0)
+        return;
+    memcpy(laid_out_, shape, sizeof shape);
+    uint32_t i = 0;
+    for (uint32_t z = 0; z < shape[2]; z++)
+        for (uint32_t y = 0; y < shape[1]; y++)
+            for (uint32_t x = 0; x < shape[0]; x++) {
+                uint32_t *index = threads_[i++].index;
+                index[0] = x, index[1] = y, index[2] = z;
+            }
+}
+
+void Core::run_block(uint64_t number) {
+    const SimtLaunch &launch = job_->launch;
+    simt_position[4] = uint32_t(number % launch.grid[0]);
+    simt_position[5] = uint32_t(number / launch.grid[0] % launch.grid[1]);
+    simt_position[6] = uint32_t(number / launch.grid[0] / launch.grid[1]);
+
+    memset(arena_, 0xff, static_used_);
+    memset(dynamic_, 0xff, launch.dynamic_shared);
+
+    const uint32_t threads = job_->threads, warps = (threads + 31) / 32;
+    ready_warps_ = 0;
+    for (uint32_t w = 0; w < warps; w++) {
+        const uint32_t lanes = ~0u >> (32 - std::min(threads - w * 32, 32u));
+        warps_[w] = {0, lanes, 0, ~lanes};
+        make_ready(w, lanes);
+    }
+    gone_ = arrived_ = 0;
+    mixed_ = false;
+    votes_ = 0;
+    // Odd, because 0 would stay 0.
+    random_ = (launch.seed * 0x9e3779b97f4a7c15 + number) * 0xbf58476d1ce4e5b9 | 1;
+
+    inside_ = true;
+    warp_ = 0;
+    choose(true);
+    go(&main_);
+    // Here again by `leave`, by `abandon` or by a signal.
+    inside_ = false;
+    if (signal_ != 0) {
+        blame_for_signal();
+        signal_ = 0;
+    }
+}
+
+void Core::make_ready(uint32_t warp, uint32_t lanes) {
+    warps_[warp].ready |= lanes;
+    ready_warps_ |= uint32_t(lanes != 0) << warp;
+}
+
+int Core::pick(uint32_t set) {
+    switch (job_->launch.schedule) {
+    case SIMT_LOW_FIRST:
+        return __builtin_ctz(set);
+    case SIMT_HIGH_FIRST:
+        return 31 - __builtin_clz(set);
+    default: {  // xorshift64*: the first member from a random place on
+        random_ ^= random_ >> 12;
+        random_ ^= random_ << 25;
+        random_ ^= random_ >> 27;
+        const uint32_t from = uint32_t(random_ * 0x2545f4914f6cdd1d >> 59);
+        const uint32_t turned = set >> from | set << (-from & 31);
+        return int((uint32_t(__builtin_ctz(turned)) + from) & 31);
+    }
+    }
+}
+
+// Makes a ready thread the running one; `go` takes the CPU there. It stays in the warp if it can,
+// unless a choice `anew` is wanted.
+void Core::choose(bool anew) {
+    if (anew || warps_[warp_].ready == 0 || job_->launch.schedule == SIMT_RANDOM) {
+        if (ready_warps_ == 0)
+            diverged();
+        warp_ = uint32_t(pick(ready_warps_));
+    }
+    Warp &warp = warps_[warp_];
+    const int lane = pick(warp.ready);
+    warp.ready &= ~(1u << lane);
+    if (warp.ready == 0)
+        ready_warps_ &= ~(1u << warp_);
+    running_ = &threads_[warp_ * 32 + uint32_t(lane)];
+    memcpy(simt_position, running_->index, sizeof running_->index);
+}
+
+// Lets the running thread run, on its stack or on a fresh one. Returns when whoever called it is
+// chosen again.
+void Core::go(void **save) {
+    Thread &thread = *running_;
+    Warp &warp = warps_[warp_];
+    const uint32_t lane = 1u << (running() % 32);
+    if ((warp.fresh & lane) == 0) {
+        simt_switch(save, thread.sp);
+        return;
+    }
+    thread.stack = stacks_.take();
+    if (thread.stack < 0)
+        fail(-1, "no memory for the threads' stacks");
+    simt_switch(save, stacks_.fresh(thread.stack, enter));
+}
+
+// Where a fresh stack begins: runs one thread after the other.
+void Core::enter() {
+    Core &core = *current;
+    for (;;) {
+        core.warps_[core.warp_].fresh &= ~(1u << (core.running() % 32));
+        core.running_->kind = nullptr;
+        core.job_->kernel->call(core.job_->args);
+        core.leave();
+    }
+}
+
+// The running thread has returned. Comes back if another shall be run on its stack.
+void Core::leave() {
+    const int stack = running_->stack;
+    Warp &warp = warps_[warp_];
+    warp.gone |= 1u << (running() % 32);
+    gone_++;
+    if (gone_ == job_->threads) {
+        stacks_.give(stack);
+        simt_switch(&abandoned_, main_);
+    }
+    // Nobody waits for it any more, which may have been all that others waited for.
+    for (uint32_t lanes = warp.meeting; lanes != 0; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        if (warp.meeting >> lane & 1)
+            meet(threads_[warp_ * 32 + uint32_t(lane)]);
+    }
+    const bool last = arrived_ > 0 && arrived_ + gone_ == job_->threads;
+    if (last)
+        release();
+    choose(last);
+    if (warps_[warp_].fresh >> (running() % 32) & 1) {
+        running_->stack = stack;
+        return;
+    }
+    stacks_.give(stack);
+    simt_switch(&abandoned_, running_->sp);
+}
+
+void Core::collective(uint32_t mask, const Collective *kind, void *arg, int line,
+                      const char *file) {
+    Thread &self = *running_;
+    const uint32_t lane = 1u << (running() % 32);
+    self.kind = kind;
+    self.arg = arg;
+    self.file = file;
+    self.mask = mask;
+    self.line = line;
+    if ((mask & lane) == 0)
+        fail(running(), "%s at %s:%d: its own lane, %d, is not in the mask 0x%08x", kind->name, file,
+             line, running() % 32, mask);
+    warps_[warp_].meeting |= lane;
+    meet(self);
+    choose(false);
+    if (running_ != &self)
+        go(&self.sp);
+}
+
+// If all that this thread of the present warp waits for are there, runs the operation.
+void Core::meet(const Thread &like) {
+    Warp &warp = warps_[warp_];
+    const uint32_t needed = like.mask & ~warp.gone;
+    if ((warp.meeting & needed) != needed)
+        return;
+    Lanes lanes;
+    lanes.mask = needed;
+    for (uint32_t rest = needed; rest != 0; rest &= rest - 1) {
+        const int i = __builtin_ctz(rest);
+        const Thread &thread = threads_[lane(i)];
+        if (!same_place(thread, like))
+            return;
+        lanes.arg[i] = thread.arg;
+    }
+    like.kind->run(lanes);
+    warp.meeting &= ~needed;
+    make_ready(warp_, needed);
+}
+
+int Core::barrier(const Collective *kind, bool vote, int line, const char *file) {
+    Thread &self = *running_;
+    self.kind = kind;
+    self.file = file;
+    self.mask = 0;
+    self.line = line;
+    if (arrived_ == 0)
+        first_ = &self;
+    else if (!same_place(self, *first_))
+        mixed_ = true;
+    arrived_++;
+    votes_ += vote;
+    const bool last = arrived_ + gone_ == job_->threads;
+    if (last)
+        release();
+    choose(last);
+    if (running_ != &self)
+        go(&self.sp);
+    // Unchanged until the next barrier is complete, for which this thread is needed.
+    return counted_;
+}
+
+// Everybody is at the barrier or gone.
+void Core::release() {
+    if (mixed_)
+        diverged();
+    counted_ = votes_;
+    votes_ = 0;
+    arrived_ = 0;
+    for (uint32_t w = 0; w * 32 < job_->threads; w++)
+        make_ready(w, ~warps_[w].gone);
+}
+
+void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line,
+                   const char *file) {
+    const uint64_t ours = job_->serial << OFFSET_BITS;
+    uint64_t word = variable.place.load(std::memory_order_relaxed);
+    if (word >> OFFSET_BITS != job_->serial) {
+        job_->mutex.lock();
+        word = variable.place.load(std::memory_order_relaxed);
+        const size_t unit = std::max<size_t>(align, 16);
+        const size_t offset = (job_->static_shared + unit - 1) / unit * unit;
+        if (word >> OFFSET_BITS != job_->serial) {
+            // Too large ones are placed nowhere and fail below.
+            if (offset + size <= STATIC_SHARED_LIMIT) {
+                job_->static_shared = offset + size;
+                variable.place.store(ours | offset, std::memory_order_relaxed);
+            }
+            word = ours | std::min(offset, STATIC_SHARED_LIMIT);
+        }
+        job_->mutex.unlock();
+    }
+    const size_t offset = word - ours, end = offset + size;
+    if (end > STATIC_SHARED_LIMIT)
+        fail(-1,
+             "SHARED %s at %s:%d: %zu bytes of static shared memory, the limit is %zu (use "
+             "DYNAMIC_SHARED)",
+             variable.name, file, line, end, STATIC_SHARED_LIMIT);
+    if (end + job_->launch.dynamic_shared > SHARED_LIMIT)
+        fail(-1,
+             "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit of "
+             "both is %zu",
+             variable.name, file, line, end, job_->launch.dynamic_shared, SHARED_LIMIT);
+    static_used_ = std::max(static_used_, end);
+    return arena_ + offset;
+}
+
+void Core::abandon() {
+    simt_switch(&abandoned_, main_);
+    __builtin_unreachable();
+}
+
+}  // namespace simt
+
+void simt_warp_collective(uint32_t mask, const simt::Collective *kind, void *arg, int line,
+                          const char *file) {
+    simt::current->collective(mask, kind, arg, line, file);
+}
+
+int simt_block_barrier(const simt::Collective *kind, bool vote, int line, const char *file) {
+    return simt::current->barrier(kind, vote, line, file);
+}
+
+void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int line,
+                  const char *file) {
+    return simt::current->shared(*variable, size, align, line, file);
+}
+
+void *simt_dynamic_shared() {
+    return simt::current->dynamic_shared();
+}
