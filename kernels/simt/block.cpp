@@ -1,10 +1,10 @@
 // How a block runs.
 //
 // A block runs from beginning to end on one OS thread (its Core), and each of its CUDA threads on a
-// fiber: a stack of its own, switched to by saving and loading a few registers. One of them runs at
-// a time, until it returns or comes to a barrier or a warp collective at which others are missing.
-// Then `choose` picks another that is ready, and `simt_switch` goes there directly; no scheduler is
-// in between. Between two such points a thread is plain compiled code.
+// fiber, which has a stack of its own. One of them runs at a time, until it returns or comes to a barrier or a warp collective at which others are missing.
+// Then it saves a few registers on its stack, `choose` picks another that is ready, and the CPU goes
+// on with that one's stack and registers; no scheduler is in between (fiber.cpp). Between two such
+// points a thread is plain compiled code.
 //
 //   the block   Thread[1024]: where each waits, and at what. Warp[32]: sets of lanes as bit masks.
 //   ready       may run. At first all are ready and *fresh*: they get a stack when they are chosen.
@@ -49,6 +49,8 @@ __thread Core *current = nullptr;
 
 namespace {
 
+__extension__ using Wide = unsigned __int128;
+
 constexpr size_t PAGE = 4 << 10;
 // The dynamic part's place is as large as the whole limit, in pages.
 constexpr size_t ARENA = STATIC_SHARED_LIMIT + (SHARED_LIMIT + PAGE - 1) / PAGE * PAGE;
@@ -72,7 +74,6 @@ uint64_t Job::block(uint64_t turn) const {
     case SIMT_HIGH_FIRST:
         return blocks - 1 - turn;
     default:  // a permutation: the factor is a prime, and larger than any number of blocks
-        __extension__ using Wide = unsigned __int128;
         return uint64_t((Wide(turn) * 0xffffffffffffffc5 + launch.seed) % blocks);
     }
 }
@@ -172,7 +173,7 @@ void Core::run_block(uint64_t number) {
     inside_ = true;
     warp_ = 0;
     choose(true);
-    go(&main_);
+    simt_switch(&main_, stack_of_running());
     // Here again by `leave`, by `abandon` or by a signal.
     inside_ = false;
     if (signal_ != 0) {
@@ -203,8 +204,8 @@ int Core::pick(uint32_t set) {
     }
 }
 
-// Makes a ready thread the running one; `go` takes the CPU there. It stays in the warp if it can,
-// unless a choice `anew` is wanted.
+// Makes a ready thread the running one. It stays in the warp if it can, unless a choice `anew` is
+// wanted.
 void Core::choose(bool anew) {
     if (anew || warps_[warp_].ready == 0 || job_->launch.schedule == SIMT_RANDOM) {
         if (ready_warps_ == 0)
@@ -220,20 +221,14 @@ void Core::choose(bool anew) {
     memcpy(simt_position, running_->index, sizeof running_->index);
 }
 
-// Lets the running thread run, on its stack or on a fresh one. Returns when whoever called it is
-// chosen again.
-void Core::go(void **save) {
-    Thread &thread = *running_;
-    Warp &warp = warps_[warp_];
-    const uint32_t lane = 1u << (running() % 32);
-    if ((warp.fresh & lane) == 0) {
-        simt_switch(save, thread.sp);
-        return;
-    }
-    thread.stack = stacks_.take();
-    if (thread.stack < 0)
+// Where the running thread goes on.
+void *Core::stack_of_running() {
+    if ((warps_[warp_].fresh >> (running() % 32) & 1) == 0)
+        return running_->sp;
+    running_->stack = stacks_.take();
+    if (running_->stack < 0)
         fail(-1, "no memory for the threads' stacks");
-    simt_switch(save, stacks_.fresh(thread.stack, enter));
+    return stacks_.fresh(running_->stack, enter);
 }
 
 // Where a fresh stack begins: runs one thread after the other.
@@ -255,7 +250,7 @@ void Core::leave() {
     gone_++;
     if (gone_ == job_->threads) {
         stacks_.give(stack);
-        simt_switch(&abandoned_, main_);
+        simt_resume(main_);
     }
     // Nobody waits for it any more, which may have been all that others waited for.
     for (uint32_t lanes = warp.meeting; lanes != 0; lanes &= lanes - 1) {
@@ -272,13 +267,14 @@ void Core::leave() {
         return;
     }
     stacks_.give(stack);
-    simt_switch(&abandoned_, running_->sp);
+    simt_resume(running_->sp);
 }
 
-void Core::collective(uint32_t mask, const Collective *kind, void *arg, int line,
-                      const char *file) {
+void *Core::collective(uint32_t mask, const Collective *kind, void *arg, int line,
+                       const char *file, void *sp) {
     Thread &self = *running_;
     const uint32_t lane = 1u << (running() % 32);
+    self.sp = sp;
     self.kind = kind;
     self.arg = arg;
     self.file = file;
@@ -290,8 +286,7 @@ void Core::collective(uint32_t mask, const Collective *kind, void *arg, int line
     warps_[warp_].meeting |= lane;
     meet(self);
     choose(false);
-    if (running_ != &self)
-        go(&self.sp);
+    return stack_of_running();
 }
 
 // If all that this thread of the present warp waits for are there, runs the operation.
@@ -314,8 +309,9 @@ void Core::meet(const Thread &like) {
     make_ready(warp_, needed);
 }
 
-int Core::barrier(const Collective *kind, bool vote, int line, const char *file) {
+void *Core::barrier(const Collective *kind, bool vote, int line, const char *file, void *sp) {
     Thread &self = *running_;
+    self.sp = sp;
     self.kind = kind;
     self.file = file;
     self.mask = 0;
@@ -330,10 +326,7 @@ int Core::barrier(const Collective *kind, bool vote, int line, const char *file)
     if (last)
         release();
     choose(last);
-    if (running_ != &self)
-        go(&self.sp);
-    // Unchanged until the next barrier is complete, for which this thread is needed.
-    return counted_;
+    return stack_of_running();
 }
 
 // Everybody is at the barrier or gone.
@@ -382,19 +375,26 @@ void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line
 }
 
 void Core::abandon() {
-    simt_switch(&abandoned_, main_);
-    __builtin_unreachable();
+    simt_resume(main_);
 }
 
 }  // namespace simt
 
-void simt_warp_collective(uint32_t mask, const simt::Collective *kind, void *arg, int line,
-                          const char *file) {
-    simt::current->collective(mask, kind, arg, line, file);
+// The rest of simt_block_barrier and simt_warp_collective, after they have saved the fiber's state
+// (fiber.cpp).
+
+extern "C" void *simt_arrive_at_barrier(const simt::Collective *kind, bool vote, int line,
+                                        const char *file, void *sp) {
+    return simt::current->barrier(kind, vote, line, file, sp);
 }
 
-int simt_block_barrier(const simt::Collective *kind, bool vote, int line, const char *file) {
-    return simt::current->barrier(kind, vote, line, file);
+extern "C" void *simt_arrive_at_collective(uint32_t mask, const simt::Collective *kind, void *arg,
+                                           int line, const char *file, void *sp) {
+    return simt::current->collective(mask, kind, arg, line, file, sp);
+}
+
+int simt_block_votes() {
+    return simt::current->votes();
 }
 
 void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int line,

@@ -86,8 +86,13 @@ public:
     void run(Job &job);
 
     // What a running thread asks for; see simt.h.
-    void collective(uint32_t mask, const Collective *kind, void *arg, int line, const char *file);
-    int barrier(const Collective *kind, bool vote, int line, const char *file);
+    // The first two return the stack pointer of the thread to go on with; `sp` is the caller's.
+    void *collective(uint32_t mask, const Collective *kind, void *arg, int line, const char *file,
+                     void *sp);
+    void *barrier(const Collective *kind, bool vote, int line, const char *file, void *sp);
+    int votes() const {
+        return counted_;
+    }
     void *shared(SharedVariable &variable, size_t size, size_t align, int line, const char *file);
     void *dynamic_shared() {
         return dynamic_;
@@ -117,7 +122,7 @@ private:
     static void enter();
     void leave();
     void choose(bool anew);
-    void go(void **save);
+    void *stack_of_running();
     int pick(uint32_t set);
     void meet(const Thread &like);
     void release();
@@ -134,7 +139,6 @@ private:
     unsigned char *dynamic_;        // ends where the guard page starts
     size_t static_used_ = 0;        // bytes of static shared memory that may have been written
     void *main_ = nullptr;          // stack pointer of run_block
-    void *abandoned_ = nullptr;     // of fibers that are never resumed
     bool inside_ = false;           // a fiber is running
     uint64_t random_ = 0;           // state of the random schedule
     uint32_t warp_ = 0;             // of the running thread

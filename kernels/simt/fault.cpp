@@ -39,7 +39,7 @@ bool Core::fault(int number, const siginfo_t *info, ucontext_t *context) {
     signal_info_ = *info;
     // When the handler returns, the OS thread finds itself in run_block.
     greg_t *registers = context->uc_mcontext.gregs;
-    registers[REG_RSP] = greg_t(main_);
+    registers[REG_RDI] = greg_t(main_);
     registers[REG_RIP] = greg_t(&simt_resume);
     registers[REG_EFL] &= ~greg_t(0x400);  // the direction flag, as the ABI wants it
     return true;

@@ -8,9 +8,8 @@ extern "C" {
 // Saves the running fiber's state on its stack and the stack pointer in *save, then goes on where
 // the fiber whose stack pointer is `to` was saved.
 void simt_switch(void **save, void *to);
-// The second half of it: goes on with the state that the stack pointer points to. A label, for the
-// signal handler.
-void simt_resume();
+// The second half of it: forgets the running fiber.
+[[noreturn]] void simt_resume(void *to);
 }
 
 namespace simt {
@@ -39,7 +38,7 @@ public:
     }
     // Takes all stacks back, whatever is on them.
     void reclaim();
-    // What simt_switch needs to start `entry`, which must never return, on an empty stack.
+    // The stack pointer with which to start `entry`, which must never return, on an empty stack.
     void *fresh(int i, void (*entry)()) const;
     // Whether the address is in stack i's guard.
     bool overflowed(int i, const void *address) const;

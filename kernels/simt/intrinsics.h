@@ -66,12 +66,11 @@ inline long long __mul64hi(long long a, long long b) {
     return (long long)(Wide(a) * b >> 64);
 }
 
-// glibc has had it since 2.42.
-#if !defined(__GLIBC__) || !__GLIBC_PREREQ(2, 42)
-inline float rsqrtf(float x) {
+// A macro, because newer C libraries declare the name too, and results must not depend on that.
+inline float reciprocal_sqrt(float x) {
     return 1.0f / sqrtf(x);
 }
-#endif
+#define rsqrtf simt::cuda::reciprocal_sqrt
 
 // Integers of mixed types compare as C++ compares them: signed with unsigned as unsigned.
 template <class A, class B>

@@ -85,9 +85,10 @@ extern "C" {
 // mask; the last of them runs it. The place for tensor-core and asynchronous-copy instructions.
 void simt_warp_collective(uint32_t mask, const simt::Collective *kind, void *arg, int line,
                           const char *file);
-// Waits until all threads of the block that have not returned are at the same barrier. Returns how
-// many of them brought `vote`.
-int simt_block_barrier(const simt::Collective *kind, bool vote, int line, const char *file);
+// Waits until all threads of the block that have not returned are at the same barrier.
+void simt_block_barrier(const simt::Collective *kind, bool vote, int line, const char *file);
+// How many threads brought `vote` to the barrier that the caller has just left.
+int simt_block_votes();
 void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int line,
                   const char *file);
 void *simt_dynamic_shared();

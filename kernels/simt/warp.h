@@ -20,20 +20,23 @@ inline constexpr Collective SYNCTHREADS_OR = {"__syncthreads_or", nullptr};
 inline constexpr Collective SYNCTHREADS_AND = {"__syncthreads_and", nullptr};
 inline constexpr Collective SYNCTHREADS_COUNT = {"__syncthreads_count", nullptr};
 
-inline void __syncthreads(SIMT_SITE) {
+DEVICE void __syncthreads(SIMT_SITE) {
     simt_block_barrier(&SYNCTHREADS, false, line, file);
 }
 
-inline int __syncthreads_or(int predicate, SIMT_SITE) {
-    return simt_block_barrier(&SYNCTHREADS_OR, predicate != 0, line, file) > 0;
+DEVICE int __syncthreads_or(int predicate, SIMT_SITE) {
+    simt_block_barrier(&SYNCTHREADS_OR, predicate != 0, line, file);
+    return simt_block_votes() > 0;
 }
 
-inline int __syncthreads_and(int predicate, SIMT_SITE) {
-    return simt_block_barrier(&SYNCTHREADS_AND, predicate == 0, line, file) == 0;
+DEVICE int __syncthreads_and(int predicate, SIMT_SITE) {
+    simt_block_barrier(&SYNCTHREADS_AND, predicate == 0, line, file);
+    return simt_block_votes() == 0;
 }
 
-inline int __syncthreads_count(int predicate, SIMT_SITE) {
-    return simt_block_barrier(&SYNCTHREADS_COUNT, predicate != 0, line, file);
+DEVICE int __syncthreads_count(int predicate, SIMT_SITE) {
+    simt_block_barrier(&SYNCTHREADS_COUNT, predicate != 0, line, file);
+    return simt_block_votes();
 }
 
 // Calls f(lane, what it brought) for the lanes of the mask, low ones first.
@@ -46,7 +49,7 @@ template <class Arg, class F> DEVICE void each_lane(const Lanes &lanes, F f) {
 
 inline constexpr Collective SYNCWARP = {"__syncwarp", [](const Lanes &) {}};
 
-inline void __syncwarp(unsigned mask = ~0u, SIMT_SITE) {
+DEVICE void __syncwarp(unsigned mask = ~0u, SIMT_SITE) {
     simt_warp_collective(mask, &SYNCWARP, nullptr, line, file);
 }
 
@@ -109,22 +112,22 @@ DEVICE T shuffled(const Collective &kind, unsigned mask, T value, int operand, i
 }
 
 template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_SITE) {
+DEVICE T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_SITE) {
     return shuffled(SHFL, mask, value, source, width, line, file);
 }
 
 template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
+DEVICE T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
     return shuffled(SHFL_UP, mask, value, int(delta), width, line, file);
 }
 
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
+DEVICE T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
     return shuffled(SHFL_DOWN, mask, value, int(delta), width, line, file);
 }
 
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, SIMT_SITE) {
+DEVICE T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, SIMT_SITE) {
     return shuffled(SHFL_XOR, mask, value, lane_mask, width, line, file);
 }
 
@@ -155,15 +158,15 @@ DEVICE VoteArg voted(const Collective &kind, unsigned mask, int predicate, int l
     return arg;
 }
 
-inline unsigned __ballot_sync(unsigned mask, int predicate, SIMT_SITE) {
+DEVICE unsigned __ballot_sync(unsigned mask, int predicate, SIMT_SITE) {
     return voted(BALLOT, mask, predicate, line, file).ballot;
 }
 
-inline int __any_sync(unsigned mask, int predicate, SIMT_SITE) {
+DEVICE int __any_sync(unsigned mask, int predicate, SIMT_SITE) {
     return voted(ANY, mask, predicate, line, file).ballot != 0;
 }
 
-inline int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
+DEVICE int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
     const VoteArg arg = voted(ALL, mask, predicate, line, file);
     return arg.ballot == arg.voters;
 }
@@ -188,7 +191,7 @@ template <class T> T wrapping_sum(T a, T b) {
     template <> struct Reduce_##name<type> {                                           \
         static constexpr Collective kind = {#name, reduce<type, combine>};             \
     };                                                                                 \
-    inline type name(unsigned mask, type value, SIMT_SITE) {                           \
+    DEVICE type name(unsigned mask, type value, SIMT_SITE) {                           \
         simt_warp_collective(mask, &Reduce_##name<type>::kind, &value, line, file);    \
         return value;                                                                  \
     }
