@@ -253,7 +253,7 @@ fn bad_arguments_are_named_with_their_remedy() {
         (&["--resume", "no-such-run"], "no-such-run"),
         (&["--config", "no-such.toml"], "no-such.toml"),
         (&["--device", "tpu"], "--device"),
-        (&["--device", "cuda"], "--device cpu"),
+        (&["--device", "cuda:9999"], "--device cuda"),
         (&["--out", "/proc/nowhere"], "/proc/nowhere"),
         (
             &["--export", "no-such-folder/w.safetensors"],
@@ -352,7 +352,7 @@ fn a_folder_that_holds_a_run_is_not_overwritten_but_a_failed_start_is_no_run() {
     ];
     // Each is mended by another try in the same folder.
     one_line(&[&args[..], &["--batch", "1000"]].concat());
-    one_line(&[&args[..], &["--batch", "8", "--device", "cuda"]].concat());
+    one_line(&[&args[..], &["--batch", "8", "--device", "cuda:9999"]].concat());
     let again = [&args[..], &["--batch", "8", "--quiet"]].concat();
     let output = resnet().args(&again).output().unwrap();
     assert!(

@@ -1,14 +1,12 @@
 //! Whole networks: an exported file means what torchvision means by it, and results do not depend
 //! on the number of threads.
 
-use autoassist::assist::LossRing;
 use autoassist::backend::cpu::{Cpu, simd::Isa};
-use autoassist::backend::{Augment, Executor, Sgd, StepInputs};
+use autoassist::backend::{Augment, Executor, Pass, Sgd, StepInputs};
 use autoassist::data::{Dataset, Samples};
 use autoassist::nn::{self, Architecture, InputShape, ResNet};
 use autoassist::rng;
 use safetensors::tensor::SafeTensors;
-use std::sync::Arc;
 
 const BATCH: usize = 6;
 const CLASSES: usize = 4;
@@ -45,10 +43,9 @@ fn trained(depth: u32, isa: Isa, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
         channels: 3,
     };
     let net = ResNet::new(&mut cpu, &arch, input, CLASSES);
-    net.params.initialise(&mut cpu, 3);
+    net.params.initialise(&mut cpu, 3).unwrap();
     let images = cpu.attach_images(data.train.clone());
-    let ring = Arc::new(LossRing::new(4, BATCH));
-    cpu.attach_ring(ring.clone());
+    let ring = cpu.create_ring(4, BATCH).unwrap();
     let sgd = Sgd {
         momentum: 0.9,
         nesterov: true,
@@ -60,25 +57,26 @@ fn trained(depth: u32, isa: Isa, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
             .map(|i| (i * 5 + step as u32) % 24)
             .collect();
         let weights = (0..BATCH).map(|i| 0.5 + i as f32 / 5.0).collect();
-        cpu.begin_step(StepInputs {
+        let inputs = StepInputs {
             step,
             ids,
             weights,
             lr: 0.02,
             seed: 9,
-        });
-        net.train_step(
-            &mut cpu,
-            images,
-            Augment {
-                crop: 2,
-                flip: true,
-            },
-            0.1,
-            sgd,
-        );
+        };
+        let augment = Augment {
+            crop: 2,
+            flip: true,
+        };
+        cpu.step(Pass::Train, inputs, &|exec| {
+            net.train_step(exec, images, augment, 0.1, sgd);
+        })
+        .unwrap();
         losses.extend((0..BATCH).map(|row| ring.read(step, row).expect("a record a row").loss));
-        assert_eq!(losses[losses.len() - BATCH..], cpu.read(net.loss.loss));
+        assert_eq!(
+            losses[losses.len() - BATCH..],
+            cpu.read(net.loss.loss).unwrap()
+        );
     }
     (cpu, net, losses)
 }
@@ -97,8 +95,8 @@ fn equal_bits_whatever_the_number_of_threads() {
             pool.install(|| {
                 let (mut cpu, net, losses) = trained(depth, isa, 3);
                 (
-                    cpu.read(net.params.values),
-                    cpu.read(net.params.buffers),
+                    cpu.read(net.params.values).unwrap(),
+                    cpu.read(net.params.buffers).unwrap(),
                     losses,
                 )
             })
@@ -250,18 +248,25 @@ fn an_exported_file_means_what_torchvision_means_by_it() {
             CLASSES,
         );
         nn::import(&mut cpu, &other.params, &path).unwrap();
-        assert_eq!(cpu.read(net.params.values), cpu.read(other.params.values));
-        assert_eq!(cpu.read(net.params.buffers), cpu.read(other.params.buffers));
+        assert_eq!(
+            cpu.read(net.params.values).unwrap(),
+            cpu.read(other.params.values).unwrap()
+        );
+        assert_eq!(
+            cpu.read(net.params.buffers).unwrap(),
+            cpu.read(other.params.buffers).unwrap()
+        );
 
         other.forward(&mut cpu, false);
         let x = data().test;
         let images = cpu.attach_images(x);
-        cpu.begin_step(StepInputs {
+        let inputs = StepInputs {
             ids: (0..BATCH as u32).collect(),
             ..StepInputs::default()
-        });
-        other.eval_step(&mut cpu, images);
-        let (logits, batch) = (cpu.read(other.logits), cpu.read(other.x));
+        };
+        cpu.step(Pass::Eval, inputs, &|exec| other.eval_step(exec, images))
+            .unwrap();
+        let (logits, batch) = (cpu.read(other.logits).unwrap(), cpu.read(other.x).unwrap());
         let bytes = std::fs::read(&path).unwrap();
         let reference = Reference(SafeTensors::deserialize(&bytes).unwrap());
         assert_eq!(

@@ -11,9 +11,12 @@
 mod fixture;
 #[path = "common/ops.rs"]
 mod ops;
+#[path = "common/rounded.rs"]
+mod rounded;
 
-use autoassist::backend::Executor;
 use autoassist::backend::cpu::{Cpu, simd::Isa};
+use autoassist::backend::gpu::Gpu;
+use autoassist::backend::{DeviceError, Executor};
 use fixture::{Check, Fixture};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,41 +38,80 @@ const FUTURE: [&str; 10] = [
 
 type Open = Box<dyn Fn() -> Box<dyn Executor>>;
 
-/// Everything on this machine that can run the op set.
-fn executors() -> Vec<(String, Open)> {
-    let cpu = Isa::available().into_iter().map(|isa| -> (String, Open) {
-        (
-            format!("cpu/{isa}"),
-            Box::new(move || Box::new(Cpu::with_isa(isa))),
-        )
+/// In what an executor keeps activations.
+#[derive(Clone, Copy, PartialEq)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+/// One that can run the op set.
+struct Candidate {
+    name: String,
+    precision: Precision,
+    open: Open,
+}
+
+/// Everything on this machine that can run the op set, and what is not there with the reason.
+fn executors() -> (Vec<Candidate>, Vec<(&'static str, DeviceError)>) {
+    let mut absent = Vec::new();
+    let cpu = Isa::available().into_iter().map(|isa| Candidate {
+        name: format!("cpu/{isa}"),
+        precision: Precision::F32,
+        open: Box::new(move || Box::new(Cpu::with_isa(isa))),
     });
-    cpu.collect()
+    let mut all: Vec<Candidate> = cpu.collect();
+    let gpus: [(_, fn() -> Result<Gpu, DeviceError>); 2] =
+        [("simt", Gpu::simt), ("cuda", || Gpu::cuda(0))];
+    for (name, open) in gpus {
+        match open() {
+            Ok(_) => all.push(Candidate {
+                name: name.into(),
+                precision: Precision::Bf16,
+                open: Box::new(move || Box::new(open().expect("it was there a moment ago"))),
+            }),
+            Err(e) => absent.push((name, e)),
+        }
+    }
+    (all, absent)
 }
 
 /// Comparisons with the reference, and what else there is to say about them.
-type Outcome = Result<(Vec<Check>, Vec<String>), String>;
+type Outcome = Result<(Vec<Check>, Vec<String>), ops::Failure>;
 
-fn run(fixture: &Fixture, exec: &mut dyn Executor) -> Outcome {
-    let checks = match fixture.op.as_str() {
-        "conv2d" => ops::conv2d(fixture, exec)?,
-        "batchnorm" => ops::batchnorm(fixture, exec)?,
-        "softmax_xent" => ops::softmax_xent(fixture, exec)?,
-        "gap_linear" => ops::gap_linear(fixture, exec)?,
-        "sgd" => ops::sgd(fixture, exec)?,
-        "resnet_train" => return ops::resnet_train(fixture, exec),
-        other => return Err(format!("unknown op {other}")),
-    };
-    Ok((checks, Vec::new()))
+fn run(fixture: &Fixture, candidate: &Candidate) -> Outcome {
+    let exec = &mut *(candidate.open)();
+    if candidate.precision == Precision::F32 {
+        return match fixture.op.as_str() {
+            "resnet_train" => ops::resnet_train(fixture, exec),
+            _ => Ok((ops::run(fixture, exec)?, Vec::new())),
+        };
+    }
+    let cpu = Cpu::with_isa(Isa::PORTABLE);
+    let naive = ops::run(fixture, &mut rounded::Rounded::new(cpu))?;
+    let checks = ops::run(fixture, exec)?;
+    let pairs = checks.into_iter().zip(&naive);
+    let little = ops::little(fixture);
+    Ok((
+        pairs.map(|(c, n)| c.beside(n, little)).collect(),
+        Vec::new(),
+    ))
 }
 
 /// Worst error of each op on each executor.
 type Worst = BTreeMap<(String, String), f64>;
 
 /// What is wrong with a file's results, one line a finding.
-fn failures(name: &str, fixture: &Fixture, worst: &mut Worst) -> Vec<String> {
+fn failures(
+    name: &str,
+    fixture: &Fixture,
+    candidates: &[Candidate],
+    worst: &mut Worst,
+) -> Vec<String> {
     let mut found = Vec::new();
-    for (executor, open) in executors() {
-        let (checks, notes) = match run(fixture, &mut *open()) {
+    for candidate in candidates {
+        let executor = &candidate.name;
+        let (checks, notes) = match run(fixture, candidate) {
             Ok(outcome) => outcome,
             Err(e) => {
                 found.push(format!("on {executor}: {e}"));
@@ -131,6 +173,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let (candidates, absent) = executors();
+    for (name, reason) in &absent {
+        println!("{name} is skipped: {reason}");
+    }
+    let cuda_required = std::env::var_os("REQUIRE_CUDA").is_some_and(|v| v == "1");
+    if cuda_required && absent.iter().any(|(name, _)| *name == "cuda") {
+        eprintln!("REQUIRE_CUDA=1, but there is no cuda");
+        return ExitCode::FAILURE;
+    }
     let (mut run_count, mut failed, mut skipped) = (0, 0, Vec::new());
     let mut worst = Worst::new();
     for file in &files {
@@ -140,7 +191,7 @@ fn main() -> ExitCode {
                 skipped.push(name.into_owned());
                 continue;
             }
-            Ok(fixture) => failures(&name, &fixture, &mut worst),
+            Ok(fixture) => failures(&name, &fixture, &candidates, &mut worst),
             Err(e) => vec![e],
         };
         run_count += 1;

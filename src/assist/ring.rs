@@ -19,7 +19,9 @@
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
+use std::any::Any;
 use std::collections::VecDeque;
+use std::ptr::NonNull;
 use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,11 +71,23 @@ pub struct LossRing {
 /// The memory: all access goes through [`Words::at`], one atomic word at a time, because a device
 /// may be writing to the rest.
 #[derive(Debug)]
-struct Words(Box<[AtomicU64]>);
+struct Words {
+    base: NonNull<AtomicU64>,
+    len: usize,
+    /// Keeps the memory alive.
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the words are atomics, valid as long as the owner that travels with them.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
 
 impl Words {
     fn at(&self, index: usize) -> &AtomicU64 {
-        &self.0[index]
+        assert!(index < self.len, "word {index} of {}", self.len);
+        // SAFETY: `base` is good for `len` words as long as `_owner` lives.
+        unsafe { self.base.add(index).as_ref() }
     }
 }
 
@@ -83,13 +97,34 @@ impl LossRing {
     /// # Panics
     /// If there are fewer than 4 slots or no rows.
     pub fn new(slots: usize, rows: usize) -> LossRing {
+        let words: Arc<[AtomicU64]> = (0..slots * rows).map(|_| AtomicU64::new(0)).collect();
+        let base = NonNull::new(words.as_ptr().cast_mut()).expect("an address");
+        // SAFETY: the words live in the shared slice, which is handed over as their owner.
+        unsafe { LossRing::over(base, Arc::new(words), slots, rows) }
+    }
+
+    /// A ring in memory that a device also sees.
+    ///
+    /// # Panics
+    /// If there are fewer than 4 slots or no rows.
+    ///
+    /// # Safety
+    /// `base` must point to `slots·rows` zeroed words which stay valid as long as `owner` lives, and
+    /// which nobody accesses but by single 8-byte loads and stores.
+    pub unsafe fn over(
+        base: NonNull<AtomicU64>,
+        owner: Arc<dyn Any + Send + Sync>,
+        slots: usize,
+        rows: usize,
+    ) -> LossRing {
         assert!(slots >= 4, "the loss ring needs 4 slots, not {slots}");
         assert!(rows > 0, "the loss ring needs rows");
-        LossRing {
-            words: Words((0..slots * rows).map(|_| AtomicU64::new(0)).collect()),
-            slots,
-            rows,
-        }
+        let words = Words {
+            base,
+            len: slots * rows,
+            _owner: owner,
+        };
+        LossRing { words, slots, rows }
     }
 
     /// Steps that the ring holds, K.

@@ -12,26 +12,17 @@
 //! cols]`, all row-major.
 
 pub mod cpu;
+mod error;
+pub mod gpu;
+
+pub use error::{DeviceError, NVCC_REMEDY};
 
 use crate::assist::LossRing;
 use crate::data::Images;
 use std::sync::Arc;
 
-/// A device that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    /// Not one of the names.
-    #[error("--device {0}: choose auto, cpu, simt or cuda[:N]")]
-    Unknown(String),
-    /// This build has no such executor.
-    #[error("--device {0}: this version has no such executor yet; use --device cpu")]
-    Absent(String),
-    /// A wish in the environment that cannot be met.
-    #[error(transparent)]
-    Cpu(#[from] cpu::IsaError),
-}
-
-/// Opens `auto`, `cpu`, `simt` or `cuda[:N]`.
+/// Opens `auto`, `cpu`, `simt` or `cuda[:N]`. `auto` is `cuda` where the build has kernels and the
+/// machine a driver and a device, else `cpu`.
 ///
 /// # Errors
 /// A name that is unknown, or a device that is not there.
@@ -40,8 +31,17 @@ pub fn open(device: &str) -> Result<Box<dyn Executor>, DeviceError> {
         .split_once(':')
         .map_or((device, None), |(n, i)| (n, Some(i)));
     match (name, number.map(str::parse::<u32>)) {
-        ("auto" | "cpu", None) => Ok(Box::new(cpu::Cpu::new()?)),
-        ("simt", None) | ("cuda", None | Some(Ok(_))) => Err(DeviceError::Absent(device.into())),
+        ("auto", None) => match gpu::Gpu::cuda(0) {
+            Ok(gpu) => Ok(Box::new(gpu)),
+            Err(DeviceError::NoKernels | DeviceError::NoDriver | DeviceError::NoDevice) => {
+                Ok(Box::new(cpu::Cpu::new()?))
+            }
+            Err(e) => Err(e),
+        },
+        ("cpu", None) => Ok(Box::new(cpu::Cpu::new()?)),
+        ("simt", None) => Ok(Box::new(gpu::Gpu::simt()?)),
+        ("cuda", None) => Ok(Box::new(gpu::Gpu::cuda(0)?)),
+        ("cuda", Some(Ok(ordinal))) => Ok(Box::new(gpu::Gpu::cuda(ordinal)?)),
         _ => Err(DeviceError::Unknown(device.into())),
     }
 }
@@ -215,6 +215,15 @@ impl Window {
     }
 }
 
+/// The two kinds of step: each is one graph on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Forward, loss with records, backward, update.
+    Train,
+    /// Forward and loss.
+    Eval,
+}
+
 /// Everything that changes from step to step (one slot of the ring on a GPU). Only
 /// [`Executor::gather`] reads ids, weights and seed.
 #[derive(Clone, Debug, Default)]
@@ -286,22 +295,50 @@ pub trait Executor: Send {
 
     /// A new zeroed tensor.
     fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor;
-    /// Copies from the host.
-    fn write(&mut self, to: Tensor, values: &[f32]);
+    /// Copies from the host; blocks until everything before it is done.
+    ///
+    /// # Errors
+    /// Like those of [`read`](Executor::read); the first write also claims the memory of all
+    /// tensors allocated so far, which may not be there.
+    fn write(&mut self, to: Tensor, values: &[f32]) -> Result<(), DeviceError>;
     /// Copies to the host; blocks until everything before it is done.
-    fn read(&mut self, from: Tensor) -> Vec<f32>;
+    ///
+    /// # Errors
+    /// Whatever has failed on the device since the last call that could say so.
+    fn read(&mut self, from: Tensor) -> Result<Vec<f32>, DeviceError>;
     /// Copies labels from the host; −100 marks a row that the loss ignores.
-    fn write_labels(&mut self, to: Tensor, labels: &[i32]);
-    /// How often the host blocked on the device, evaluation and checkpoints aside. Always 0 on
-    /// `cpu`.
+    ///
+    /// # Errors
+    /// As [`write`](Executor::write).
+    fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError>;
+    /// How often the host has blocked on the device. Always 0 on `cpu`.
     fn host_syncs(&self) -> u64;
+    /// Whether the device still works, without waiting for it: for a host that sees no progress.
+    ///
+    /// # Errors
+    /// The failure of a kernel launched before.
+    fn check(&mut self) -> Result<(), DeviceError>;
 
     /// Makes a data set resident.
     fn attach_images(&mut self, images: Arc<Images>) -> DataId;
-    /// The ring into which [`softmax_xent`](Executor::softmax_xent) stores its records.
-    fn attach_ring(&mut self, ring: Arc<LossRing>);
-    /// Sets what the ops of the next step read.
-    fn begin_step(&mut self, inputs: StepInputs);
+    /// A new ring in memory that both sides see, into which from now on
+    /// [`softmax_xent`](Executor::softmax_xent) stores its records.
+    ///
+    /// # Errors
+    /// No memory.
+    fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError>;
+    /// One step on these inputs: runs `ops`, which must be the same at every step of a pass (a GPU
+    /// captures them once and then replays the graph). Does not wait for the device. A training
+    /// step may be launched when its slot is free: see [`Drain`](crate::assist::Drain).
+    ///
+    /// # Errors
+    /// No memory, or a failure of the device that is already known.
+    fn step(
+        &mut self,
+        pass: Pass,
+        inputs: StepInputs,
+        ops: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError>;
 
     /// Fills the batch from the step's ids: crop, flip, `(u8/255 − mean)/std` per channel. `x` is
     /// `[N, H, W, C]`, `labels` and `weights` `[N]`. Rows past the last id are zero with label −100

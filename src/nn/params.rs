@@ -1,6 +1,6 @@
 //! Named parameters in flat buffers.
 
-use crate::backend::{BatchNorm, Executor, Kind, Tensor};
+use crate::backend::{BatchNorm, DeviceError, Executor, Kind, Tensor};
 use crate::rng;
 use std::collections::HashMap;
 
@@ -211,7 +211,10 @@ impl Params {
     }
 
     /// Draws every tensor anew from `seed`.
-    pub fn initialise(&self, exec: &mut dyn Executor, seed: u64) {
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn initialise(&self, exec: &mut dyn Executor, seed: u64) -> Result<(), DeviceError> {
         for (number, (entry, tensor)) in self.tensors().enumerate() {
             let mut random = rng::Stream::new(seed, u64::MAX, number as u64);
             let values: Vec<f32> = (0..tensor.len())
@@ -221,8 +224,9 @@ impl Params {
                     Init::Uniform(bound) => bound * (2.0 * random.f32() - 1.0),
                 })
                 .collect();
-            exec.write(tensor, &values);
+            exec.write(tensor, &values)?;
         }
+        Ok(())
     }
 
     /// The handles of the batch norm `name`, with fresh tensors for the statistics of the batch.

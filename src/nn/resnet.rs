@@ -7,8 +7,8 @@
 
 use super::params::{ParamList, Params};
 use crate::backend::{
-    Augment, BatchNorm, DataId, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Sgd, Tensor,
-    Window,
+    Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
+    Sgd, Tensor, Window,
 };
 
 /// What distinguishes one ResNet from another.
@@ -389,25 +389,30 @@ impl ResNet {
 
     /// What every ReLU saw in the last forward pass, with the β whose change shifts it: `[pixels,
     /// C]` each. For examining a network: reads back all activations.
-    pub fn relu_inputs(&self, exec: &mut dyn Executor) -> Vec<(Tensor, Vec<f32>)> {
-        let mut inputs = vec![(
-            self.stem.bn.beta,
-            normalised(exec, Load::norm(self.stem.y, self.stem.bn)),
-        )];
+    ///
+    /// # Errors
+    /// Those of [`Executor::read`].
+    pub fn relu_inputs(
+        &self,
+        exec: &mut dyn Executor,
+    ) -> Result<Vec<(Tensor, Vec<f32>)>, DeviceError> {
+        let stem = normalised(exec, Load::norm(self.stem.y, self.stem.bn))?;
+        let mut inputs = vec![(self.stem.bn.beta, stem)];
         let mut input = Load::norm_relu(self.stem.y, self.stem.bn);
         for block in &self.blocks {
             for unit in &block.units {
-                inputs.push((unit.bn.beta, normalised(exec, Load::norm(unit.y, unit.bn))));
+                let x = normalised(exec, Load::norm(unit.y, unit.bn))?;
+                inputs.push((unit.bn.beta, x));
             }
             let shortcut = match &block.projection {
-                None => normalised(exec, input),
-                Some(unit) => normalised(exec, Load::norm(unit.y, unit.bn)),
+                None => normalised(exec, input)?,
+                Some(unit) => normalised(exec, Load::norm(unit.y, unit.bn))?,
             };
             let sum = &mut inputs.last_mut().expect("a block has units").1;
             sum.iter_mut().zip(shortcut).for_each(|(s, x)| *s += x);
             input = Load::plain(block.out);
         }
-        inputs
+        Ok(inputs)
     }
 
     /// Operations (two a multiply-add) of one image's forward and backward pass, from shapes:
@@ -425,10 +430,10 @@ impl ResNet {
 }
 
 /// A tensor as a [`Load`] reads it.
-fn normalised(exec: &mut dyn Executor, load: Load) -> Vec<f32> {
-    let mut x = exec.read(load.x);
+fn normalised(exec: &mut dyn Executor, load: Load) -> Result<Vec<f32>, DeviceError> {
+    let mut x = exec.read(load.x)?;
     if let Some(bn) = load.norm {
-        let (scale, shift) = (exec.read(bn.scale), exec.read(bn.shift));
+        let (scale, shift) = (exec.read(bn.scale)?, exec.read(bn.shift)?);
         for pixel in x.chunks_exact_mut(scale.len()) {
             pixel
                 .iter_mut()
@@ -440,7 +445,7 @@ fn normalised(exec: &mut dyn Executor, load: Load) -> Vec<f32> {
         x.iter_mut()
             .for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x });
     }
-    x
+    Ok(x)
 }
 
 impl Block {

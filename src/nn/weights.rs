@@ -2,7 +2,7 @@
 //! they are.
 
 use super::Params;
-use crate::backend::Executor;
+use crate::backend::{DeviceError, Executor};
 use crate::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use std::path::{Path, PathBuf};
@@ -45,6 +45,9 @@ pub enum WeightsError {
     /// The file could not be written; nothing was changed.
     #[error(transparent)]
     Write(#[from] files::WriteError),
+    /// The weights could not be copied to or from the device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// Size of a tensor with its spatial dimensions apart: `[outer, spatial, inner]`, to move `inner`
@@ -81,7 +84,7 @@ pub fn export(
 ) -> Result<(), WeightsError> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (entry, tensor) in params.tensors() {
-        let mut values = exec.read(tensor);
+        let mut values = exec.read(tensor)?;
         let [co, kh, kw, ci] = entry.dims;
         if entry.rank == 4 {
             values = transpose(&values, [co, kh * kw, ci]);
@@ -175,7 +178,7 @@ pub fn import(exec: &mut dyn Executor, params: &Params, path: &Path) -> Result<(
         )));
     }
     for (tensor, values) in loaded {
-        exec.write(tensor, &values);
+        exec.write(tensor, &values)?;
     }
     Ok(())
 }

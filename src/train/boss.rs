@@ -1,15 +1,21 @@
 //! The Boss: a network on an executor, with its data.
 
 use super::{Config, TrainError};
-use crate::assist::LossRing;
-use crate::backend::{self, Augment, DataId, Executor, Sgd, StepInputs};
+use crate::assist::{Drain, LossRing, StepRecords};
+use crate::backend::{self, Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs};
 use crate::data::Dataset;
 use crate::nn::{self, InputShape, ResNet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Pixels of padding from which training images are cropped back, the usual choice for images of
 /// about 32×32.
 const CROP: usize = 4;
+
+/// Pause between two looks at the ring by a host that waits for it.
+const POLL: Duration = Duration::from_micros(50);
+/// Time without a record after which the device is asked whether it still works.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Mean loss and share of right answers on a data set.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +30,8 @@ pub struct Evaluation {
 pub struct Boss {
     pub exec: Box<dyn Executor>,
     pub net: ResNet,
+    /// Where the losses of training steps arrive.
+    pub ring: Arc<LossRing>,
     train: DataId,
     test: DataId,
     test_images: usize,
@@ -34,8 +42,9 @@ pub struct Boss {
 }
 
 impl Boss {
-    /// Opens the device and allocates the network, with all parameters zero.
-    pub fn new(config: &Config, data: &Dataset, ring: Arc<LossRing>) -> Result<Boss, TrainError> {
+    /// Opens the device and allocates the network, with all parameters zero, and a ring of `slots`
+    /// steps.
+    pub fn new(config: &Config, data: &Dataset, slots: usize) -> Result<Boss, TrainError> {
         let mut exec = backend::open(&config.device).map_err(TrainError::unusable)?;
         let (height, width) = (data.train.height, data.train.width);
         let channels = data.train.channels;
@@ -53,8 +62,9 @@ impl Boss {
         );
         let train = exec.attach_images(data.train.clone());
         let test = exec.attach_images(data.test.clone());
-        exec.attach_ring(ring);
+        let ring = exec.create_ring(slots, config.batch);
         Ok(Boss {
+            ring: ring.map_err(TrainError::unusable)?,
             exec,
             net,
             train,
@@ -78,7 +88,9 @@ impl Boss {
     pub fn initialise(&mut self, config: &Config) -> Result<(), TrainError> {
         let (exec, params) = (&mut *self.exec, &self.net.params);
         match &config.init {
-            None => params.initialise(exec, config.seed),
+            None => params
+                .initialise(exec, config.seed)
+                .map_err(|e| TrainError::unusable(e.at_batch(config.batch)))?,
             Some(file) => nn::import(exec, params, file).map_err(TrainError::unusable)?,
         }
         Ok(())
@@ -90,39 +102,65 @@ impl Boss {
         self
     }
 
-    /// One training step.
-    pub fn step(&mut self, inputs: StepInputs) {
-        self.exec.begin_step(inputs);
-        self.net.train_step(
-            &mut *self.exec,
-            self.train,
-            self.augment,
-            self.smoothing,
-            self.sgd,
-        );
+    /// Launches one training step.
+    ///
+    /// # Errors
+    /// A failure of the device that is already known.
+    pub fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError> {
+        let (net, data, augment) = (&self.net, self.train, self.augment);
+        let (smoothing, sgd) = (self.smoothing, self.sgd);
+        self.exec.step(Pass::Train, inputs, &|exec| {
+            net.train_step(exec, data, augment, smoothing, sgd);
+        })
     }
 
     /// Loss and accuracy on the test images.
-    pub fn evaluate(&mut self) -> Evaluation {
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn evaluate(&mut self) -> Result<Evaluation, DeviceError> {
         let (mut loss, mut right) = (0.0, 0.0);
+        let (net, data) = (&self.net, self.test);
         for start in (0..self.test_images).step_by(self.batch) {
             let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
                 .map(|i| i as u32)
                 .collect();
             let rows = ids.len();
-            self.exec.begin_step(StepInputs {
+            let inputs = StepInputs {
                 ids,
                 ..StepInputs::default()
-            });
-            self.net.eval_step(&mut *self.exec, self.test);
+            };
+            let pass = Pass::Eval;
+            self.exec
+                .step(pass, inputs, &|exec| net.eval_step(exec, data))?;
             let sum = |v: Vec<f32>| v[..rows].iter().map(|v| f64::from(*v)).sum::<f64>();
-            loss += sum(self.exec.read(self.net.loss.loss));
-            right += sum(self.exec.read(self.net.loss.right));
+            loss += sum(self.exec.read(net.loss.loss)?);
+            right += sum(self.exec.read(net.loss.right)?);
         }
         let n = self.test_images as f64;
-        Evaluation {
+        Ok(Evaluation {
             loss: loss / n,
             accuracy: right / n,
+        })
+    }
+
+    /// The records of the oldest step in flight, for a host that has nothing else to do.
+    ///
+    /// # Errors
+    /// A failure of the device: a crashed kernel writes no records.
+    pub fn wait_for_records(&mut self, drain: &mut Drain) -> Result<StepRecords, DeviceError> {
+        let mut asked = Instant::now();
+        loop {
+            if let Some(records) = drain.poll() {
+                return Ok(records);
+            }
+            // Short beside a step, of which several are in flight; long enough to leave the core
+            // to others.
+            std::thread::sleep(POLL);
+            if asked.elapsed() > PATIENCE {
+                self.exec.check()?;
+                asked = Instant::now();
+            }
         }
     }
 }

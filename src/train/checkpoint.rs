@@ -22,6 +22,8 @@ pub struct Progress {
     pub wall_seconds: f64,
     /// Lines of `metrics.jsonl` written before this checkpoint.
     pub metrics_lines: usize,
+    /// How often the training loop has blocked on the device.
+    pub host_syncs: u64,
     /// Mean loss over the last metrics interval.
     pub train_loss: Option<f64>,
 }

@@ -25,6 +25,7 @@ pub use setup::{create_run_folder, load_data};
 pub use single::{evaluate_only, overfit_one_batch};
 pub use summary::{ArmResult, Comparison, Summary};
 
+use crate::backend::DeviceError;
 use crate::files::WriteError;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +51,18 @@ pub enum TrainError {
         instance: u32,
         /// NaN or infinity.
         loss: f32,
+        /// Written before it.
+        checkpoint: PathBuf,
+        /// Steps that checkpoint has done.
+        good_step: u64,
+    },
+    /// The device failed.
+    #[error("{source}; seen at step {step}; the last good checkpoint is {} (step {good_step})", checkpoint.display())]
+    Device {
+        /// The first step whose losses had not all arrived.
+        step: u64,
+        /// What it said.
+        source: DeviceError,
         /// Written before it.
         checkpoint: PathBuf,
         /// Steps that checkpoint has done.
@@ -83,7 +96,7 @@ impl TrainError {
     pub fn exit_code(&self) -> u8 {
         match self {
             TrainError::Unusable(_) => 2,
-            TrainError::Failed(_) | TrainError::NotFinite { .. } => 1,
+            TrainError::Failed(_) | TrainError::NotFinite { .. } | TrainError::Device { .. } => 1,
             TrainError::Interrupted { .. } | TrainError::Stopped => 130,
         }
     }

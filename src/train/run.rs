@@ -8,10 +8,10 @@ use super::metrics::{Metrics, Point, environment};
 use super::summary::{ArmResult, Summary};
 use super::{Arm, Assist, Config, ConfigError, TrainError, learning_rate, report_file};
 use crate::assist::{
-    AssistConfig, AssistError, Assistant, Drain, Feedback, Feeder, FeederConfig, Instances,
-    LossRing, Preset,
+    AssistConfig, AssistError, Assistant, Drain, Feedback, Feeder, FeederConfig, Instances, Preset,
+    StepRecords,
 };
-use crate::backend::StepInputs;
+use crate::backend::{DeviceError, StepInputs};
 use crate::data::Dataset;
 use crate::files;
 use crate::nn;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Steps that may be under way at once (K in the protocol of the loss ring).
-const SLOTS: usize = 4;
+pub(super) const SLOTS: usize = 4;
 /// Least keep probability of the Assistant, so that it hears of every instance now and then.
 const EXPLORATION: f32 = 0.3;
 
@@ -167,7 +167,8 @@ fn restore_boss(
         return Err(other("it is of another network"));
     }
     for (tensor, values) in parts {
-        boss.exec.write(tensor, values);
+        let written = boss.exec.write(tensor, values);
+        written.map_err(|e| TrainError::unusable(e.at_batch(boss.ring.rows())))?;
     }
     Ok(())
 }
@@ -229,8 +230,7 @@ impl<'a> Run<'a> {
         let (config, data) = (job.config, job.data);
         job.check_batch()?;
         let instances = data.train.len();
-        let ring = Arc::new(LossRing::new(SLOTS, config.batch));
-        let mut boss = Boss::new(config, data, ring.clone())?;
+        let mut boss = Boss::new(config, data, SLOTS)?;
         let assistant = assistant(config, data).map_err(TrainError::unusable)?;
         let steps = assistant.plan().steps();
         let coupling = FeederConfig {
@@ -278,9 +278,9 @@ impl<'a> Run<'a> {
             arm,
             label: format!("{} seed {}", arm.name(), config.seed),
             ops_per_instance: boss.net.train_ops_per_instance(),
+            drain: Drain::new(boss.ring.clone(), progress.step),
             boss,
             feeder,
-            drain: Drain::new(ring, progress.step),
             under_way: VecDeque::new(),
             metrics,
             // Eight points a sweep draw a smooth curve.
@@ -324,10 +324,10 @@ impl<'a> Run<'a> {
 
     fn step(&mut self) -> Result<(), TrainError> {
         let (step, began) = (self.progress.step, Instant::now());
+        let syncs = self.boss.exec.host_syncs();
         let batch = self.feeder.next().map_err(TrainError::failed)?;
         while !self.drain.may_launch(step) {
-            self.collect()?;
-            std::hint::spin_loop();
+            self.wait()?;
         }
         let spent = (step as f64 + 0.5) / self.steps as f64;
         let lr = learning_rate(self.job.config.lr, spent);
@@ -335,14 +335,16 @@ impl<'a> Run<'a> {
         self.interval.candidates += batch.candidates;
         self.drain.launching(step, batch.ids.len());
         let (ids, weights, seed) = (batch.ids, batch.weights, self.job.config.seed);
-        self.boss.step(StepInputs {
+        let inputs = StepInputs {
             step,
             ids,
             weights,
             lr: lr as f32,
             seed,
-        });
+        };
+        self.boss.step(inputs).map_err(|e| self.fault(e))?;
         self.collect()?;
+        self.progress.host_syncs += self.boss.exec.host_syncs() - syncs;
         let seconds = began.elapsed().as_secs_f64();
         self.interval.steps += 1;
         self.interval.lr = lr;
@@ -355,33 +357,54 @@ impl<'a> Run<'a> {
     /// Takes what the loss kernel has stored and hands it to the Assistant.
     fn collect(&mut self) -> Result<(), TrainError> {
         while let Some(records) = self.drain.poll() {
-            let (step, ids) = self
-                .under_way
-                .pop_front()
-                .expect("records come from launched steps");
-            debug_assert_eq!(step, records.step);
-            if let Some(row) = records.losses.iter().position(|l| !l.is_finite()) {
-                return Err(TrainError::NotFinite {
-                    step,
-                    instance: ids[row],
-                    loss: records.losses[row],
-                    checkpoint: Checkpoint::path(&self.job.dir),
-                    good_step: self.good_step,
-                });
-            }
-            self.interval.losses += ids.len() as u64;
-            self.interval.loss += records.losses.iter().map(|l| f64::from(*l)).sum::<f64>();
-            self.interval.right += records.right.iter().filter(|r| **r).count() as u64;
-            let (losses, right) = (records.losses, records.right);
-            let feedback = Feedback {
-                step,
-                ids,
-                losses,
-                right,
-            };
-            self.feeder.feedback(feedback).map_err(TrainError::failed)?;
+            self.hand_over(records)?;
         }
         Ok(())
+    }
+
+    /// Waits for one step's losses.
+    fn wait(&mut self) -> Result<(), TrainError> {
+        let records = self.boss.wait_for_records(&mut self.drain);
+        let records = records.map_err(|e| self.fault(e))?;
+        self.hand_over(records)
+    }
+
+    /// The device failed in one of the steps under way.
+    fn fault(&self, source: DeviceError) -> TrainError {
+        TrainError::Device {
+            step: self.drain.seen(),
+            source,
+            checkpoint: Checkpoint::path(&self.job.dir),
+            good_step: self.good_step,
+        }
+    }
+
+    fn hand_over(&mut self, records: StepRecords) -> Result<(), TrainError> {
+        let (step, ids) = self
+            .under_way
+            .pop_front()
+            .expect("records come from launched steps");
+        debug_assert_eq!(step, records.step);
+        if let Some(row) = records.losses.iter().position(|l| !l.is_finite()) {
+            return Err(TrainError::NotFinite {
+                step,
+                instance: ids[row],
+                loss: records.losses[row],
+                checkpoint: Checkpoint::path(&self.job.dir),
+                good_step: self.good_step,
+            });
+        }
+        self.interval.losses += ids.len() as u64;
+        self.interval.loss += records.losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+        self.interval.right += records.right.iter().filter(|r| **r).count() as u64;
+        let (losses, right) = (records.losses, records.right);
+        let feedback = Feedback {
+            step,
+            ids,
+            losses,
+            right,
+        };
+        self.feeder.feedback(feedback).map_err(TrainError::failed)
     }
 
     fn log_interval(&mut self) -> Result<(), TrainError> {
@@ -405,7 +428,7 @@ impl<'a> Run<'a> {
     }
 
     fn evaluate(&mut self, bar: &indicatif::ProgressBar) -> Result<f64, TrainError> {
-        let result = self.boss.evaluate();
+        let result = self.boss.evaluate().map_err(|e| self.fault(e))?;
         let (step, ops_fraction, seconds) =
             (self.progress.step, self.ops_fraction(), self.seconds());
         let (loss, accuracy) = (result.loss, result.accuracy);
@@ -436,16 +459,22 @@ impl<'a> Run<'a> {
 
     fn checkpoint(&mut self) -> Result<(), TrainError> {
         while self.drain.in_flight() > 0 {
-            self.collect()?;
+            self.wait()?;
         }
         self.progress.wall_seconds = self.seconds();
         self.progress.metrics_lines = self.metrics.points.len();
-        let (exec, params) = (&mut *self.boss.exec, &self.boss.net.params);
+        let params = &self.boss.net.params;
+        let tensors = [params.values, params.momentum, params.buffers];
+        let mut read = |tensor| self.boss.exec.read(tensor);
+        let [values, momentum, buffers] = match tensors.map(&mut read) {
+            [Ok(values), Ok(momentum), Ok(buffers)] => [values, momentum, buffers],
+            [Err(e), ..] | [_, Err(e), _] | [.., Err(e)] => return Err(self.fault(e)),
+        };
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
-            values: exec.read(params.values),
-            momentum: exec.read(params.momentum),
-            buffers: exec.read(params.buffers),
+            values,
+            momentum,
+            buffers,
             assist: self.feeder.snapshot().map_err(TrainError::failed)?,
         };
         // Before the first step nothing has been lost yet: the place cannot be used.
@@ -491,7 +520,7 @@ impl<'a> Run<'a> {
             steps: self.progress.step,
             wall_seconds: self.seconds(),
             instances_per_second: instances_trained as f64 / self.progress.train_seconds,
-            host_syncs: self.boss.exec.host_syncs(),
+            host_syncs: self.progress.host_syncs,
             loss_records_dropped: stats.loss_records_dropped,
             batches_unscored: stats.batches_unscored,
             feed_stall_seconds: stats.feed_stall_seconds,

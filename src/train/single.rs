@@ -1,11 +1,10 @@
 //! Uses of a network that are not training runs.
 
 use super::boss::Boss;
-use super::run::Job;
+use super::run::{Job, SLOTS};
 use super::{ConfigError, Summary, TrainError};
-use crate::assist::LossRing;
+use crate::assist::Drain;
 use crate::backend::StepInputs;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Evaluates the weights of `--init` on the test images.
@@ -17,13 +16,10 @@ pub fn evaluate_only(job: &Job) -> Result<Summary, TrainError> {
         let remedy = "--eval-only needs the weights to evaluate: --init FILE";
         return Err(ConfigError::Together(remedy.into()).into());
     }
-    let mut boss = Boss::new(
-        job.config,
-        job.data,
-        Arc::new(LossRing::new(4, job.config.batch)),
-    )?;
+    let mut boss = Boss::new(job.config, job.data, SLOTS)?;
     boss.initialise(job.config)?;
-    let test_accuracy = boss.evaluate().accuracy;
+    let evaluation = boss.evaluate().map_err(TrainError::failed)?;
+    let test_accuracy = evaluation.accuracy;
     let device = boss.exec.describe();
     Ok(Summary {
         test_accuracy,
@@ -53,8 +49,8 @@ struct NotOverfitted(f64);
 pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let batch = job.config.batch;
     job.check_batch()?;
-    let ring = Arc::new(LossRing::new(4, batch));
-    let mut boss = Boss::new(job.config, job.data, ring.clone())?.without_augmentation();
+    let mut boss = Boss::new(job.config, job.data, SLOTS)?.without_augmentation();
+    let mut drain = Drain::new(boss.ring.clone(), 0);
     boss.initialise(job.config)?;
     // Spread over the data set, which may be sorted by class.
     let stride = job.data.train.len() / batch;
@@ -66,15 +62,19 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
             return Err(TrainError::Stopped);
         }
         let (ids, lr, seed) = (ids.clone(), job.config.lr as f32, job.config.seed);
-        boss.step(StepInputs {
+        drain.launching(step, batch);
+        let weights = Vec::new();
+        let inputs = StepInputs {
             step,
             ids,
-            weights: Vec::new(),
+            weights,
             lr,
             seed,
-        });
-        let records = (0..batch).filter_map(|row| ring.read(step, row));
-        loss = records.map(|r| f64::from(r.loss)).sum::<f64>() / batch as f64;
+        };
+        boss.step(inputs).map_err(TrainError::failed)?;
+        let records = boss.wait_for_records(&mut drain);
+        let losses = records.map_err(TrainError::failed)?.losses;
+        loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / batch as f64;
         if step % 20 == 0 {
             job.console
                 .note(format_args!("step {step:>4}  loss {loss:.4}"));
@@ -93,7 +93,7 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let boss_ops = instances * boss.net.train_ops_per_instance();
     let wall_seconds = started.elapsed().as_secs_f64();
     Ok(Summary {
-        test_accuracy: boss.evaluate().accuracy,
+        test_accuracy: boss.evaluate().map_err(TrainError::failed)?.accuracy,
         train_loss: loss,
         boss_ops,
         full_ops: boss_ops,

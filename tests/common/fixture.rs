@@ -107,6 +107,7 @@ impl Fixture {
             result,
             reference,
             limit: 0.0,
+            exact: true,
         })
     }
 
@@ -118,6 +119,7 @@ impl Fixture {
             result,
             reference,
             limit,
+            exact: false,
         })
     }
 }
@@ -129,9 +131,28 @@ pub struct Check {
     result: Vec<f32>,
     reference: Vec<f32>,
     limit: f64,
+    /// Integers.
+    exact: bool,
 }
 
 impl Check {
+    /// The rule for low precision (FlashAttention's): an error of at most twice that of the naive
+    /// computation in that precision, and a little. Integers are to be those of the naive
+    /// computation, which sees the same rounded input.
+    pub fn beside(self, naive: &Check, little: f64) -> Check {
+        assert_eq!(self.name, naive.name);
+        match self.exact {
+            true => Check {
+                reference: naive.result.clone(),
+                ..self
+            },
+            false => Check {
+                limit: self.limit + 2.0 * naive.error() + little,
+                ..self
+            },
+        }
+    }
+
     fn largest(&self) -> f64 {
         self.reference
             .iter()
@@ -177,12 +198,14 @@ impl Check {
     }
 
     /// Whether the comparison notices every way of spoiling one element of a good result: by half
-    /// a percent of the largest, up and down, with NaN and infinity, and a missing one. The
-    /// element is the one in the middle.
+    /// a percent of the largest (or a little more than what is allowed to both sides, if that is
+    /// larger), up and down, with NaN and infinity, and a missing one. The element is the one in
+    /// the middle.
     pub fn notices_errors(&self) -> bool {
+        let part = (2.01 * self.limit).max(0.005) as f32;
         let step = match self.largest() as f32 {
-            0.0 => 0.005,
-            largest => 0.005 * largest,
+            0.0 => part,
+            largest => part * largest,
         };
         let spoilt = |change: &dyn Fn(&mut Vec<f32>, usize)| {
             let mut check = self.clone();

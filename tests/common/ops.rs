@@ -4,18 +4,21 @@
 
 use crate::fixture::{Check, Fixture};
 use autoassist::backend::{
-    BatchNorm, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Sgd, StepInputs, Tensor, Window,
+    BatchNorm, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd, StepInputs, Tensor,
+    Window,
 };
-use autoassist::nn::{Architecture, InputShape, ResNet};
+use autoassist::nn::{Architecture, InputShape, Params, ResNet};
 
 const OP: f64 = 1e-5;
 const RUN: f64 = 1e-4;
 
-type Checks = Result<Vec<Check>, String>;
+type Checks = Result<Vec<Check>, Failure>;
+/// Why an op could not be run at all.
+pub type Failure = Box<dyn std::error::Error>;
 
-fn upload(exec: &mut dyn Executor, f: &Fixture, name: &str) -> Result<Tensor, String> {
-    let tensor = exec.alloc(Kind::Activation, f.dims(name)?);
-    exec.write(tensor, f.floats(name)?);
+fn upload(exec: &mut dyn Executor, f: &Fixture, kind: Kind, name: &str) -> Result<Tensor, Failure> {
+    let tensor = exec.alloc(kind, f.dims(name)?);
+    exec.write(tensor, f.floats(name)?)?;
     Ok(tensor)
 }
 
@@ -23,15 +26,41 @@ fn floats(exec: &mut dyn Executor, dims: [usize; 4]) -> Tensor {
     exec.alloc(Kind::Float, dims)
 }
 
-pub fn conv2d(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+/// Runs a file's op once.
+pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+    match f.op.as_str() {
+        "conv2d" => conv2d(f, exec),
+        "batchnorm" => batchnorm(f, exec),
+        "softmax_xent" => softmax_xent(f, exec),
+        "gap_linear" => gap_linear(f, exec),
+        "sgd" => sgd(f, exec),
+        "resnet_train" => Ok(resnet_run(f, exec, &[])?.0),
+        other => Err(format!("unknown op {other}").into()),
+    }
+}
+
+/// What a low-precision kernel is allowed beyond twice the error of the naive computation, of a
+/// tensor's largest element.
+pub fn little(f: &Fixture) -> f64 {
+    match f.op.as_str() {
+        // All in f32, whatever the activations are.
+        "sgd" => 0.0,
+        // The chaos of five steps.
+        "resnet_train" => 0.02,
+        // Half a unit in the last place.
+        _ => 1.0 / 512.0,
+    }
+}
+
+fn conv2d(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let window = Window {
         stride: f.number("stride")? as usize,
         pad: f.number("pad")? as usize,
     };
     let [x, w, dy] = [
-        upload(exec, f, "x")?,
-        upload(exec, f, "w")?,
-        upload(exec, f, "dy")?,
+        upload(exec, f, Kind::Activation, "x")?,
+        upload(exec, f, Kind::Float, "w")?,
+        upload(exec, f, Kind::Activation, "dy")?,
     ];
     let y = exec.alloc(Kind::Activation, dy.dims);
     let dx = exec.alloc(Kind::Activation, x.dims);
@@ -52,21 +81,21 @@ pub fn conv2d(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         Some(grad),
     );
     Ok(vec![
-        f.check("y", exec.read(y), OP)?,
-        f.check("dx", exec.read(dx), OP)?,
-        f.check("dw", exec.read(dw), OP)?,
+        f.check("y", exec.read(y)?, OP)?,
+        f.check("dx", exec.read(dx)?, OP)?,
+        f.check("dw", exec.read(dw)?, OP)?,
     ])
 }
 
-fn batch_norm(exec: &mut dyn Executor, f: &Fixture) -> Result<BatchNorm, String> {
-    let gamma = upload(exec, f, "gamma")?;
+fn batch_norm(exec: &mut dyn Executor, f: &Fixture) -> Result<BatchNorm, Failure> {
+    let gamma = upload(exec, f, Kind::Float, "gamma")?;
     let mut fresh = || exec.alloc(Kind::Float, gamma.dims);
     let [dgamma, dbeta, mean, var, invstd, scale, shift] = std::array::from_fn(|_| fresh());
     Ok(BatchNorm {
         gamma,
-        beta: upload(exec, f, "beta")?,
-        running_mean: upload(exec, f, "running_mean_before")?,
-        running_var: upload(exec, f, "running_var_before")?,
+        beta: upload(exec, f, Kind::Float, "beta")?,
+        running_mean: upload(exec, f, Kind::Float, "running_mean_before")?,
+        running_var: upload(exec, f, Kind::Float, "running_var_before")?,
         dgamma,
         dbeta,
         mean,
@@ -77,12 +106,15 @@ fn batch_norm(exec: &mut dyn Executor, f: &Fixture) -> Result<BatchNorm, String>
     })
 }
 
-pub fn batchnorm(f: &Fixture, exec: &mut dyn Executor) -> Checks {
-    let (x, g) = (upload(exec, f, "x")?, upload(exec, f, "dy")?);
+fn batchnorm(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+    let (x, g) = (
+        upload(exec, f, Kind::Activation, "x")?,
+        upload(exec, f, Kind::Activation, "dy")?,
+    );
     let relu = f.flag("relu")?;
     let bn = batch_norm(exec, f)?;
     let shortcut = match f.flag("residual")? {
-        true => Some(Load::plain(upload(exec, f, "residual")?)),
+        true => Some(Load::plain(upload(exec, f, Kind::Activation, "residual")?)),
         false => None,
     };
     let [n, h, w, _] = x.dims;
@@ -101,23 +133,23 @@ pub fn batchnorm(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         dx,
     );
     let mut checks = vec![
-        f.check("y", exec.read(y), OP)?,
-        f.check("mean", exec.read(bn.mean), OP)?,
-        f.check("var_biased", exec.read(bn.var), OP)?,
-        f.check("invstd", exec.read(bn.invstd), OP)?,
-        f.check("running_mean_after", exec.read(bn.running_mean), OP)?,
-        f.check("running_var_after", exec.read(bn.running_var), OP)?,
-        f.check("dx", exec.read(dx), OP)?,
-        f.check("dgamma", exec.read(bn.dgamma), OP)?,
-        f.check("dbeta", exec.read(bn.dbeta), OP)?,
+        f.check("y", exec.read(y)?, OP)?,
+        f.check("mean", exec.read(bn.mean)?, OP)?,
+        f.check("var_biased", exec.read(bn.var)?, OP)?,
+        f.check("invstd", exec.read(bn.invstd)?, OP)?,
+        f.check("running_mean_after", exec.read(bn.running_mean)?, OP)?,
+        f.check("running_var_after", exec.read(bn.running_var)?, OP)?,
+        f.check("dx", exec.read(dx)?, OP)?,
+        f.check("dgamma", exec.read(bn.dgamma)?, OP)?,
+        f.check("dbeta", exec.read(bn.dbeta)?, OP)?,
     ];
     if shortcut.is_some() {
         // The masked gradient is the shortcut's.
-        checks.push(f.check("d_residual", exec.read(g), OP)?);
+        checks.push(f.check("d_residual", exec.read(g)?, OP)?);
     }
     exec.bn_eval(bn);
     exec.bn_apply(x, bn, shortcut, relu, y_eval);
-    checks.push(f.check("y_eval", exec.read(y_eval), OP)?);
+    checks.push(f.check("y_eval", exec.read(y_eval)?, OP)?);
     Ok(checks)
 }
 
@@ -132,24 +164,27 @@ fn loss_outputs(exec: &mut dyn Executor, logits: Tensor) -> LossOutputs {
 
 /// `scale` is a weight on every row. `lse` is no output of ours but a part of one: with every row
 /// labelled 0 and no smoothing, the loss is `lse − logits[0]`.
-pub fn softmax_xent(f: &Fixture, exec: &mut dyn Executor) -> Checks {
-    let logits = upload(exec, f, "logits")?;
+fn softmax_xent(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+    let logits = upload(exec, f, Kind::Activation, "logits")?;
     let n = logits.dims[2];
     let labels = exec.alloc(Kind::Label, [1, 1, 1, n]);
-    exec.write_labels(labels, f.ints("labels")?);
+    exec.write_labels(labels, f.ints("labels")?)?;
     let weights = floats(exec, [1, 1, 1, n]);
-    exec.write(weights, &vec![f.number("scale")? as f32; n]);
+    exec.write(weights, &vec![f.number("scale")? as f32; n])?;
     let out = loss_outputs(exec, logits);
     let smoothing = f.number("label_smoothing")? as f32;
     exec.softmax_xent(logits, labels, weights, smoothing, out, false);
-    let (losses, right) = (exec.read(out.loss), exec.read(out.right));
-    let dlogits = exec.read(out.dlogits);
+    let (losses, right) = (exec.read(out.loss)?, exec.read(out.right)?);
+    let dlogits = exec.read(out.dlogits)?;
     let valid = f.ints("labels")?.iter().filter(|l| **l != -100).count();
     let mean = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / valid as f64;
-    exec.write_labels(labels, &vec![0; n]);
+    exec.write_labels(labels, &vec![0; n])?;
     exec.softmax_xent(logits, labels, weights, 0.0, out, false);
     let first = f.floats("logits")?.iter().step_by(logits.dims[3]);
-    let lse = first.zip(exec.read(out.loss)).map(|(z, l)| z + l).collect();
+    let lse = first
+        .zip(exec.read(out.loss)?)
+        .map(|(z, l)| z + l)
+        .collect();
     Ok(vec![
         f.check("loss", losses, OP)?,
         f.check("lse", lse, OP)?,
@@ -159,9 +194,13 @@ pub fn softmax_xent(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     ])
 }
 
-pub fn gap_linear(f: &Fixture, exec: &mut dyn Executor) -> Checks {
-    let [x, w, b, dy] = ["x", "w", "b", "dy"].map(|name| upload(exec, f, name));
-    let (x, w, b, dy) = (x?, w?, b?, dy?);
+fn gap_linear(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+    let x = upload(exec, f, Kind::Activation, "x")?;
+    let dy = upload(exec, f, Kind::Activation, "dy")?;
+    let (w, b) = (
+        upload(exec, f, Kind::Float, "w")?,
+        upload(exec, f, Kind::Float, "b")?,
+    );
     let pooled = exec.alloc(Kind::Activation, f.dims("pooled")?);
     let y = exec.alloc(Kind::Activation, dy.dims);
     let dx = exec.alloc(Kind::Activation, x.dims);
@@ -169,15 +208,15 @@ pub fn gap_linear(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     exec.gap_linear(x, w, b, pooled, y);
     exec.gap_linear_backward(pooled, w, dy, dx, dw, db);
     Ok(vec![
-        f.check("pooled", exec.read(pooled), OP)?,
-        f.check("y", exec.read(y), OP)?,
-        f.check("dx", exec.read(dx), OP)?,
-        f.check("dw", exec.read(dw), OP)?,
-        f.check("db", exec.read(db), OP)?,
+        f.check("pooled", exec.read(pooled)?, OP)?,
+        f.check("y", exec.read(y)?, OP)?,
+        f.check("dx", exec.read(dx)?, OP)?,
+        f.check("dw", exec.read(dw)?, OP)?,
+        f.check("db", exec.read(db)?, OP)?,
     ])
 }
 
-fn sgd_config(f: &Fixture) -> Result<Sgd, String> {
+fn sgd_config(f: &Fixture) -> Result<Sgd, Failure> {
     Ok(Sgd {
         momentum: f.number("momentum")? as f32,
         nesterov: f.flag("nesterov")?,
@@ -185,23 +224,27 @@ fn sgd_config(f: &Fixture) -> Result<Sgd, String> {
     })
 }
 
-pub fn sgd(f: &Fixture, exec: &mut dyn Executor) -> Checks {
-    let params = upload(exec, f, "param0")?;
+fn sgd(f: &Fixture, exec: &mut dyn Executor) -> Checks {
+    let params = upload(exec, f, Kind::Float, "param0")?;
     let (grads, buf) = (floats(exec, params.dims), floats(exec, params.dims));
     let (mut all_params, mut all_momentum) = (Vec::new(), Vec::new());
     let steps = f
         .floats("grads")?
         .chunks_exact(params.len())
         .zip(f.floats("lr")?);
-    for (g, lr) in steps {
-        exec.write(grads, g);
-        exec.begin_step(StepInputs {
+    let config = sgd_config(f)?;
+    for (step, (g, lr)) in steps.enumerate() {
+        exec.write(grads, g)?;
+        let inputs = StepInputs {
+            step: step as u64,
             lr: *lr,
             ..StepInputs::default()
-        });
-        exec.sgd(params, grads, buf, sgd_config(f)?);
-        all_params.extend(exec.read(params));
-        all_momentum.extend(exec.read(buf));
+        };
+        exec.step(Pass::Train, inputs, &|exec| {
+            exec.sgd(params, grads, buf, config);
+        })?;
+        all_params.extend(exec.read(params)?);
+        all_momentum.extend(exec.read(buf)?);
     }
     Ok(vec![
         f.check("params", all_params, OP)?,
@@ -246,7 +289,7 @@ const MOST_RUNS: usize = 48;
 pub fn resnet_train(
     f: &Fixture,
     exec: &mut dyn Executor,
-) -> Result<(Vec<Check>, Vec<String>), String> {
+) -> Result<(Vec<Check>, Vec<String>), Failure> {
     let worst = |checks: &[Check]| checks.iter().map(Check::error).fold(0.0, f64::max);
     let mut tried: Vec<(f64, Vec<Ambiguous>, Vec<Ambiguous>)> = Vec::new();
     let mut best: Option<(f64, Vec<Check>)> = None;
@@ -282,7 +325,7 @@ fn resnet_run(
     f: &Fixture,
     exec: &mut dyn Executor,
     nudges: &[Ambiguous],
-) -> Result<(Vec<Check>, Vec<Ambiguous>), String> {
+) -> Result<(Vec<Check>, Vec<Ambiguous>), Failure> {
     let widths = f.attrs["widths"].as_array().ok_or("no widths")?;
     let widths: Vec<usize> = widths
         .iter()
@@ -311,43 +354,36 @@ fn resnet_run(
         .collect();
     let known = f.names().filter(|n| n.starts_with("init.")).count();
     if known != tensors.len() {
-        return Err(format!(
-            "{known} initial tensors for a network of {}",
-            tensors.len()
-        ));
+        return Err(format!("{known} initial tensors for a network of {}", tensors.len()).into());
     }
     for (name, tensor) in &tensors {
-        exec.write(*tensor, f.floats(&format!("init.{name}"))?);
+        exec.write(*tensor, f.floats(&format!("init.{name}"))?)?;
     }
-    exec.write(net.weights, &vec![1.0; batch]);
+    exec.write(net.weights, &vec![1.0; batch])?;
     let (lr, config) = (f.number("lr")? as f32, sgd_config(f)?);
     let images = f.floats("x")?.chunks_exact(net.x.len());
     let labels: Vec<&[i32]> = f.ints("labels")?.chunks_exact(batch).collect();
     let (mut checks, mut losses, mut ambiguous) = (Vec::new(), Vec::new(), Vec::new());
     let betas: Vec<Tensor> = net
-        .relu_inputs(exec)
+        .relu_inputs(exec)?
         .iter()
         .map(|(beta, _)| *beta)
         .collect();
     for (step, (x, labels)) in images.zip(&labels).enumerate() {
-        exec.begin_step(StepInputs {
-            step: step as u64,
-            lr,
-            ..StepInputs::default()
-        });
-        exec.write(net.x, x);
-        exec.write_labels(net.labels, labels);
-        let before: Vec<Vec<f32>> = betas.iter().map(|beta| exec.read(*beta)).collect();
+        exec.write(net.x, x)?;
+        exec.write_labels(net.labels, labels)?;
+        let before = betas.iter().map(|beta| exec.read(*beta));
+        let before: Vec<Vec<f32>> = before.collect::<Result<_, _>>()?;
         for n in nudges.iter().filter(|n| n.step == step) {
-            let mut beta = exec.read(betas[n.relu]);
+            let mut beta = exec.read(betas[n.relu])?;
             beta[n.channel] += n.nudge;
-            exec.write(betas[n.relu], &beta);
+            exec.write(betas[n.relu], &beta)?;
         }
         net.forward(exec, true);
         for (beta, values) in betas.iter().zip(&before) {
-            exec.write(*beta, values);
+            exec.write(*beta, values)?;
         }
-        for (relu, (beta, inputs)) in net.relu_inputs(exec).into_iter().enumerate() {
+        for (relu, (beta, inputs)) in net.relu_inputs(exec)?.into_iter().enumerate() {
             for (i, x) in inputs
                 .iter()
                 .enumerate()
@@ -363,31 +399,39 @@ fn resnet_run(
             }
         }
         exec.softmax_xent(net.logits, net.labels, net.weights, 0.0, net.loss, false);
-        losses.extend(exec.read(net.loss.loss));
+        losses.extend(exec.read(net.loss.loss)?);
         net.backward(exec);
         if step == 0 {
-            checks.push(f.check("logits0", exec.read(net.logits), RUN)?);
+            checks.push(f.check("logits0", exec.read(net.logits)?, RUN)?);
             for (name, tensor) in &tensors {
                 let (kind, tensor) = match name.contains("running_") {
                     true => ("stat0", *tensor),
                     false => ("grad0", net.params.grad(name)),
                 };
-                checks.push(f.check(&format!("{kind}.{name}"), exec.read(tensor), RUN)?);
+                checks.push(f.check(&format!("{kind}.{name}"), exec.read(tensor)?, RUN)?);
             }
         }
-        exec.sgd(
-            net.params.values,
-            net.params.grads,
-            net.params.momentum,
-            config,
-        );
+        let inputs = StepInputs {
+            step: step as u64,
+            lr,
+            ..StepInputs::default()
+        };
+        let Params {
+            values,
+            grads,
+            momentum,
+            ..
+        } = net.params;
+        exec.step(Pass::Train, inputs, &|exec| {
+            exec.sgd(values, grads, momentum, config);
+        })?;
     }
     checks.push(f.check("losses", losses, RUN)?);
     for (name, tensor) in &tensors {
-        checks.push(f.check(&format!("final.{name}"), exec.read(*tensor), RUN)?);
+        checks.push(f.check(&format!("final.{name}"), exec.read(*tensor)?, RUN)?);
     }
-    exec.write(net.x, &f.floats("x")?[..net.x.len()]);
+    exec.write(net.x, &f.floats("x")?[..net.x.len()])?;
     net.forward(exec, false);
-    checks.push(f.check("eval_logits", exec.read(net.logits), RUN)?);
+    checks.push(f.check("eval_logits", exec.read(net.logits)?, RUN)?);
     Ok((checks, ambiguous))
 }

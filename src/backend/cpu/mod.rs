@@ -20,8 +20,8 @@ mod optim;
 pub mod simd;
 
 use super::{
-    Augment, BN_MOMENTUM, BatchNorm, DataId, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
-    Sgd, StepInputs, Tensor, Window,
+    Augment, BN_MOMENTUM, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load,
+    LossOutputs, Pass, Sgd, StepInputs, Tensor, Window,
 };
 use crate::assist::LossRing;
 use crate::data::Images;
@@ -143,20 +143,26 @@ impl Executor for Cpu {
         }
     }
 
-    fn write(&mut self, to: Tensor, values: &[f32]) {
+    fn write(&mut self, to: Tensor, values: &[f32]) -> Result<(), DeviceError> {
         self.memory.set(to, values);
+        Ok(())
     }
 
-    fn read(&mut self, from: Tensor) -> Vec<f32> {
-        self.memory.get(from).to_vec()
+    fn read(&mut self, from: Tensor) -> Result<Vec<f32>, DeviceError> {
+        Ok(self.memory.get(from).to_vec())
     }
 
-    fn write_labels(&mut self, to: Tensor, labels: &[i32]) {
+    fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError> {
         self.labels[to.buffer][to.range()].copy_from_slice(labels);
+        Ok(())
     }
 
     fn host_syncs(&self) -> u64 {
         0
+    }
+
+    fn check(&mut self) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     fn attach_images(&mut self, images: Arc<Images>) -> DataId {
@@ -164,13 +170,22 @@ impl Executor for Cpu {
         DataId(self.images.len() - 1)
     }
 
-    fn attach_ring(&mut self, ring: Arc<LossRing>) {
-        self.ring = Some(ring);
+    fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError> {
+        let ring = Arc::new(LossRing::new(slots, rows));
+        self.ring = Some(ring.clone());
+        Ok(ring)
     }
 
-    fn begin_step(&mut self, inputs: StepInputs) {
+    fn step(
+        &mut self,
+        _: Pass,
+        inputs: StepInputs,
+        ops: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError> {
         assert!(inputs.weights.is_empty() || inputs.weights.len() == inputs.ids.len());
         self.inputs = inputs;
+        ops(self);
+        Ok(())
     }
 
     fn gather(

@@ -1,0 +1,257 @@
+//! Compiles every kernel twice: by the host's C++ compiler for the SIMT executor, and, where there
+//! is an nvcc, into a fatbin that the library embeds. Writes `catalog.rs`, which lists all of it
+//! (`src/backend/gpu/catalog.rs` has the types).
+//!
+//! An object is compiled anew only if its own fingerprint changed (source, own headers, command,
+//! compiler), so that a changed header rebuilds what includes it and no more.
+
+#[path = "src/backend/gpu/build_jobs.rs"]
+mod build_jobs;
+#[path = "src/backend/gpu/build_nvcc.rs"]
+mod build_nvcc;
+
+use build_jobs::{Job, compile_all, version_of};
+use build_nvcc::Nvcc;
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+type Result<T> = std::result::Result<T, String>;
+
+fn main() {
+    println!("cargo::rustc-check-cfg=cfg(simt)");
+    // Changes of this program itself cargo sees.
+    println!("cargo::rerun-if-changed=kernels");
+    if let Err(e) = build() {
+        for line in e.lines() {
+            println!("cargo::error={line}");
+        }
+    }
+}
+
+fn warn(text: &str) {
+    for line in text.lines() {
+        println!("cargo::warning={line}");
+    }
+}
+
+/// A file with kernels.
+struct Source {
+    /// Relative to the repository: `kernels/sgd/1_sgd.cu`.
+    path: PathBuf,
+    kernels: Vec<String>,
+}
+
+fn build() -> Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("run by cargo only")?);
+    let mut sources = sources()?;
+    let host = host_compiler();
+    let nvcc = Nvcc::find();
+    let mut jobs = Vec::new();
+    match &host {
+        Ok(host) => jobs.extend(host_jobs(host, &out, &sources)?),
+        Err(why) => warn(why),
+    }
+    let objects = jobs.len();
+    // What lies beside the executor is for it alone.
+    sources.retain(|source| !source.path.starts_with("kernels/simt"));
+    match &nvcc {
+        Ok(nvcc) => jobs.extend(build_nvcc::jobs(nvcc, &out, &sources)?),
+        Err(why) => warn(why),
+    }
+    let logs = compile_all(&jobs)?;
+    if host.is_ok() {
+        for log in &logs[..objects] {
+            warn(log);
+        }
+        // Also says to the linker that there is a C++ library to link.
+        host_build()
+            .objects(jobs[..objects].iter().map(|job| &job.output))
+            .try_compile("kernels")
+            .map_err(|e| format!("cannot make a library of the kernels: {e}"))?;
+        println!("cargo::rustc-cfg=simt");
+    }
+    let fatbins: Vec<&Path> = jobs[objects..].iter().map(|j| j.output.as_path()).collect();
+    let toolkit = nvcc.ok().map(|nvcc| nvcc.version);
+    let text = catalog(&sources, &fatbins, &logs[objects..], toolkit)?;
+    fs::write(out.join("catalog.rs"), text).map_err(|e| format!("catalog.rs: {e}"))
+}
+
+/// The files below `folder` that end in `.extension`, in order.
+fn files(folder: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path, extension)?);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// All kernels, from the `EXPORT(name)` lines of the sources.
+fn sources() -> Result<Vec<Source>> {
+    let paths = files(Path::new("kernels"), "cu").map_err(|e| format!("kernels: {e}"))?;
+    let mut sources: Vec<Source> = Vec::new();
+    for path in paths {
+        let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let exported = text.lines().filter_map(|line| {
+            let (name, _) = line.trim().strip_prefix("EXPORT(")?.split_once(')')?;
+            Some(name.trim().to_string())
+        });
+        let kernels: Vec<String> = exported.collect();
+        for kernel in &kernels {
+            if let Some(other) = sources.iter().find(|s| s.kernels.contains(kernel)) {
+                return Err(format!(
+                    "kernel {kernel} is in {} and in {}; kernels' names are global",
+                    other.path.display(),
+                    path.display()
+                ));
+            }
+        }
+        sources.push(Source { path, kernels });
+    }
+    Ok(sources)
+}
+
+fn host_build() -> cc::Build {
+    let mut build = cc::Build::new();
+    // -O2 whatever the profile: kernels run on fibers, one per CUDA thread, and tests wait for them.
+    build.cargo_warnings(false);
+    build.cpp(true).opt_level(2).debug(false).warnings(false);
+    build
+}
+
+struct Host {
+    tool: cc::Tool,
+    version: String,
+}
+
+fn host_compiler() -> Result<Host> {
+    if !Path::new("kernels/simt").is_dir() {
+        return Err("kernels/simt is missing, so is the SIMT executor".into());
+    }
+    let target = |key| env::var(format!("CARGO_CFG_TARGET_{key}")).unwrap_or_default();
+    if (target("ARCH").as_str(), target("OS").as_str()) != ("x86_64", "linux") {
+        let why = "the SIMT executor (--device simt) is left out: it runs on x86-64 Linux only";
+        return Err(why.into());
+    }
+    let tool = host_build().try_get_compiler().ok();
+    let found = tool.and_then(|tool| {
+        let version = version_of(tool.to_command())?;
+        Some(Host { tool, version })
+    });
+    found.ok_or_else(|| {
+        "no C++ compiler, so the SIMT executor (--device simt) is left out; install g++ or set \
+         CXX, then `touch build.rs` and build again"
+            .into()
+    })
+}
+
+/// The kernels, the executor, and the table that leads from one to the other.
+fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
+    let io = |e: io::Error| format!("kernels/simt: {e}");
+    let registry = out.join("registry.cpp");
+    let text = registry_text(sources);
+    // Left alone where nothing changed.
+    if fs::read_to_string(&registry).ok().as_ref() != Some(&text) {
+        fs::write(&registry, text).map_err(io)?;
+    }
+    let executor = files(Path::new("kernels/simt"), "cpp").map_err(io)?;
+    let folder = out.join("host");
+    fs::create_dir_all(&folder).map_err(io)?;
+    let all = sources.iter().map(|s| &s.path).chain(&executor);
+    let job = |source: &Path| {
+        let mut command = host.tool.to_command();
+        command.args(["-std=c++17", "-g1", "-fPIC", "-ffp-contract=off"]);
+        command.args(["-fno-math-errno", "-Wall", "-Wextra", "-Ikernels/include"]);
+        command.args(["-xc++", "-c"]);
+        let output = folder.join(flat_name(source)).with_extension("o");
+        Job::new(source, output, command, &host.version)
+    };
+    Ok(all.chain([&registry]).map(|s| job(s)).collect())
+}
+
+/// `kernels/sgd/1_sgd.cu` as one name.
+fn flat_name(path: &Path) -> OsString {
+    let file = || path.file_name().map(Path::new);
+    let inner = path.strip_prefix("kernels").ok().or_else(file);
+    let parts: Vec<_> = inner.into_iter().flatten().collect();
+    parts.join("-".as_ref())
+}
+
+/// `simt_kernels` of `kernels/simt/abi.h`.
+fn registry_text(sources: &[Source]) -> String {
+    let names: Vec<&String> = sources.iter().flat_map(|s| &s.kernels).collect();
+    let mut text = "// Generated by build.rs.\n#include \"../simt/abi.h\"\n\n".to_string();
+    for name in &names {
+        let _ = writeln!(text, "extern \"C\" const SimtKernel simt_kernel_{name};");
+    }
+    text += "\nstatic const SimtKernel *const kernels[] = {\n";
+    for name in &names {
+        let _ = writeln!(text, "    &simt_kernel_{name},");
+    }
+    let count = names.len();
+    let _ = write!(
+        text,
+        "    nullptr,\n}};\n\n\
+         extern \"C\" const SimtKernel *const *simt_kernels(size_t *count) {{\n    \
+             *count = {count};\n    return kernels;\n}}\n"
+    );
+    text
+}
+
+/// The text of `catalog.rs`: `FILES` and `TOOLKIT`.
+fn catalog(
+    sources: &[Source],
+    fatbins: &[&Path],
+    logs: &[String],
+    toolkit: Option<(u32, u32)>,
+) -> Result<String> {
+    let mut text = "// Generated by build.rs.\n\n".to_string();
+    if !fatbins.is_empty() {
+        text += "/// The driver reads an image as structs.\n\
+                 #[repr(align(16))]\nstruct Aligned<T>(T);\n\n";
+    }
+    text += "/// All files with kernels.\npub static FILES: &[KernelFile] = &[\n";
+    for (i, Source { path, kernels }) in sources.iter().enumerate() {
+        let path = path.display().to_string();
+        let (mut fatbin, mut resources) = ("None".to_string(), String::new());
+        if let Some(file) = fatbins.get(i) {
+            fatbin = format!("Some(&Aligned(*include_bytes!({file:?})).0)");
+            warn(&build_nvcc::remarks(&logs[i]));
+            for usage in build_nvcc::usage(&logs[i]) {
+                if !kernels.contains(&usage.kernel) {
+                    let kernel = usage.kernel;
+                    return Err(format!(
+                        "{path}: EXPORT({kernel}) is missing after {kernel}"
+                    ));
+                }
+                let [stack, spill_stores, spill_loads] = usage.stack;
+                let _ = writeln!(
+                    resources,
+                    "            Resources {{ kernel: {:?}, arch: {:?}, registers: {}, shared: {}, \
+                     stack: {stack}, spill_stores: {spill_stores}, spill_loads: {spill_loads} }},",
+                    usage.kernel, usage.arch, usage.registers, usage.shared
+                );
+            }
+        }
+        let _ = write!(
+            text,
+            "    KernelFile {{\n        path: {path:?},\n        kernels: &{kernels:?},\n        \
+                 fatbin: {fatbin},\n        resources: &[\n{resources}        ],\n    }},\n"
+        );
+    }
+    let _ = write!(
+        text,
+        "];\n\n/// Version of the nvcc that compiled the kernels, if one did.\n\
+         pub static TOOLKIT: Option<(u32, u32)> = {toolkit:?};\n"
+    );
+    Ok(text)
+}

@@ -1,0 +1,144 @@
+//! Why a device cannot be used, or stopped working.
+
+use super::cpu::IsaError;
+
+/// How to give a build its CUDA kernels.
+pub const NVCC_REMEDY: &str = include_str!("nvcc_remedy.txt");
+
+/// A device that cannot be used, or whose work failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Not one of the names.
+    #[error("--device {0}: choose auto, cpu, simt or cuda[:N]")]
+    Unknown(String),
+    /// A wish in the environment that cannot be met.
+    #[error(transparent)]
+    Cpu(#[from] IsaError),
+    /// The build found no C++ compiler, or the machine is of another kind.
+    #[error(
+        "--device simt: this build has no SIMT executor; on x86-64 Linux, install g++ and build \
+         again"
+    )]
+    NoSimt,
+    /// `AUTOASSIST_SIMT_SCHEDULE` names none.
+    #[error("AUTOASSIST_SIMT_SCHEDULE={0}: choose low, high or random")]
+    Schedule(String),
+    /// The build found no nvcc.
+    #[error("--device cuda: this build has no CUDA kernels; {NVCC_REMEDY}")]
+    NoKernels,
+    /// No libcuda on this machine.
+    #[error(
+        "--device cuda: this machine has no NVIDIA driver (no libcuda.so); install one, or use \
+         --device cpu"
+    )]
+    NoDriver,
+    /// A driver, but no device.
+    #[error("--device cuda: the NVIDIA driver sees no device; use --device cpu")]
+    NoDevice,
+    /// Fewer devices than the ordinal asks for.
+    #[error("--device cuda:{ordinal}: this machine has {count} (cuda:0 to cuda:{})", count - 1)]
+    NoSuchDevice {
+        /// The device asked for.
+        ordinal: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// Before Ampere.
+    #[error("--device cuda: {name} is sm_{major}{minor}, the kernels need sm_80 or newer")]
+    OldDevice {
+        /// The device.
+        name: String,
+        /// Compute capability.
+        major: u32,
+        /// Its second digit.
+        minor: u32,
+    },
+    /// Older than the toolkit that compiled the kernels.
+    #[error(
+        "--device cuda: the driver supports CUDA {}.{}, the kernels were compiled by CUDA {}.{}; \
+         update the driver, or build with an older nvcc",
+        driver.0, driver.1, toolkit.0, toolkit.1
+    )]
+    OldDriver {
+        /// What the driver supports.
+        driver: (u32, u32),
+        /// What nvcc was.
+        toolkit: (u32, u32),
+    },
+    /// Not enough device memory.
+    #[error(
+        "out of device memory: {} MiB were asked for and {} MiB are free{}",
+        asked >> 20,
+        free >> 20,
+        fits.map_or(String::new(), |b| format!("; --batch {b} would fit"))
+    )]
+    OutOfMemory {
+        /// Bytes of the request.
+        asked: u64,
+        /// Bytes that were free.
+        free: u64,
+        /// The part of the request that grows with the batch.
+        per_batch: u64,
+        /// The largest batch that would fit, once someone knows the present one.
+        fits: Option<usize>,
+    },
+    /// A kernel failed; the device's work since then is lost.
+    #[error("a kernel failed on the device: {0}")]
+    Fault(String),
+    /// A driver call that should not fail did.
+    #[error("{call} failed: {reason}")]
+    Call {
+        /// Its name.
+        call: &'static str,
+        /// What the driver said.
+        reason: String,
+    },
+}
+
+impl DeviceError {
+    /// With the largest batch that would fit, where memory ran out with one of `batch`.
+    pub fn at_batch(self, batch: usize) -> DeviceError {
+        match self {
+            DeviceError::OutOfMemory {
+                asked,
+                free,
+                per_batch,
+                ..
+            } => {
+                let fixed = asked - per_batch;
+                let fits = free.saturating_sub(fixed) as u128 * batch as u128
+                    / u128::from(per_batch.max(1));
+                DeviceError::OutOfMemory {
+                    asked,
+                    free,
+                    per_batch,
+                    fits: Some(fits as usize).filter(|b| (1..batch).contains(b)),
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_names_the_batch_that_fits() {
+        let error = |free: u64| DeviceError::OutOfMemory {
+            asked: 1000 << 20,
+            free: free << 20,
+            per_batch: 800 << 20,
+            fits: None,
+        };
+        let text = error(600).at_batch(128).to_string();
+        assert!(
+            text.contains("1000 MiB") && text.contains("600 MiB"),
+            "{text}"
+        );
+        assert!(text.ends_with("--batch 64 would fit"), "{text}");
+        // Not even one image.
+        assert!(error(100).at_batch(128).to_string().ends_with("are free"));
+    }
+}

@@ -1,0 +1,262 @@
+//! The little that the executor needs of a machine that runs kernels. Two drivers have it: [`simt`]
+//! (kernels on the CPU) and [`cuda`].
+//!
+//! [`simt`]: super::simt
+//! [`cuda`]: super::cuda
+
+use crate::backend::DeviceError;
+use std::any::Any;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// One argument of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// A device address.
+    Ptr(u64),
+    /// `int`.
+    I32(i32),
+    /// `unsigned`.
+    U32(u32),
+    /// `float`.
+    F32(f32),
+    /// `uint64_t`.
+    U64(u64),
+}
+
+impl Arg {
+    /// What stands for an optional tensor that is not there.
+    pub const NULL: Arg = Arg::Ptr(0);
+
+    /// Size in bytes, as the kernel's parameter list has it.
+    pub fn size(self) -> u32 {
+        match self {
+            Arg::Ptr(_) | Arg::U64(_) => 8,
+            Arg::I32(_) | Arg::U32(_) | Arg::F32(_) => 4,
+        }
+    }
+
+    /// The value in the low bytes of a word, whose address a launch is given.
+    pub fn word(self) -> u64 {
+        match self {
+            Arg::Ptr(v) | Arg::U64(v) => v,
+            Arg::I32(v) => u64::from(v as u32),
+            Arg::U32(v) => u64::from(v),
+            Arg::F32(v) => u64::from(v.to_bits()),
+        }
+    }
+}
+
+impl From<u64> for Arg {
+    fn from(address: u64) -> Arg {
+        Arg::Ptr(address)
+    }
+}
+
+impl From<i32> for Arg {
+    fn from(v: i32) -> Arg {
+        Arg::I32(v)
+    }
+}
+
+impl From<u32> for Arg {
+    fn from(v: u32) -> Arg {
+        Arg::U32(v)
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(v: f32) -> Arg {
+        Arg::F32(v)
+    }
+}
+
+/// A kernel with everything it needs to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// Its name in the source.
+    pub kernel: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads in a block (x).
+    pub threads: u32,
+    /// Dynamic shared memory in bytes.
+    pub shared: u32,
+    /// In the order of the kernel's parameters.
+    pub args: Vec<Arg>,
+}
+
+impl Launch {
+    /// Whether it does the same work, wherever the data lie.
+    pub fn is_like(&self, other: &Launch) -> bool {
+        let erased = |launch: &Launch| Launch {
+            args: launch
+                .args
+                .iter()
+                .map(|a| match a {
+                    Arg::Ptr(p) => Arg::Ptr(u64::from(*p != 0)),
+                    scalar => *scalar,
+                })
+                .collect(),
+            ..launch.clone()
+        };
+        erased(self) == erased(other)
+    }
+}
+
+/// A sequence of launches that a driver has captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Graph(pub usize);
+
+/// Pinned host memory that the device sees, too. Zeroed, aligned to 64 bytes.
+pub struct Mapped {
+    /// Where the host finds it.
+    pub host: NonNull<u8>,
+    /// Where the device finds it.
+    pub device: u64,
+    /// Frees it when the last clone is gone.
+    pub owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the address of memory that lives as long as the owner, which may be sent.
+unsafe impl Send for Mapped {}
+
+/// A device with one stream: launches, replays and copies happen in the order of the calls. A
+/// failure of a kernel is sticky: every later call may report it, and nothing after it is done.
+pub trait Driver: Send {
+    /// For people: `NVIDIA H100 80GB HBM3 (cuda:0, sm_90)`.
+    fn describe(&self) -> String;
+
+    /// Zeroed device memory that lives as long as the driver, aligned to 256 bytes. May block.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError>;
+    /// Memory for both sides. Not write-combined: the host reads it. May block.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError>;
+
+    /// Puts a kernel into the stream, or into the graph that is being captured.
+    ///
+    /// # Errors
+    /// An unusable launch, or a known fault.
+    fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError>;
+    /// From here on launches are not run but remembered.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn begin_capture(&mut self) -> Result<(), DeviceError>;
+    /// The launches since [`begin_capture`](Driver::begin_capture).
+    ///
+    /// # Errors
+    /// The driver's.
+    fn end_capture(&mut self) -> Result<Graph, DeviceError>;
+    /// Puts all launches of a graph into the stream.
+    ///
+    /// # Errors
+    /// A known fault.
+    fn replay(&mut self, graph: Graph) -> Result<(), DeviceError>;
+    /// Whether everything is done. Never blocks.
+    ///
+    /// # Errors
+    /// A kernel's fault.
+    fn is_idle(&mut self) -> Result<bool, DeviceError>;
+
+    /// Copies to the device and waits for it.
+    ///
+    /// # Errors
+    /// A kernel's fault.
+    fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError>;
+    /// Copies from the device and waits for it.
+    ///
+    /// # Errors
+    /// A kernel's fault.
+    fn download(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+    /// Waits until everything is done.
+    ///
+    /// # Errors
+    /// A kernel's fault.
+    fn synchronize(&mut self) -> Result<(), DeviceError>;
+}
+
+/// A driver whose blocking calls go through one place that counts them.
+pub struct Counted {
+    driver: Box<dyn Driver>,
+    syncs: u64,
+    queries: u64,
+}
+
+impl Counted {
+    /// Nothing counted yet.
+    pub fn new(driver: Box<dyn Driver>) -> Counted {
+        Counted {
+            driver,
+            syncs: 0,
+            queries: 0,
+        }
+    }
+
+    /// For calls that block: the only way to the whole driver.
+    pub fn blocking(&mut self) -> &mut dyn Driver {
+        self.syncs += 1;
+        &mut *self.driver
+    }
+
+    /// How often [`blocking`](Counted::blocking) was asked for.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// How often [`is_idle`](Counted::is_idle) was asked.
+    pub fn queries(&self) -> u64 {
+        self.queries
+    }
+
+    /// See [`Driver::describe`].
+    pub fn describe(&self) -> String {
+        self.driver.describe()
+    }
+
+    /// See [`Driver::launch`].
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
+        self.driver.launch(launch)
+    }
+
+    /// See [`Driver::begin_capture`].
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn begin_capture(&mut self) -> Result<(), DeviceError> {
+        self.driver.begin_capture()
+    }
+
+    /// See [`Driver::end_capture`].
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn end_capture(&mut self) -> Result<Graph, DeviceError> {
+        self.driver.end_capture()
+    }
+
+    /// See [`Driver::replay`].
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn replay(&mut self, graph: Graph) -> Result<(), DeviceError> {
+        self.driver.replay(graph)
+    }
+
+    /// See [`Driver::is_idle`].
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn is_idle(&mut self) -> Result<bool, DeviceError> {
+        self.queries += 1;
+        self.driver.is_idle()
+    }
+}

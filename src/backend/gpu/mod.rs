@@ -1,0 +1,662 @@
+//! The op set as kernel launches, in bf16 with f32 accumulation, on whatever [`Driver`] there is: a
+//! GPU, or the SIMT executor that runs the same kernels on the CPU.
+//!
+//! Outside a step every op is launched when it is called. A step ([`Executor::step`]) is captured
+//! the first time: its ops are called once to learn how much scratch memory they want, and once
+//! more to be captured as a graph. From then on a step is one write to a slot and one replay.
+
+mod arena;
+pub mod catalog;
+mod conv;
+mod cuda;
+pub mod driver;
+mod gather;
+mod linear;
+mod loss;
+mod norm;
+mod optim;
+pub mod pack;
+#[cfg(simt)]
+pub mod simt;
+mod steps;
+
+use super::{
+    Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
+    Pass, Sgd, StepInputs, Tensor, Window,
+};
+use crate::assist::LossRing;
+use crate::data::Images;
+use arena::{Arena, Purpose};
+use driver::{Arg, Counted, Driver, Graph, Launch};
+use gather::Resident;
+use half::bf16;
+use std::sync::Arc;
+use steps::{StepBuffers, Steps};
+
+/// Training steps that may be under way where no ring says how many: so many that the
+/// synchronisation which then frees the slots costs nothing to speak of.
+const SLOTS: usize = 16;
+
+/// What a launch means at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Run it.
+    Run,
+    /// Only note what it needs.
+    Plan,
+}
+
+/// A ring of loss records as kernels see it.
+struct Ring {
+    host: Arc<LossRing>,
+    device: u64,
+}
+
+/// Where the loss kernel stores its records.
+#[derive(Clone, Copy, Debug)]
+struct RingBuffer {
+    address: u64,
+    slots: u32,
+    rows: u32,
+}
+
+/// A tensor's memory.
+#[derive(Clone, Copy)]
+struct Buffer {
+    kind: Kind,
+    block: usize,
+}
+
+/// A data set on its way to the device, or there.
+struct Data {
+    images: Arc<Images>,
+    /// Of pixels, labels, mean and deviation.
+    blocks: [usize; 3],
+    uploaded: bool,
+}
+
+/// A GPU, or its stand-in, as an [`Executor`].
+pub struct Gpu {
+    stream: Counted,
+    arena: Arena,
+    buffers: Vec<Buffer>,
+    data: Vec<Data>,
+    ring: Option<Ring>,
+    steps: Option<Steps>,
+    graphs: [Option<Captured>; 2],
+    pass: Pass,
+    mode: Mode,
+    /// Launches since planning began.
+    planned: Vec<Launch>,
+    scratch: Scratch,
+    /// Training steps before this one have been launched.
+    launched: u64,
+    /// Training steps before this one are known to be complete.
+    complete: u64,
+    /// An evaluation step may still be reading its slot.
+    evaluating: bool,
+    /// The first failure; nothing is launched after it.
+    fault: Option<DeviceError>,
+}
+
+/// A step as the driver has it.
+struct Captured {
+    graph: Graph,
+    /// To notice a pass whose ops change.
+    launches: Vec<Launch>,
+}
+
+/// Memory for partial results, shared by all ops since they run one after the other.
+#[derive(Default)]
+struct Scratch {
+    block: Option<usize>,
+    bytes: usize,
+    wanted: usize,
+}
+
+impl Gpu {
+    /// The SIMT executor, under the schedule that `AUTOASSIST_SIMT_SCHEDULE` names.
+    ///
+    /// # Errors
+    /// A build without it, or a schedule that is none.
+    #[cfg(simt)]
+    pub fn simt() -> Result<Gpu, DeviceError> {
+        Ok(Gpu::simt_scheduled(simt::Schedule::from_env()?))
+    }
+
+    /// A build without the SIMT executor says so.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(simt))]
+    pub fn simt() -> Result<Gpu, DeviceError> {
+        Err(DeviceError::NoSimt)
+    }
+
+    /// The SIMT executor under a given schedule.
+    #[cfg(simt)]
+    pub fn simt_scheduled(schedule: simt::Schedule) -> Gpu {
+        Gpu::new(Box::new(simt::Simt::new(schedule)))
+    }
+
+    /// An NVIDIA GPU.
+    ///
+    /// # Errors
+    /// No kernels, no driver, no such device, or one that is too old.
+    pub fn cuda(ordinal: u32) -> Result<Gpu, DeviceError> {
+        Ok(Gpu::new(Box::new(cuda::Cuda::new(ordinal)?)))
+    }
+
+    /// On any driver.
+    pub fn new(driver: Box<dyn Driver>) -> Gpu {
+        Gpu {
+            stream: Counted::new(driver),
+            arena: Arena::default(),
+            buffers: Vec::new(),
+            data: Vec::new(),
+            ring: None,
+            steps: None,
+            graphs: [None, None],
+            pass: Pass::Train,
+            mode: Mode::Run,
+            planned: Vec::new(),
+            scratch: Scratch::default(),
+            launched: 0,
+            complete: 0,
+            evaluating: false,
+            fault: None,
+        }
+    }
+
+    /// How often the stream was asked whether it still works.
+    pub fn queries(&self) -> u64 {
+        self.stream.queries()
+    }
+
+    /// Address of a tensor's first element.
+    fn address(&self, t: Tensor) -> Arg {
+        let buffer = self.buffers[t.buffer];
+        let offset = t.offset * bytes_of(buffer.kind);
+        Arg::Ptr(self.arena.address(buffer.block) + offset as u64)
+    }
+
+    /// Device memory for partial results within one op; its contents are undefined.
+    fn scratch(&mut self, bytes: usize) -> u64 {
+        self.scratch.wanted = self.scratch.wanted.max(bytes);
+        if self.mode == Mode::Run && self.scratch.bytes < self.scratch.wanted {
+            let grown = self.grow_scratch();
+            self.note(grown);
+        }
+        self.scratch.block.map_or(0, |b| self.arena.address(b))
+    }
+
+    fn grow_scratch(&mut self) -> Result<(), DeviceError> {
+        if self.scratch.bytes < self.scratch.wanted {
+            // A smaller one stays where it is: graphs may hold its address.
+            let block = self.arena.plan(Purpose::Scratch, self.scratch.wanted);
+            self.arena.claim(&mut self.stream)?;
+            self.scratch.block = Some(block);
+            self.scratch.bytes = self.scratch.wanted;
+        }
+        Ok(())
+    }
+
+    /// Puts a kernel into the stream, unless the device has failed.
+    fn launch(
+        &mut self,
+        kernel: &'static str,
+        grid: [u32; 3],
+        threads: u32,
+        dynamic_shared: u32,
+        args: &[Arg],
+    ) {
+        let launch = Launch {
+            kernel,
+            grid,
+            threads,
+            shared: dynamic_shared,
+            args: args.to_vec(),
+        };
+        match self.mode {
+            Mode::Plan => self.planned.push(launch),
+            Mode::Run if self.fault.is_none() => {
+                let launched = self.stream.launch(&launch);
+                self.note(launched);
+            }
+            Mode::Run => (),
+        }
+    }
+
+    /// `StepState` of the present pass.
+    fn state(&self) -> Arg {
+        Arg::Ptr(self.step_buffers().state)
+    }
+
+    fn step_buffers(&self) -> StepBuffers {
+        let steps = self.steps.as_ref().expect("made before the first op");
+        steps.buffers(&self.arena, self.pass)
+    }
+
+    fn ring_buffer(&self) -> Option<RingBuffer> {
+        self.ring.as_ref().map(|ring| RingBuffer {
+            address: ring.device,
+            slots: ring.host.slots() as u32,
+            rows: ring.host.rows() as u32,
+        })
+    }
+
+    fn resident(&self, data: DataId) -> Resident {
+        let Data { images, blocks, .. } = &self.data[data.0];
+        let [pixels, labels, mean_std] = blocks.map(|b| self.arena.address(b));
+        Resident {
+            pixels,
+            labels,
+            mean_std,
+            count: images.len(),
+            height: images.height,
+            width: images.width,
+            channels: images.channels,
+        }
+    }
+
+    /// Keeps the first failure.
+    fn note(&mut self, result: Result<(), DeviceError>) {
+        if let Err(e) = result {
+            self.fault.get_or_insert(e);
+        }
+    }
+
+    fn known_fault(&self) -> Result<(), DeviceError> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// A blocking call: afterwards everything launched before is complete.
+    fn block<R>(
+        &mut self,
+        call: impl FnOnce(&mut dyn Driver) -> Result<R, DeviceError>,
+    ) -> Result<R, DeviceError> {
+        self.known_fault()?;
+        let result = call(self.stream.blocking());
+        match &result {
+            Ok(_) => {
+                self.complete = self.launched;
+                self.evaluating = false;
+            }
+            Err(e) => self.fault = Some(e.clone()),
+        }
+        result
+    }
+
+    /// Claims what is planned and brings waiting data to the device: before any op.
+    fn prepare(&mut self) -> Result<(), DeviceError> {
+        self.known_fault()?;
+        if self.steps.is_none() {
+            let (slots, rows) = self
+                .ring
+                .as_ref()
+                .map_or((SLOTS, 1), |r| (r.host.slots(), r.host.rows()));
+            self.make_steps(slots, rows)?;
+        }
+        if !self.arena.claim(&mut self.stream)? {
+            return Ok(());
+        }
+        if std::env::var_os("AUTOASSIST_MEMORY").is_some() {
+            eprintln!("{}: device memory {}", self.stream.describe(), self.arena);
+        }
+        for i in 0..self.data.len() {
+            if !std::mem::replace(&mut self.data[i].uploaded, true) {
+                let (images, blocks) = (self.data[i].images.clone(), self.data[i].blocks);
+                let moments = [&images.mean[..], &images.std[..]].concat();
+                let parts: [&[u8]; 3] = [
+                    &images.pixels,
+                    bytemuck::cast_slice(&images.labels),
+                    bytemuck::cast_slice(&moments),
+                ];
+                for (block, bytes) in blocks.into_iter().zip(parts) {
+                    let to = self.arena.address(block);
+                    self.block(|driver| driver.upload(to, bytes))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_steps(&mut self, slots: usize, rows: usize) -> Result<(), DeviceError> {
+        self.steps = Some(Steps::new(&mut self.arena, &mut self.stream, slots, rows)?);
+        self.graphs = [None, None];
+        Ok(())
+    }
+
+    /// Runs an op's launch code, unless the device has failed.
+    fn op(&mut self, op: impl FnOnce(&mut Gpu)) {
+        let ready = match self.mode {
+            Mode::Plan => Ok(()),
+            Mode::Run => self.prepare(),
+        };
+        self.note(ready);
+        if self.fault.is_none() {
+            op(self);
+        }
+    }
+
+    /// The launches of a pass, without running them.
+    fn plan(&mut self, ops: &dyn Fn(&mut dyn Executor)) -> Vec<Launch> {
+        self.mode = Mode::Plan;
+        ops(self);
+        self.mode = Mode::Run;
+        std::mem::take(&mut self.planned)
+    }
+
+    fn capture(&mut self, ops: &dyn Fn(&mut dyn Executor)) -> Result<Captured, DeviceError> {
+        self.plan(ops);
+        self.grow_scratch()?;
+        // Once more, now that scratch has its address.
+        let launches = self.plan(ops);
+        let steps = self.steps.as_ref().expect("made by prepare");
+        let begin = Launch {
+            kernel: "begin_step",
+            grid: [1, 1, 1],
+            threads: BEGIN_THREADS,
+            shared: 0,
+            args: steps.begin_args(&self.arena, self.pass),
+        };
+        self.stream.begin_capture()?;
+        let mut captured = self.stream.launch(&begin);
+        for launch in &launches {
+            captured = captured.and_then(|()| self.stream.launch(launch));
+        }
+        // A capture must be ended, whatever happened in it.
+        let graph = self.stream.end_capture();
+        captured?;
+        Ok(Captured {
+            graph: graph?,
+            launches,
+        })
+    }
+}
+
+/// Threads of `begin_step`'s one block.
+const BEGIN_THREADS: u32 = 1024;
+
+/// Bytes of an element in device memory.
+fn bytes_of(kind: Kind) -> usize {
+    match kind {
+        Kind::Activation => 2,
+        Kind::Float | Kind::Label => 4,
+    }
+}
+
+impl Executor for Gpu {
+    fn describe(&self) -> String {
+        self.stream.describe()
+    }
+
+    fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor {
+        let purpose = match kind {
+            Kind::Activation => Purpose::Activations,
+            Kind::Float => Purpose::Parameters,
+            Kind::Label => Purpose::Steps,
+        };
+        let bytes = dims.iter().product::<usize>() * bytes_of(kind);
+        let block = self.arena.plan(purpose, bytes);
+        self.buffers.push(Buffer { kind, block });
+        Tensor {
+            buffer: self.buffers.len() - 1,
+            offset: 0,
+            dims,
+        }
+    }
+
+    fn write(&mut self, to: Tensor, values: &[f32]) -> Result<(), DeviceError> {
+        assert_eq!(to.len(), values.len(), "a tensor of {:?}", to.dims);
+        self.prepare()?;
+        let rounded: Vec<bf16>;
+        let bytes: &[u8] = match self.buffers[to.buffer].kind {
+            Kind::Activation => {
+                rounded = values.iter().map(|v| bf16::from_f32(*v)).collect();
+                bytemuck::cast_slice(&rounded)
+            }
+            Kind::Float => bytemuck::cast_slice(values),
+            Kind::Label => panic!("labels are written by write_labels"),
+        };
+        let Arg::Ptr(address) = self.address(to) else {
+            unreachable!("an address is a pointer")
+        };
+        self.block(|driver| driver.upload(address, bytes))
+    }
+
+    fn read(&mut self, from: Tensor) -> Result<Vec<f32>, DeviceError> {
+        self.prepare()?;
+        let kind = self.buffers[from.buffer].kind;
+        let mut bytes = vec![0_u8; from.len() * bytes_of(kind)];
+        let Arg::Ptr(address) = self.address(from) else {
+            unreachable!("an address is a pointer")
+        };
+        self.block(|driver| driver.download(address, &mut bytes))?;
+        Ok(match kind {
+            Kind::Activation => {
+                let (pairs, _) = bytes.as_chunks::<2>();
+                pairs
+                    .iter()
+                    .map(|b| bf16::from_le_bytes(*b).to_f32())
+                    .collect()
+            }
+            Kind::Float => {
+                let (words, _) = bytes.as_chunks::<4>();
+                words.iter().map(|b| f32::from_le_bytes(*b)).collect()
+            }
+            Kind::Label => panic!("labels are not read back"),
+        })
+    }
+
+    fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError> {
+        assert_eq!(to.len(), labels.len(), "labels of {:?}", to.dims);
+        self.prepare()?;
+        let Arg::Ptr(address) = self.address(to) else {
+            unreachable!("an address is a pointer")
+        };
+        self.block(|driver| driver.upload(address, bytemuck::cast_slice(labels)))
+    }
+
+    fn host_syncs(&self) -> u64 {
+        self.stream.syncs()
+    }
+
+    fn check(&mut self) -> Result<(), DeviceError> {
+        self.known_fault()?;
+        let idle = self.stream.is_idle().map(|_| ());
+        self.note(idle);
+        self.known_fault()
+    }
+
+    fn attach_images(&mut self, images: Arc<Images>) -> DataId {
+        let sizes = [
+            images.pixels.len(),
+            4 * images.labels.len(),
+            4 * (images.mean.len() + images.std.len()),
+        ];
+        self.data.push(Data {
+            blocks: sizes.map(|bytes| self.arena.plan(Purpose::Data, bytes)),
+            images,
+            uploaded: false,
+        });
+        DataId(self.data.len() - 1)
+    }
+
+    fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError> {
+        let memory = self.block(|driver| driver.alloc_mapped(8 * slots * rows))?;
+        // SAFETY: the mapped block has room for the zeroed words and lives as long as its owner,
+        // which the ring keeps; kernels store whole words, and the host loads them through the ring.
+        let ring = unsafe { LossRing::over(memory.host.cast(), memory.owner.clone(), slots, rows) };
+        let host = Arc::new(ring);
+        self.ring = Some(Ring {
+            host: host.clone(),
+            device: memory.device,
+        });
+        self.make_steps(slots, rows)?;
+        Ok(host)
+    }
+
+    fn step(
+        &mut self,
+        pass: Pass,
+        inputs: StepInputs,
+        ops: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError> {
+        self.prepare()?;
+        let steps = self.steps.as_ref().expect("made by prepare");
+        if inputs.ids.len() > steps.capacity {
+            let slots = self.ring.as_ref().map_or(SLOTS, |r| r.host.slots());
+            self.make_steps(slots, inputs.ids.len())?;
+            self.prepare()?;
+        }
+        // Credits say when a training step's slot is free; where there is no ring, and in
+        // evaluation, whose results are read after each step anyway, this does.
+        let unknown = match pass {
+            Pass::Train => self.ring.is_none() && inputs.step >= self.complete + SLOTS as u64,
+            Pass::Eval => self.evaluating,
+        };
+        if unknown {
+            self.block(|driver| driver.synchronize())?;
+        }
+        let Gpu {
+            steps,
+            arena,
+            stream,
+            ..
+        } = self;
+        let steps = steps.as_mut().expect("made by prepare");
+        if pass == Pass::Train {
+            steps.set_counter(arena, stream, inputs.step)?;
+        }
+        steps.write(pass, &inputs);
+        self.pass = pass;
+        if self.graphs[pass as usize].is_none() {
+            let captured = self.capture(ops);
+            self.graphs[pass as usize] = Some(captured.inspect_err(|e| {
+                self.fault = Some(e.clone());
+            })?);
+        } else if cfg!(debug_assertions) {
+            let launches = self.plan(ops);
+            let captured = self.graphs[pass as usize].as_ref().expect("just seen");
+            assert!(
+                captured.launches.len() == launches.len()
+                    && captured
+                        .launches
+                        .iter()
+                        .zip(&launches)
+                        .all(|(a, b)| a.is_like(b)),
+                "the ops of a {pass:?} step changed"
+            );
+        }
+        let graph = self.graphs[pass as usize].as_ref().expect("captured").graph;
+        let replayed = self.stream.replay(graph);
+        self.pass = Pass::Train;
+        match pass {
+            Pass::Train => self.launched = inputs.step + 1,
+            Pass::Eval => self.evaluating = true,
+        }
+        self.note(replayed);
+        self.known_fault()
+    }
+
+    fn gather(
+        &mut self,
+        data: DataId,
+        augment: Augment,
+        x: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+    ) {
+        self.op(|gpu| {
+            let resident = gpu.resident(data);
+            gather::gather(gpu, &resident, augment, x, labels, weights);
+        });
+    }
+
+    fn conv2d(
+        &mut self,
+        x: Load,
+        w: Tensor,
+        window: Window,
+        y: Tensor,
+        moments: Option<BatchNorm>,
+    ) {
+        self.op(|gpu| conv::conv2d(gpu, x, w, window, y, moments));
+    }
+
+    fn conv2d_backward(
+        &mut self,
+        x: Load,
+        w: Tensor,
+        window: Window,
+        dy: Grad,
+        dw: Tensor,
+        dx: Option<InputGrad>,
+    ) {
+        self.op(|gpu| conv::conv2d_backward(gpu, x, w, window, dy, dw, dx));
+    }
+
+    fn moments(&mut self, x: Tensor, bn: BatchNorm) {
+        self.op(|gpu| norm::moments(gpu, x, bn));
+    }
+
+    fn bn_train(&mut self, bn: BatchNorm, count: usize) {
+        self.op(|gpu| norm::bn_train(gpu, bn, count));
+    }
+
+    fn bn_eval(&mut self, bn: BatchNorm) {
+        self.op(|gpu| norm::bn_eval(gpu, bn));
+    }
+
+    fn bn_apply(
+        &mut self,
+        x: Tensor,
+        bn: BatchNorm,
+        residual: Option<Load>,
+        relu: bool,
+        y: Tensor,
+    ) {
+        self.op(|gpu| norm::bn_apply(gpu, x, bn, residual, relu, y));
+    }
+
+    fn bn_backward_sums(&mut self, g: Tensor, y: Option<Tensor>, x: Tensor, bn: BatchNorm) {
+        self.op(|gpu| norm::bn_backward_sums(gpu, g, y, x, bn));
+    }
+
+    fn bn_backward(&mut self, dy: Grad, dx: Tensor) {
+        self.op(|gpu| norm::bn_backward(gpu, dy, dx));
+    }
+
+    fn gap_linear(&mut self, x: Tensor, w: Tensor, b: Tensor, pooled: Tensor, y: Tensor) {
+        self.op(|gpu| linear::gap_linear(gpu, x, w, b, pooled, y));
+    }
+
+    fn gap_linear_backward(
+        &mut self,
+        pooled: Tensor,
+        w: Tensor,
+        dy: Tensor,
+        dx: Tensor,
+        dw: Tensor,
+        db: Tensor,
+    ) {
+        self.op(|gpu| linear::gap_linear_backward(gpu, pooled, w, dy, dx, dw, db));
+    }
+
+    fn softmax_xent(
+        &mut self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        smoothing: f32,
+        out: LossOutputs,
+        record: bool,
+    ) {
+        self.op(|gpu| loss::softmax_xent(gpu, logits, labels, weights, smoothing, out, record));
+    }
+
+    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
+        self.op(|gpu| optim::sgd(gpu, params, grads, buf, config));
+    }
+}

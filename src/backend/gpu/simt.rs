@@ -1,0 +1,380 @@
+//! The driver that runs kernels on the CPU: the SIMT executor of `kernels/simt/` behind a stream
+//! with a thread of its own, so that launches are as asynchronous as on a GPU.
+
+use super::driver::{Driver, Graph, Launch, Mapped};
+use crate::backend::DeviceError;
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// `SimtKernel` of `kernels/simt/abi.h`.
+#[repr(C)]
+struct Kernel {
+    name: *const c_char,
+    file: *const c_char,
+    max_threads: u32,
+    argc: u32,
+    arg_sizes: *const u32,
+    call: extern "C" fn(*mut *mut c_void),
+}
+
+/// `SimtLaunch` of `kernels/simt/abi.h`.
+#[repr(C)]
+struct RawLaunch {
+    grid: [u32; 3],
+    block: [u32; 3],
+    dynamic_shared: u32,
+    schedule: u32,
+    seed: u64,
+}
+
+unsafe extern "C" {
+    fn simt_kernels(count: *mut usize) -> *const *const Kernel;
+    fn simt_launches(kernel: *const Kernel) -> u64;
+    fn simt_launch(
+        kernel: *const Kernel,
+        launch: *const RawLaunch,
+        args: *mut *mut c_void,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+}
+
+/// In which order the threads of a block run. A right kernel gives the same under all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Schedule {
+    /// Low warps and lanes first.
+    #[default]
+    Low,
+    /// High warps and lanes first.
+    High,
+    /// Drawn anew from a seed in every block.
+    Random(u64),
+}
+
+impl Schedule {
+    /// What `AUTOASSIST_SIMT_SCHEDULE` (`low`, `high`, `random`) asks for.
+    ///
+    /// # Errors
+    /// Another word.
+    pub fn from_env() -> Result<Schedule, DeviceError> {
+        match std::env::var("AUTOASSIST_SIMT_SCHEDULE").as_deref() {
+            Err(_) | Ok("low") => Ok(Schedule::Low),
+            Ok("high") => Ok(Schedule::High),
+            Ok("random") => Ok(Schedule::Random(0)),
+            Ok(other) => Err(DeviceError::Schedule(other.into())),
+        }
+    }
+}
+
+/// All kernels of this build.
+fn kernels() -> &'static [*const Kernel] {
+    let mut count = 0;
+    // SAFETY: the table is made by the build and never changes; `count` is its length.
+    unsafe { std::slice::from_raw_parts(simt_kernels(&mut count), count) }
+}
+
+fn text(s: *const c_char) -> &'static str {
+    // SAFETY: names in the table are string literals of the kernels' sources.
+    unsafe { CStr::from_ptr(s) }
+        .to_str()
+        .expect("names are ASCII")
+}
+
+/// Name of every kernel of this build, with the number of its launches in this process.
+pub fn launches() -> Vec<(&'static str, u64)> {
+    let count = |&kernel: &*const Kernel| {
+        // SAFETY: pointers in the table are good for as long as the program runs.
+        unsafe { (text((*kernel).name), simt_launches(kernel)) }
+    };
+    kernels().iter().map(count).collect()
+}
+
+/// A launch that was checked against its kernel's parameters.
+struct Checked {
+    kernel: *const Kernel,
+    raw: RawLaunch,
+    words: Vec<u64>,
+}
+
+// SAFETY: the kernel lies in an immutable table; the rest is plain data.
+unsafe impl Send for Checked {}
+// SAFETY: as above.
+unsafe impl Sync for Checked {}
+
+impl Checked {
+    fn new(launch: &Launch, schedule: Schedule) -> Result<Checked, DeviceError> {
+        let fault = |what: String| DeviceError::Fault(format!("{}: {what}", launch.kernel));
+        // SAFETY: pointers in the table are good for as long as the program runs.
+        let all = kernels().iter().map(|&k| (k, unsafe { &*k }));
+        let (kernel, info) = all
+            .into_iter()
+            .find(|(_, k)| text(k.name) == launch.kernel)
+            .ok_or_else(|| fault("no kernel has that name".into()))?;
+        // SAFETY: the table gives `argc` sizes.
+        let sizes = unsafe { std::slice::from_raw_parts(info.arg_sizes, info.argc as usize) };
+        let given: Vec<u32> = launch.args.iter().map(|a| a.size()).collect();
+        if sizes != given {
+            return Err(fault(format!(
+                "arguments of {given:?} bytes for parameters of {sizes:?}"
+            )));
+        }
+        let (schedule, seed) = match schedule {
+            Schedule::Low => (0, 0),
+            Schedule::High => (1, 0),
+            Schedule::Random(seed) => (2, seed),
+        };
+        Ok(Checked {
+            kernel,
+            raw: RawLaunch {
+                grid: launch.grid,
+                block: [launch.threads, 1, 1],
+                dynamic_shared: launch.shared,
+                schedule,
+                seed,
+            },
+            words: launch.args.iter().map(|a| a.word()).collect(),
+        })
+    }
+
+    fn run(&self) -> Result<(), String> {
+        let mut error = vec![0_u8; 1 << 14];
+        let mut args: Vec<*mut c_void> = self
+            .words
+            .iter()
+            .map(|w| std::ptr::from_ref(w).cast_mut().cast())
+            .collect();
+        // SAFETY: arity and sizes of the arguments were checked; the words outlive the call, which
+        // only reads them; the error buffer has the length that is given.
+        let failed = unsafe {
+            simt_launch(
+                self.kernel,
+                &self.raw,
+                args.as_mut_ptr(),
+                error.as_mut_ptr().cast(),
+                error.len(),
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        let text = CStr::from_bytes_until_nul(&error).unwrap_or_default();
+        Err(text.to_string_lossy().into_owned())
+    }
+}
+
+/// What the stream's thread is told.
+enum Command {
+    Run(Arc<[Checked]>),
+    /// Answer when everything before is done.
+    Tell(Sender<()>),
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Commands sent and not yet done.
+    pending: AtomicU64,
+    fault: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn fault(&self) -> Result<(), DeviceError> {
+        let fault = self.fault.lock().expect("no holder panics");
+        match &*fault {
+            None => Ok(()),
+            Some(text) => Err(DeviceError::Fault(text.clone())),
+        }
+    }
+}
+
+/// The SIMT executor as a [`Driver`].
+pub struct Simt {
+    schedule: Schedule,
+    shared: Arc<Shared>,
+    /// Taken when the stream is closed.
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+    /// Launches since the capture began.
+    capture: Option<Vec<Checked>>,
+    graphs: Vec<Arc<[Checked]>>,
+    memory: Vec<Block>,
+}
+
+/// Zeroed memory with a generous alignment.
+struct Block {
+    start: NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+// SAFETY: plain memory; who may touch it when is the stream's order.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn new(bytes: usize) -> Result<Block, DeviceError> {
+        let layout = std::alloc::Layout::from_size_align(bytes.max(1), 256).ok();
+        let block = layout.and_then(|layout| {
+            // SAFETY: the size is not zero.
+            let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
+            Some(Block { start, layout })
+        });
+        block.ok_or(DeviceError::OutOfMemory {
+            asked: bytes as u64,
+            free: 0,
+            per_batch: 0,
+            fits: None,
+        })
+    }
+
+    fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, freed once.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+impl Simt {
+    /// Starts a stream.
+    pub fn new(schedule: Schedule) -> Simt {
+        let shared = Arc::new(Shared::default());
+        let (commands, inbox) = channel();
+        let state = shared.clone();
+        let thread = std::thread::spawn(move || {
+            for command in inbox {
+                match command {
+                    Command::Run(launches) => {
+                        for launch in launches.iter() {
+                            if state.fault().is_err() {
+                                break;
+                            }
+                            if let Err(text) = launch.run() {
+                                *state.fault.lock().expect("no holder panics") = Some(text);
+                            }
+                        }
+                        state.pending.fetch_sub(1, Ordering::Release);
+                    }
+                    // Who asked may have gone away.
+                    Command::Tell(done) => drop(done.send(())),
+                }
+            }
+        });
+        Simt {
+            schedule,
+            shared,
+            commands: Some(commands),
+            thread: Some(thread),
+            capture: None,
+            graphs: Vec::new(),
+            memory: Vec::new(),
+        }
+    }
+
+    fn send(&self, command: Command) {
+        let commands = self.commands.as_ref().expect("open until it is dropped");
+        commands.send(command).expect("the stream's thread lives");
+    }
+
+    fn run(&self, launches: Arc<[Checked]>) -> Result<(), DeviceError> {
+        self.shared.fault()?;
+        self.shared.pending.fetch_add(1, Ordering::Relaxed);
+        self.send(Command::Run(launches));
+        Ok(())
+    }
+}
+
+impl Drop for Simt {
+    fn drop(&mut self) {
+        // The memory must not go before the kernels that use it.
+        drop(self.commands.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Driver for Simt {
+    fn describe(&self) -> String {
+        match self.schedule {
+            Schedule::Low => "simt".into(),
+            schedule => format!("simt ({schedule:?})"),
+        }
+    }
+
+    fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {
+        let block = Block::new(bytes)?;
+        let address = block.address();
+        self.memory.push(block);
+        Ok(address)
+    }
+
+    fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError> {
+        let block = Block::new(bytes)?;
+        let (host, device) = (block.start, block.address());
+        Ok(Mapped {
+            host,
+            device,
+            owner: Arc::new(block),
+        })
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
+        let checked = Checked::new(launch, self.schedule)?;
+        match &mut self.capture {
+            Some(launches) => launches.push(checked),
+            None => self.run(Arc::new([checked]))?,
+        }
+        Ok(())
+    }
+
+    fn begin_capture(&mut self) -> Result<(), DeviceError> {
+        self.capture = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_capture(&mut self) -> Result<Graph, DeviceError> {
+        let launches = self.capture.take().expect("a capture has begun");
+        self.graphs.push(launches.into());
+        Ok(Graph(self.graphs.len() - 1))
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<(), DeviceError> {
+        self.run(self.graphs[graph.0].clone())
+    }
+
+    fn is_idle(&mut self) -> Result<bool, DeviceError> {
+        self.shared.fault()?;
+        Ok(self.shared.pending.load(Ordering::Acquire) == 0)
+    }
+
+    fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.synchronize()?;
+        // SAFETY: the executor copies into blocks that it claimed, and no kernel runs.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.synchronize()?;
+        // SAFETY: as in `upload`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len());
+        }
+        Ok(())
+    }
+
+    fn synchronize(&mut self) -> Result<(), DeviceError> {
+        let (done, answer) = channel();
+        self.send(Command::Tell(done));
+        answer.recv().expect("the stream's thread lives");
+        self.shared.fault()
+    }
+}
