@@ -1,8 +1,10 @@
 //! Fetching published data sets: each file goes to `NAME.part`, which a later try goes on with, and
 //! is renamed to `NAME` when its digest is right.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+mod part;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use indicatif::{HumanBytes, ProgressBar};
 use sha2::digest::DynDigest;
 use ureq::http::{Response, StatusCode, header};
 
+use self::part::Part;
 use super::{cifar10, idx};
 use crate::files::{self, WriteError};
 
@@ -276,8 +279,8 @@ impl Downloader<'_> {
         Ok(whole)
     }
 
-    /// Appends what the file still lacks, or replaces it. Whether what was there is a part of the
-    /// result; then a wrong digest is no proof against the server.
+    /// Appends what the file still lacks, or replaces it. True if what was there before is still
+    /// in it: then a wrong digest says nothing against the server.
     fn transfer(&self, url: &str, dir: &Path, part: &mut Part) -> Result<bool, DownloadError> {
         let mut request = agent(url).get(url);
         if part.len > 0 {
@@ -352,109 +355,6 @@ impl Downloader<'_> {
             bar.set_position(part.len);
             bar.set_message(HumanBytes(part.len).to_string());
         }
-    }
-}
-
-/// The rest of a file, as far as it has come, open and locked.
-struct Part {
-    path: PathBuf,
-    file: File,
-    len: u64,
-    hash: Box<dyn DynDigest>,
-}
-
-impl Part {
-    /// Opens or makes the file and reads what is in it.
-    fn open(path: PathBuf, digest: Digest) -> Result<Part, DownloadError> {
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        let file = match open {
-            Ok(file) => file,
-            Err(source) => return Err(WriteError { path, source }.into()),
-        };
-        // Where locks do not exist two programs must do without; the digest guards the result.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(DownloadError::Busy { path });
-        }
-        let mut part = Part {
-            path,
-            file,
-            len: 0,
-            hash: digest.hasher(),
-        };
-        let read = part.read();
-        part.written(read)?;
-        Ok(part)
-    }
-
-    /// Takes in what the file holds and leaves the cursor behind it.
-    fn read(&mut self) -> io::Result<()> {
-        let len = self.file.metadata()?.len();
-        if len > MAX_FILE {
-            return self.file.set_len(0);
-        }
-        let mut chunk = vec![0; CHUNK];
-        let mut rest = (&self.file).take(len);
-        loop {
-            match rest.read(&mut chunk)? {
-                0 => return Ok(()),
-                n => {
-                    self.hash.update(&chunk[..n]);
-                    self.len += n as u64;
-                }
-            }
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), DownloadError> {
-        let wrote = self.file.write_all(bytes);
-        self.written(wrote)?;
-        self.hash.update(bytes);
-        self.len += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Back to the start.
-    fn clear(&mut self) -> Result<(), DownloadError> {
-        if self.len > 0 {
-            let cleared = self.file.set_len(0).and_then(|()| self.file.rewind());
-            self.written(cleared)?;
-            self.hash.reset();
-            self.len = 0;
-        }
-        Ok(())
-    }
-
-    /// The digest so far, in hexadecimal.
-    fn digest(&self) -> String {
-        let digest = self.hash.box_clone().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Makes it the whole file, on the disk.
-    fn finish(&self, whole: &Path) -> Result<(), DownloadError> {
-        let folder = whole.parent().unwrap_or(Path::new("."));
-        let renamed = self
-            .file
-            .sync_all()
-            .and_then(|()| fs::rename(&self.path, whole))
-            .and_then(|()| File::open(folder)?.sync_all());
-        self.written(renamed)
-    }
-
-    fn remove(&self) -> Result<(), DownloadError> {
-        self.written(fs::remove_file(&self.path))
-    }
-
-    fn written<T>(&self, result: io::Result<T>) -> Result<T, DownloadError> {
-        result.map_err(|source| {
-            let path = self.path.clone();
-            WriteError { path, source }.into()
-        })
     }
 }
 
