@@ -56,11 +56,11 @@ const CLASSES: [&str; 10] = [
 /// ten lines; [`DataError::Unreadable`] and [`DataError::OutOfMemory`].
 pub fn cifar10(dir: &Path) -> Result<Dataset, DataError> {
     let folder = locate(dir);
-    if let Some(what) = BATCHES.iter().find(|name| !folder.join(name).is_file()) {
-        let none = BATCHES.iter().all(|name| !folder.join(name).is_file());
+    if let Some(missing) = BATCHES.iter().find(|name| !folder.join(name).is_file()) {
+        let none = present(&folder) == 0;
         return Err(DataError::Missing {
-            what: if none { "CIFAR-10" } else { what }.into(),
-            dir: if none { dir.into() } else { folder },
+            what: if none { "CIFAR-10" } else { missing }.into(),
+            dir: folder,
             expected: "the binary version's data_batch_1.bin to data_batch_5.bin and test_batch.bin",
         });
     }
@@ -76,16 +76,22 @@ pub fn cifar10(dir: &Path) -> Result<Dataset, DataError> {
 
 /// Whether all files that must be there are.
 pub(super) fn is_complete(dir: &Path) -> bool {
-    let folder = locate(dir);
-    BATCHES.iter().all(|name| folder.join(name).is_file())
+    present(&locate(dir)) == BATCHES.len()
 }
 
-/// `dir` itself if any batch is in it, else the archive's folder.
+/// `dir` itself or the archive's folder in it, whichever has more of the batches.
 fn locate(dir: &Path) -> PathBuf {
-    match BATCHES.iter().any(|name| dir.join(name).is_file()) {
-        true => dir.to_owned(),
-        false => dir.join(FOLDER),
+    let unpacked = dir.join(FOLDER);
+    match present(&unpacked) > present(dir) {
+        true => unpacked,
+        false => dir.to_owned(),
     }
+}
+
+/// How many of the batches are in a folder.
+fn present(folder: &Path) -> usize {
+    let there = |name: &&&str| folder.join(name).is_file();
+    BATCHES.iter().filter(there).count()
 }
 
 /// Appends a batch: planes become `[32, 32, 3]`.

@@ -288,7 +288,7 @@ impl Downloader<'_> {
         }
         let response = request.call().map_err(|e| DownloadError::Unreachable {
             url: url.into(),
-            reason: reason(e.into_io()),
+            reason: reason(e),
             dir: dir.into(),
         })?;
         let resumes = match response.status() {
@@ -392,9 +392,13 @@ fn range_start<B>(response: &Response<B>) -> Option<u64> {
     first.trim().parse().ok()
 }
 
-/// In one line.
-fn reason(error: io::Error) -> String {
-    let text = error.to_string();
+/// What went wrong, in one line.
+fn reason(error: impl Into<ureq::Error>) -> String {
+    let text = match error.into() {
+        ureq::Error::Timeout(_) => format!("no answer for {} seconds", PATIENCE.as_secs()),
+        ureq::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -404,7 +408,7 @@ fn unpack(archive: &Path, dir: &Path) -> Result<(), DownloadError> {
         path: archive.to_owned(),
         reason,
     };
-    let failed = |e: io::Error| broken(reason(e));
+    let failed = |error: io::Error| broken(reason(error));
     let folder = dir.join(cifar10::FOLDER);
     fs::create_dir_all(&folder).map_err(|source| WriteError {
         path: folder.clone(),

@@ -75,8 +75,12 @@ fn fetch(
 ) -> Result<(), DownloadError> {
     let on_start = |url: &str, have: u64, total: Option<u64>| {
         let size = total.map_or("unknown size".into(), |n| HumanBytes(n).to_string());
+        let rest = match have {
+            0 => String::new(),
+            _ => format!(", of which {} are here", HumanBytes(have)),
+        };
         console.note(format_args!(
-            "fetching {url} ({size}) into {}",
+            "fetching {url} ({size}{rest}) into {}",
             dir.display()
         ));
         console.bar("download", total.unwrap_or(0), have)
