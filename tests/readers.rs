@@ -1,5 +1,5 @@
-//! Readers of published files on damaged input: an error in one line or a consistent data set, never a
-//! panic, never memory on a header's word.
+//! Readers of published files on damaged input: an error in one line or a consistent data set,
+//! never a panic, never memory on a header's word.
 
 use autoassist::data::{DataError, Dataset, cifar10, mnist};
 use flate2::{Compression, write::GzEncoder};
@@ -19,8 +19,8 @@ struct Watched;
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-// SAFETY: every call goes to `System` with the caller's arguments unchanged, and the caller keeps the
-// contract that `System` asks for; counting touches nothing but an atomic.
+// SAFETY: every call goes to `System` with the caller's arguments unchanged, and the caller keeps
+// the contract that `System` asks for; counting touches nothing but an atomic.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);

@@ -61,7 +61,7 @@ pub fn cifar10(dir: &Path) -> Result<Dataset, DataError> {
         return Err(DataError::Missing {
             what: if none { "CIFAR-10" } else { missing }.into(),
             dir: folder,
-            expected: "the binary version's data_batch_1.bin to data_batch_5.bin and test_batch.bin",
+            expected: "data_batch_1.bin to data_batch_5.bin and test_batch.bin (binary version)",
         });
     }
     let mut train = Samples::default();

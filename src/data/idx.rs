@@ -79,7 +79,7 @@ fn read(dir: &Path, set: &str, name: String, classes: [&str; 10]) -> Result<Data
     let missing = |what: &str| DataError::Missing {
         what: what.into(),
         dir: dir.into(),
-        expected: "train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, plain or .gz",
+        expected: "train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-…, plain or .gz",
     };
     let [
         Some(train),

@@ -62,7 +62,7 @@ fn data_dir(config: &Config, name: &str) -> Result<PathBuf, ConfigError> {
     match cache.or_else(home) {
         Some(cache) => Ok(cache.join("autoassist").join(name)),
         None => Err(ConfigError::Together(format!(
-            "--data {name} needs --data-dir DIR where neither XDG_CACHE_HOME nor HOME names a folder"
+            "--data {name} needs --data-dir DIR: neither XDG_CACHE_HOME nor HOME names a folder"
         ))),
     }
 }
