@@ -21,6 +21,9 @@
 //
 // Launch: conv_dgrad_16, _32, _64 by the width of the tile in channels; grid (classes x tiles of
 // the largest class, ceil(Ci / width)), 4 width threads. conv_dgrad_sums: a warp a channel.
+//
+// Registers (sm_80 / sm_90a) and shared memory: 168 / 167 and 19 KiB, 133 / 128 and 21 KiB, 128 /
+// 128 and 25 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
 #include "conv.cuh"
 
 // The pixels (row + i s, col + j s) with i < h, j < w, and the taps (a + i s, b + j s) with
@@ -145,6 +148,15 @@ DEVICE void conv_dgrad(Gradient dy, const float *w, Activation x, int mask, cons
 
     int c0 = int(blockIdx.y) * WIDTH + col, count = ci - c0;
     bool aligned = ci % 4 == 0;
+    float scale[COLS] = {1, 1, 1, 1}, shift[COLS] = {}, mean[COLS] = {}, invstd[COLS] = {};
+    if (mask && x.scale) {
+        unpack(load_first(x.scale + c0, count, aligned), scale);
+        unpack(load_first(x.shift + c0, count, aligned), shift);
+    }
+    if (partial) {
+        unpack(load_first(raw_mean + c0, count, aligned), mean);
+        unpack(load_first(raw_invstd + c0, count, aligned), invstd);
+    }
     float sums[2][COLS] = {};
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -156,23 +168,18 @@ DEVICE void conv_dgrad(Gradient dy, const float *w, Activation x, int mask, cons
         if (mask) seen = load_first(x.x + at, count, aligned);
 #pragma unroll
         for (int c = 0; c < COLS; c++) {
-            float d = acc[r][c] + to_float(other.v[c]);
-            bool on = true;
-            if (mask && c < count) {
-                float scale = x.scale ? x.scale[c0 + c] : 1, shift = x.scale ? x.shift[c0 + c] : 0;
-                on = !(to_float(x.finish(to_float(seen.v[c]), scale, shift)) <= 0);
-            }
-            v.v[c] = to_bf16(on ? d : 0);
+            float loaded = to_float(x.finish(to_float(seen.v[c]), scale[c], shift[c]));
+            bool off = mask && loaded <= 0;
+            v.v[c] = to_bf16(off ? 0 : acc[r][c] + to_float(other.v[c]));
         }
         store_first(dx + at, v, count, aligned);
         if (!partial) continue;
         bf16x4 y = load_first(raw + at, count, aligned);
 #pragma unroll
         for (int c = 0; c < COLS; c++) {
-            if (c >= count) break;
             float d = to_float(v.v[c]);
             sums[0][c] += d;
-            sums[1][c] += d * ((to_float(y.v[c]) - raw_mean[c0 + c]) * raw_invstd[c0 + c]);
+            sums[1][c] += d * ((to_float(y.v[c]) - mean[c]) * invstd[c]);
         }
     }
     if (partial) tile_sums<WIDTH>(sums, thread_row, col, b[0], partial, ci);

@@ -16,10 +16,13 @@
 // Launch: conv_wgrad_16, _32, _64 by the width of the tile in output channels; grid (chunks,
 // ceil(KH KW Ci / 64), ceil(Co / width)), 4 width threads; with one chunk `partial` is dw.
 // conv_wgrad_add: 256 threads, `slices` of which share an element's chunks.
+//
+// Registers (sm_80 / sm_90a) and shared memory: 128 / 128 and 11 KiB, 96 / 96 and 13 KiB, 100 / 97
+// and 17 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
 #include "conv.cuh"
 
-// Walks over the output pixels of a chunk: thread t takes pixel t % DEPTH of each step. Neighbouring
-// threads store rows of a slice, which the padding puts on different banks.
+// Walks over the output pixels of a chunk: thread t takes pixel t % DEPTH of each step. Neighbours
+// store rows of a slice, which the padding puts on different banks.
 struct Pixels {
     int pixel, last, ho, wo;
     Digits at, step;
@@ -160,8 +163,8 @@ DEVICE void conv_wgrad(Gradient dy, Activation x, float *partial, int chunk, int
         const float *__restrict__ shift, int relu, float *__restrict__ partial, int chunk, int n,  \
         int h, int width, int ci, int co, int ho, int wo, int kernel, int stride, int pad
 #define ARGUMENTS                                                                                  \
-    {g, y, mean, invstd, gain, dgamma, dbeta, inverse}, {x, scale, shift, relu}, partial, chunk, n, \
-        h, width, ci, co, ho, wo, kernel, stride, pad
+    {g, y, mean, invstd, gain, dgamma, dbeta, inverse}, {x, scale, shift, relu}, partial, chunk,   \
+        n, h, width, ci, co, ho, wo, kernel, stride, pad
 
 KERNEL(conv_wgrad_16, THREADS<16>)(PARAMETERS) {
     conv_wgrad<16>(ARGUMENTS);

@@ -56,6 +56,10 @@ DEVICE bf16x8 load8(const bf16 *p) {
     return *reinterpret_cast<const bf16x8 *>(p);
 }
 
+DEVICE void unpack(float4 v, float *to) {
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+
 struct alignas(8) bf16x4 {
     bf16 v[4];
 };
@@ -87,15 +91,13 @@ struct Activation {
         if (!scale && !relu) return v;
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
-            float4 s = {1, 1, 1, 1}, t = {0, 0, 0, 0};
+            float s[4] = {1, 1, 1, 1}, t[4] = {};
             if (scale) {
-                s = load4(scale + c + i);
-                t = load4(shift + c + i);
+                unpack(load4(scale + c + i), s);
+                unpack(load4(shift + c + i), t);
             }
-            v.v[i] = finish(to_float(v.v[i]), s.x, t.x);
-            v.v[i + 1] = finish(to_float(v.v[i + 1]), s.y, t.y);
-            v.v[i + 2] = finish(to_float(v.v[i + 2]), s.z, t.z);
-            v.v[i + 3] = finish(to_float(v.v[i + 3]), s.w, t.w);
+#pragma unroll
+            for (int j = 0; j < 4; j++) v.v[i + j] = finish(to_float(v.v[i + j]), s[j], t[j]);
         }
         return v;
     }
@@ -138,12 +140,15 @@ struct Gradient {
         bf16x8 r;
 #pragma unroll
         for (int i = 0; i < 8; i += 4) {
-            float4 m = load4(mean + c + i), s = load4(invstd + c + i), a = load4(scale + c + i);
-            float4 dg = load4(dgamma + c + i), db = load4(dbeta + c + i);
-            r.v[i] = finish(raw.x.v[i], raw.y.v[i], m.x, s.x, a.x, dg.x, db.x);
-            r.v[i + 1] = finish(raw.x.v[i + 1], raw.y.v[i + 1], m.y, s.y, a.y, dg.y, db.y);
-            r.v[i + 2] = finish(raw.x.v[i + 2], raw.y.v[i + 2], m.z, s.z, a.z, dg.z, db.z);
-            r.v[i + 3] = finish(raw.x.v[i + 3], raw.y.v[i + 3], m.w, s.w, a.w, dg.w, db.w);
+            float m[4], s[4], a[4], dg[4], db[4];
+            unpack(load4(mean + c + i), m);
+            unpack(load4(invstd + c + i), s);
+            unpack(load4(scale + c + i), a);
+            unpack(load4(dgamma + c + i), dg);
+            unpack(load4(dbeta + c + i), db);
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                r.v[i + j] = finish(raw.x.v[i + j], raw.y.v[i + j], m[j], s[j], a[j], dg[j], db[j]);
         }
         return r;
     }
@@ -190,6 +195,7 @@ template <class Source> struct Vector {
         }
         // A loop that is one on the device too: unrolled, it would keep a place for each of the
         // eight elements in registers, which the case above would pay for.
+        raw.x = {};
 #pragma unroll 1
         for (int i = 0; i < 8; i++) {
             size_t at;
@@ -281,17 +287,13 @@ DEVICE void multiply(const A &a, int row, const B &b, int col, float (&acc)[ROWS
     for (int k = 0; k < DEPTH; k++) {
         float x[ROWS];
 #pragma unroll
-        for (int r = 0; r < ROWS; r += 4) {
-            float4 v = load4(&a.v[k][row + r]);
-            x[r] = v.x, x[r + 1] = v.y, x[r + 2] = v.z, x[r + 3] = v.w;
-        }
-        float4 y = load4(&b.v[k][col]);
+        for (int r = 0; r < ROWS; r += 4) unpack(load4(&a.v[k][row + r]), x + r);
+        float y[COLS];
+        unpack(load4(&b.v[k][col]), y);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            acc[r][0] += x[r] * y.x;
-            acc[r][1] += x[r] * y.y;
-            acc[r][2] += x[r] * y.z;
-            acc[r][3] += x[r] * y.w;
+#pragma unroll
+            for (int c = 0; c < COLS; c++) acc[r][c] += x[r] * y[c];
         }
     }
 }

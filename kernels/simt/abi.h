@@ -1,4 +1,16 @@
-/* What the SIMT executor offers to its callers: the table of kernels and their launch. */
+// The C interface of the SIMT executor: what the host program calls. Kernels use simt.h.
+//
+//   const SimtKernel *const *all = simt_kernels(&count);     every kernel of the build
+//   void *args[] = {&x, &n};                                 as for cuLaunchKernel
+//   if (simt_launch(all[i], &launch, args, error, sizeof error)) puts(error);
+//
+// A launch is synchronous: when simt_launch returns, every thread of the grid has returned, or the
+// launch has failed. Any OS thread may launch; launches run one after the other. The calling thread
+// runs blocks too, together with a pool that is started by the first launch and lives as long as
+// the process: one OS thread a processor, or AUTOASSIST_SIMT_THREADS of them (1..256, the caller
+// included). A kernel that is deterministic on a GPU gives the same bits for every number of them.
+//
+// "Device memory" is memory of this process: pointers are passed on as they are.
 #pragma once
 
 #include <stddef.h>
@@ -8,38 +20,48 @@
 extern "C" {
 #endif
 
+// A kernel, described by EXPORT(name) in its source.
 typedef struct SimtKernel {
-    const char *name;
-    const char *file;
-    /* Of KERNEL(name, max_threads): no launch may have more. */
-    uint32_t max_threads;
-    /* Parameters and their sizes in bytes. */
-    uint32_t argc;
-    const uint32_t *arg_sizes;
-    /* Runs the kernel as the CUDA thread whose fiber calls it. */
-    void (*call)(void **args);
+    const char *name;            // as in the source
+    const char *file;            // relative to the repository: kernels/sgd/1_sgd.cu
+    uint32_t max_threads;        // of KERNEL(name, max_threads)
+    uint32_t argc;               // number of parameters
+    const uint32_t *arg_sizes;   // their sizes in bytes
+    void (*call)(void **args);   // one CUDA thread's whole run; for the executor only
 } SimtKernel;
 
-/* Every kernel of the build: a table that build.rs generates. */
-const SimtKernel *const *simt_kernels(size_t *count);
+// In which order the threads of a block run between barriers, and the blocks of a grid. A right
+// kernel gives the same under all.
+enum {
+    SIMT_LOW_FIRST = 0,   // low blocks, warps and lanes first
+    SIMT_HIGH_FIRST = 1,  // high ones first
+    SIMT_RANDOM = 2,      // drawn from the launch's seed and the block's number
+};
 
 typedef struct SimtLaunch {
-    uint32_t grid[3];
-    uint32_t block[3];
-    /* Bytes. */
-    uint32_t dynamic_shared;
-    /* Which of the threads that can run does: 0 that of the lowest warp and lane, 1 the highest, 2 a
-       random one, drawn from `seed` and the block's number. */
-    uint32_t schedule;
-    uint64_t seed;
+    uint32_t grid[3];         // blocks; x, y, z
+    uint32_t block[3];        // threads of a block; x, y, z
+    uint32_t dynamic_shared;  // bytes
+    uint32_t schedule;        // SIMT_LOW_FIRST, ...
+    uint64_t seed;            // of SIMT_RANDOM
 } SimtLaunch;
 
-/* Runs a grid to its end. `args` as for cuLaunchKernel; it and what it points to are copied first.
-   Returns 0, or 1 with a message of one or more lines in `error`. */
+// The kernels of the build: a table that build.rs generates. Every EXPORT(name) is a global
+// `extern "C" const SimtKernel simt_kernel_name`.
+const SimtKernel *const *simt_kernels(size_t *count);
+
+// Runs a grid to its end. args[i] points to the kernel's i-th argument; arguments and array are
+// copied before anything runs. Returns 0, or 1 with a message of one or several lines in `error`
+// (cut to error_size, always terminated), when
+// - the launch is impossible: no or too many threads, blocks, bytes of shared memory or arguments;
+// - a thread calls __trap(), or accesses memory that is not there, or divides an integer by 0;
+// - threads wait for one another in a way that CUDA does not define (block.cpp has the rules).
+// A failed launch leaves memory as its threads left it, and later launches work. If several blocks
+// fail the message is of the first of them in the schedule's order.
 int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args, char *error,
                 size_t error_size);
 
-/* How often the kernel has been launched in this process. */
+// How many launches of the kernel were begun in this process.
 uint64_t simt_launches(const SimtKernel *kernel);
 
 #ifdef __cplusplus

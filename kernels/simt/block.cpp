@@ -1,339 +1,407 @@
-// How a block runs. Each CUDA thread is a fiber with a stack of its own; all fibers of a block share
-// one OS thread, so exactly one runs at any time, until it has to wait for others. Then it switches
-// straight to another one that can run.
+// How a block runs.
 //
-// A thread waits for one of two things. At a block barrier it counts as arrived; the last to arrive
-// makes all ready again. Threads that have returned count as arrived, as on the hardware. At a warp
-// collective (a shuffle, a vote, __syncwarp) it leaves a pointer to its part; the last lane of the
-// mask to come runs the collective for all of them, then all are ready again.
+// A block runs from beginning to end on one OS thread (its Core), and each of its CUDA threads on a
+// fiber, which has a stack of its own. One of them runs at a time, until it returns or comes to a barrier or a warp collective at which others are missing.
+// Then it saves a few registers on its stack, `choose` picks another that is ready, and the CPU goes
+// on with that one's stack and registers; no scheduler is in between (fiber.cpp). Between two such
+// points a thread is plain compiled code.
 //
-// Nothing else can happen, so when no thread is ready and some have not returned, they wait for what
-// will never come: that is reported with who waits where, instead of hanging. Meetings that hardware
-// leaves undefined are errors, too: one barrier reached at different places, lanes of one mask in
-// different collectives, a mask without the lane itself or with lanes that have returned.
-#include "block.h"
+//   the block   Thread[1024]: where each waits, and at what. Warp[32]: sets of lanes as bit masks.
+//   ready       may run. At first all are ready and *fresh*: they get a stack when they are chosen.
+//               A thread that returns hands its stack to the next if that one is fresh, so a kernel
+//               without barriers runs all of its threads on one stack, by a loop (`enter`).
+//   meeting     waits in a warp collective. Whoever makes it complete runs the operation for all
+//               lanes, whose arguments lie on their stacks, and makes them ready.
+//   at barrier  neither ready nor meeting, and not the one that runs. When as many have arrived as
+//               have not returned, all are made ready.
+//   gone        has returned. From then on nobody waits for it, as on hardware since Volta.
+//
+// Schedules. The next thread is the lowest ready lane of the present warp, and when it has none, of
+// the lowest warp; or the highest; or any lane of any warp, at random. After a barrier the choice
+// starts anew. All are legal orders, so a kernel that is right gives the same results under all.
+//
+// Rules. Lanes meet if they name the same mask at the same operation at the same source line, and
+// complete it when all lanes of the mask that are not gone are there. Threads meet at a barrier if
+// it is the same line. This is a bit stricter than hardware, which may let different lines meet.
+// When no thread is ready and some have not returned, they wait for one another for ever: that is
+// noticed at once, and reported with everybody's place (report.cpp).
+//
+// Errors. `fail` stores a message and switches to `run_block`, which was left when the block began.
+// A signal does the same through the interrupted context (fault.cpp). Fibers are just forgotten.
+//
+// Memory. Shared memory is the core's, filled with 0xFF bytes (a NaN for every float format, -1 for
+// every int) before each block, so that what a kernel does not initialise shows. A SHARED variable
+// gets its offset when the first thread of a launch passes its declaration. Dynamic memory ends at a
+// guard page. Built-in variables (threadIdx, ...) are thread-local words that `choose` rewrites.
+#include "core.h"
 
-#include <cstdarg>
-#include <cstdio>
-#include <map>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+__thread uint32_t simt_position[16] = {};
 
 namespace simt {
 
-thread_local Builtins builtins;
-thread_local Block *current = nullptr;
+__thread Core *current = nullptr;
 
 namespace {
 
-std::string format(const char *pattern, ...) __attribute__((format(printf, 1, 2)));
-std::string format(const char *pattern, ...) {
-    char text[512];
-    va_list args;
-    va_start(args, pattern);
-    vsnprintf(text, sizeof text, pattern, args);
-    va_end(args);
-    return text;
-}
+__extension__ using Wide = unsigned __int128;
 
-// From the repository's root, as people know it.
-const char *short_name(const char *file) {
-    const char *root = strstr(file, "kernels/");
-    return root ? root : file;
-}
+constexpr size_t PAGE = 4 << 10;
+// The dynamic part's place is as large as the whole limit, in pages.
+constexpr size_t ARENA = STATIC_SHARED_LIMIT + (SHARED_LIMIT + PAGE - 1) / PAGE * PAGE;
+static_assert(ARENA % PAGE == 0, "the guard page starts at its end");
 
-std::string at(Site site) {
-    return format("%s:%d", short_name(site.file), site.line);
-}
+// Offsets of shared variables are stored beside the launch that they are for.
+constexpr int OFFSET_BITS = 17;
+static_assert(STATIC_SHARED_LIMIT < 1 << OFFSET_BITS, "offsets fit");
 
-// "0-3, 7" for sorted numbers.
-std::string ranges(const std::vector<uint32_t> &numbers) {
-    std::string text;
-    for (size_t i = 0; i < numbers.size();) {
-        size_t last = i;
-        while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) last++;
-        if (!text.empty()) text += ", ";
-        text += last == i ? format("%u", numbers[i]) : format("%u-%u", numbers[i], numbers[last]);
-        i = last + 1;
-    }
-    return text;
+bool same_place(const Thread &a, const Thread &b) {
+    return a.kind == b.kind && a.line == b.line && a.mask == b.mask &&
+           (a.file == b.file || strcmp(a.file, b.file) == 0);
 }
-
-uint32_t splitmix(uint64_t &state) {
-    uint64_t z = state += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return uint32_t(z >> 32);
-}
-
-// A set bit of a word that is not 0, as the schedule has it.
-int pick(uint32_t bits, uint32_t schedule, uint64_t &random) {
-    switch (schedule) {
-    case 0:
-        return __builtin_ctz(bits);
-    case 1:
-        return 31 - __builtin_clz(bits);
-    default:
-        for (int skip = int(splitmix(random) % __builtin_popcount(bits)); skip > 0; skip--) {
-            bits &= bits - 1;
-        }
-        return __builtin_ctz(bits);
-    }
-}
-
-constexpr size_t ALIGN = 128;
 
 }  // namespace
 
-Block::Block()
-    : threads_(MAX_THREADS), stacks_(MAX_THREADS), memory_(MAX_SHARED + MAX_STATIC_SHARED + ALIGN) {
-    uintptr_t start = (reinterpret_cast<uintptr_t>(memory_.data()) + ALIGN - 1) & ~(ALIGN - 1);
-    shared_ = reinterpret_cast<char *>(start);
-    dynamic_ = shared_ + MAX_STATIC_SHARED;
-}
-
-void Block::start_threads() {
-    dim3 dim = builtins.block_dim;
-    uint32_t thread = 0;
-    for (unsigned z = 0; z < dim.z; z++) {
-        for (unsigned y = 0; y < dim.y; y++) {
-            for (unsigned x = 0; x < dim.x; x++, thread++) {
-                threads_[thread] = {};
-                threads_[thread].index = {x, y, z};
-                threads_[thread].stack = stacks_.start(int(thread), entry);
-            }
-        }
-    }
-    warps_ = 0;
-    for (uint32_t w = 0; w * 32 < count_; w++) {
-        uint32_t lanes = std::min(32u, count_ - w * 32);
-        ready_[w] = lanes == 32 ? ~0u : (1u << lanes) - 1;
-        warps_ |= 1u << w;
+uint64_t Job::block(uint64_t turn) const {
+    switch (launch.schedule) {
+    case SIMT_LOW_FIRST:
+        return turn;
+    case SIMT_HIGH_FIRST:
+        return blocks - 1 - turn;
+    default:  // a permutation: the factor is a prime, and larger than any number of blocks
+        return uint64_t((Wide(turn) * 0xffffffffffffffc5 + launch.seed) % blocks);
     }
 }
 
-bool Block::run(const Grid &grid, uint3 index, std::string &error) {
-    const SimtLaunch &launch = grid.launch;
-    grid_ = &grid;
-    index_ = index;
-    count_ = launch.block[0] * launch.block[1] * launch.block[2];
-    arrived_ = gone_ = 0;
-    votes_ = 0;
-    error_.clear();
-    const uint32_t *g = launch.grid, *b = launch.block;
-    uint64_t number = index.x + uint64_t(g[0]) * (index.y + uint64_t(g[1]) * index.z);
-    random_ = launch.seed * 0x9e3779b97f4a7c15 + number;
-    builtins.block = index;
-    builtins.block_dim = {b[0], b[1], b[2]};
-    builtins.grid_dim = {g[0], g[1], g[2]};
-    // NaN to whoever reads what no thread has written.
-    memset(shared_, 0xff, MAX_STATIC_SHARED + launch.dynamic_shared);
-    start_threads();
+void Job::fail(uint64_t turn, const Message &message) {
+    std::lock_guard<std::mutex> lock(mutex);
+    failed.store(true, std::memory_order_relaxed);
+    // Turns are taken in order and begun blocks run to their end, so the lowest turn that fails is
+    // the same one however many OS threads there are.
+    if (turn < error_turn) {
+        error_turn = turn;
+        error.assign(message.text, message.length);
+    }
+}
+
+Core::Core() {
+    void *p = mmap(nullptr, ARENA + PAGE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        throw std::bad_alloc();
+    arena_ = static_cast<unsigned char *>(p);
+    dynamic_ = arena_ + ARENA;
+    // Without the guard it works as well.
+    mprotect(dynamic_, PAGE, PROT_NONE);
+    static_used_ = STATIC_SHARED_LIMIT;  // not poisoned yet
+    // The first thread of a block always finds a stack.
+    const int stack = stacks_.take();
+    if (stack < 0)
+        throw std::bad_alloc();
+    stacks_.give(stack);
+}
+
+Core::~Core() {
+    munmap(arena_, ARENA + PAGE);
+}
+
+void Core::run(Job &job) {
+    job_ = &job;
+    lay_out();
+    memcpy(simt_position + 8, job.launch.block, sizeof job.launch.block);
+    memcpy(simt_position + 12, job.launch.grid, sizeof job.launch.grid);
+    dynamic_ = arena_ + ARENA - (job.launch.dynamic_shared + size_t(15)) / 16 * 16;
+    memset(arena_, 0xff, static_used_);
+    static_used_ = 0;
     current = this;
-    if (sigsetjmp(rescue, 1) == 0) {
-        resume(next(), &main_);
-    } else {
-        error_ = fault;
+    while (!job.failed.load(std::memory_order_relaxed)) {
+        const uint64_t turn = job.next.fetch_add(1, std::memory_order_relaxed);
+        if (turn >= job.blocks)
+            break;
+        run_block(job.block(turn));
+        if (error_.length > 0) {
+            job.fail(turn, error_);
+            error_.length = 0;
+            stacks_.reclaim();
+        }
     }
-    // Threads of a block that failed are left where they are: their stacks are used anew.
     current = nullptr;
-    error = error_;
-    return error_.empty();
 }
 
-// The next thread to run, or -1 if there is none.
-int Block::next() {
-    if (!warps_) return -1;
-    uint32_t schedule = grid_->launch.schedule;
-    int warp = pick(warps_, schedule, random_);
-    int lane = pick(ready_[warp], schedule, random_);
-    ready_[warp] &= ~(1u << lane);
-    if (!ready_[warp]) warps_ &= ~(1u << warp);
-    return warp * 32 + lane;
+// Gives the threads their threadIdx.
+void Core::lay_out() {
+    const uint32_t(&shape)[3] = job_->launch.block;
+    if (memcmp(laid_out_, shape, sizeof shape) == 0)
+        return;
+    memcpy(laid_out_, shape, sizeof shape);
+    uint32_t i = 0;
+    for (uint32_t z = 0; z < shape[2]; z++)
+        for (uint32_t y = 0; y < shape[1]; y++)
+            for (uint32_t x = 0; x < shape[0]; x++) {
+                uint32_t *index = threads_[i++].index;
+                index[0] = x, index[1] = y, index[2] = z;
+            }
 }
 
-void Block::wake(uint32_t thread) {
-    threads_[thread].wait = Wait::Ready;
-    ready_[thread / 32] |= 1u << thread % 32;
-    warps_ |= 1u << thread / 32;
-}
+void Core::run_block(uint64_t number) {
+    const SimtLaunch &launch = job_->launch;
+    simt_position[4] = uint32_t(number % launch.grid[0]);
+    simt_position[5] = uint32_t(number / launch.grid[0] % launch.grid[1]);
+    simt_position[6] = uint32_t(number / launch.grid[0] / launch.grid[1]);
 
-void Block::resume(int thread, void **save) {
-    running_ = uint32_t(thread);
-    builtins.thread = threads_[thread].index;
-    simt_switch(save, threads_[thread].stack);
-}
+    memset(arena_, 0xff, static_used_);
+    memset(dynamic_, 0xff, launch.dynamic_shared);
 
-// The running thread waits. Comes back when it has been woken and is next.
-void Block::pause() {
-    Thread &me = threads_[running_];
-    int thread = next();
-    if (thread < 0) deadlock("deadlock: no thread can go on");
-    if (uint32_t(thread) != running_) resume(thread, &me.stack);
-}
-
-void Block::entry() {
-    Block &block = *current;
-    block.grid_->kernel->call(const_cast<void **>(block.grid_->args.data()));
-    block.returned();
-}
-
-void Block::returned() {
-    threads_[running_].wait = Wait::Returned;
-    gone_++;
-    if (arrived_ && arrived_ + gone_ == count_) release_barrier();
-    int thread = next();
-    void *abandoned;
-    if (thread >= 0) resume(thread, &abandoned);
-    if (gone_ < count_) deadlock("deadlock: no thread can go on");
-    simt_switch(&abandoned, main_);
-}
-
-int Block::barrier(Vote vote, int predicate, Site site) {
-    Thread &me = threads_[running_];
-    if (arrived_) {
-        for (uint32_t t = 0; t < count_; t++) {
-            const Thread &other = threads_[t];
-            if (other.wait != Wait::Barrier) continue;
-            if (other.site == site && other.vote == vote) break;
-            me.wait = Wait::Barrier;
-            me.site = site;
-            deadlock("divergent barrier: threads of the block wait at different ones");
-        }
+    const uint32_t threads = job_->threads, warps = (threads + 31) / 32;
+    ready_warps_ = 0;
+    for (uint32_t w = 0; w < warps; w++) {
+        const uint32_t lanes = ~0u >> (32 - std::min(threads - w * 32, 32u));
+        warps_[w] = {0, lanes, 0, ~lanes};
+        make_ready(w, lanes);
     }
-    votes_ += predicate != 0;
-    me.vote = vote;
-    me.wait = Wait::Barrier;
-    me.site = site;
-    if (++arrived_ + gone_ == count_) release_barrier();
-    pause();
-    return result_;
-}
-
-void Block::release_barrier() {
-    Vote vote = Vote::None;
-    for (uint32_t t = 0; t < count_; t++) {
-        if (threads_[t].wait != Wait::Barrier) continue;
-        vote = threads_[t].vote;
-        wake(t);
-    }
-    result_ = vote == Vote::Or    ? votes_ != 0
-              : vote == Vote::And ? votes_ == int(arrived_)
-                                  : votes_;
-    arrived_ = 0;
+    gone_ = arrived_ = 0;
+    mixed_ = false;
     votes_ = 0;
+    // Odd, because 0 would stay 0.
+    random_ = (launch.seed * 0x9e3779b97f4a7c15 + number) * 0xbf58476d1ce4e5b9 | 1;
+
+    inside_ = true;
+    warp_ = 0;
+    choose(true);
+    simt_switch(&main_, stack_of_running());
+    // Here again by `leave`, by `abandon` or by a signal.
+    inside_ = false;
+    if (signal_ != 0) {
+        blame_for_signal();
+        signal_ = 0;
+    }
 }
 
-void Block::collective(uint32_t mask, const Collective &kind, void *arg, Site site) {
-    uint32_t lane = running_ % 32, first = running_ - lane;
-    Thread &me = threads_[running_];
-    me.kind = &kind;
-    me.mask = mask;
-    me.arg = arg;
-    me.wait = Wait::Warp;
-    me.site = site;
-    if (!(mask >> lane & 1)) {
-        deadlock("a lane that its own mask does not name");
+void Core::make_ready(uint32_t warp, uint32_t lanes) {
+    warps_[warp].ready |= lanes;
+    ready_warps_ |= uint32_t(lanes != 0) << warp;
+}
+
+int Core::pick(uint32_t set) {
+    switch (job_->launch.schedule) {
+    case SIMT_LOW_FIRST:
+        return __builtin_ctz(set);
+    case SIMT_HIGH_FIRST:
+        return 31 - __builtin_clz(set);
+    default: {  // xorshift64*: the first member from a random place on
+        random_ ^= random_ >> 12;
+        random_ ^= random_ << 25;
+        random_ ^= random_ >> 27;
+        const uint32_t from = uint32_t(random_ * 0x2545f4914f6cdd1d >> 59);
+        const uint32_t turned = set >> from | set << (-from & 31);
+        return int((uint32_t(__builtin_ctz(turned)) + from) & 31);
     }
-    uint32_t there = 0;
-    void *args[32] = {};
-    for (uint32_t rest = mask; rest; rest &= rest - 1) {
-        uint32_t other = uint32_t(__builtin_ctz(rest)), t = first + other;
-        // Lanes beyond a block that is no multiple of 32 do not exist, as if they had returned.
-        if (t >= count_ || threads_[t].wait == Wait::Returned) {
-            deadlock(t >= count_ ? "a mask that names a lane which does not exist"
-                                 : "a mask that names a lane which has returned");
+    }
+}
+
+// Makes a ready thread the running one. It stays in the warp if it can, unless a choice `anew` is
+// wanted.
+void Core::choose(bool anew) {
+    if (anew || warps_[warp_].ready == 0 || job_->launch.schedule == SIMT_RANDOM) {
+        if (ready_warps_ == 0)
+            diverged();
+        warp_ = uint32_t(pick(ready_warps_));
+    }
+    Warp &warp = warps_[warp_];
+    const int lane = pick(warp.ready);
+    warp.ready &= ~(1u << lane);
+    if (warp.ready == 0)
+        ready_warps_ &= ~(1u << warp_);
+    running_ = &threads_[warp_ * 32 + uint32_t(lane)];
+    memcpy(simt_position, running_->index, sizeof running_->index);
+}
+
+// Where the running thread goes on.
+void *Core::stack_of_running() {
+    if ((warps_[warp_].fresh >> (running() % 32) & 1) == 0)
+        return running_->sp;
+    running_->stack = stacks_.take();
+    if (running_->stack < 0)
+        fail(-1, "no memory for the threads' stacks");
+    return stacks_.fresh(running_->stack, enter);
+}
+
+// Where a fresh stack begins: runs one thread after the other.
+void Core::enter() {
+    Core &core = *current;
+    for (;;) {
+        core.warps_[core.warp_].fresh &= ~(1u << (core.running() % 32));
+        core.running_->kind = nullptr;
+        core.job_->kernel->call(core.job_->args);
+        core.leave();
+    }
+}
+
+// The running thread has returned. Comes back if another shall be run on its stack.
+void Core::leave() {
+    const int stack = running_->stack;
+    Warp &warp = warps_[warp_];
+    warp.gone |= 1u << (running() % 32);
+    gone_++;
+    if (gone_ == job_->threads) {
+        stacks_.give(stack);
+        simt_resume(main_);
+    }
+    // Nobody waits for it any more, which may have been all that others waited for.
+    for (uint32_t lanes = warp.meeting; lanes != 0; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        if (warp.meeting >> lane & 1)
+            meet(threads_[warp_ * 32 + uint32_t(lane)]);
+    }
+    const bool last = arrived_ > 0 && arrived_ + gone_ == job_->threads;
+    if (last)
+        release();
+    choose(last);
+    if (warps_[warp_].fresh >> (running() % 32) & 1) {
+        running_->stack = stack;
+        return;
+    }
+    stacks_.give(stack);
+    simt_resume(running_->sp);
+}
+
+void *Core::collective(uint32_t mask, const Collective *kind, void *arg, int line,
+                       const char *file, void *sp) {
+    Thread &self = *running_;
+    const uint32_t lane = 1u << (running() % 32);
+    self.sp = sp;
+    self.kind = kind;
+    self.arg = arg;
+    self.file = file;
+    self.mask = mask;
+    self.line = line;
+    if ((mask & lane) == 0)
+        fail(running(), "%s at %s:%d: its own lane, %d, is not in the mask 0x%08x", kind->name, file,
+             line, running() % 32, mask);
+    warps_[warp_].meeting |= lane;
+    meet(self);
+    choose(false);
+    return stack_of_running();
+}
+
+// If all that this thread of the present warp waits for are there, runs the operation.
+void Core::meet(const Thread &like) {
+    Warp &warp = warps_[warp_];
+    const uint32_t needed = like.mask & ~warp.gone;
+    if ((warp.meeting & needed) != needed)
+        return;
+    Lanes lanes;
+    lanes.mask = needed;
+    for (uint32_t rest = needed; rest != 0; rest &= rest - 1) {
+        const int i = __builtin_ctz(rest);
+        const Thread &thread = threads_[lane(i)];
+        if (!same_place(thread, like))
+            return;
+        lanes.arg[i] = thread.arg;
+    }
+    like.kind->run(lanes);
+    warp.meeting &= ~needed;
+    make_ready(warp_, needed);
+}
+
+void *Core::barrier(const Collective *kind, bool vote, int line, const char *file, void *sp) {
+    Thread &self = *running_;
+    self.sp = sp;
+    self.kind = kind;
+    self.file = file;
+    self.mask = 0;
+    self.line = line;
+    if (arrived_ == 0)
+        first_ = &self;
+    else if (!same_place(self, *first_))
+        mixed_ = true;
+    arrived_++;
+    votes_ += vote;
+    const bool last = arrived_ + gone_ == job_->threads;
+    if (last)
+        release();
+    choose(last);
+    return stack_of_running();
+}
+
+// Everybody is at the barrier or gone.
+void Core::release() {
+    if (mixed_)
+        diverged();
+    counted_ = votes_;
+    votes_ = 0;
+    arrived_ = 0;
+    for (uint32_t w = 0; w * 32 < job_->threads; w++)
+        make_ready(w, ~warps_[w].gone);
+}
+
+void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line,
+                   const char *file) {
+    const uint64_t ours = job_->serial << OFFSET_BITS;
+    uint64_t word = variable.place.load(std::memory_order_relaxed);
+    if (word >> OFFSET_BITS != job_->serial) {
+        job_->mutex.lock();
+        word = variable.place.load(std::memory_order_relaxed);
+        const size_t unit = std::max<size_t>(align, 16);
+        const size_t offset = (job_->static_shared + unit - 1) / unit * unit;
+        if (word >> OFFSET_BITS != job_->serial) {
+            // Too large ones are placed nowhere and fail below.
+            if (offset + size <= STATIC_SHARED_LIMIT) {
+                job_->static_shared = offset + size;
+                variable.place.store(ours | offset, std::memory_order_relaxed);
+            }
+            word = ours | std::min(offset, STATIC_SHARED_LIMIT);
         }
-        const Thread &thread = threads_[t];
-        if (thread.wait != Wait::Warp) continue;
-        if (thread.mask != mask || thread.kind != &kind) {
-            deadlock("lanes of one mask meet in different collectives");
-        }
-        there |= 1u << other;
-        args[other] = thread.arg;
+        job_->mutex.unlock();
     }
-    if (there == mask) {
-        kind.run(args, mask);
-        for (uint32_t rest = mask; rest; rest &= rest - 1) {
-            wake(first + uint32_t(__builtin_ctz(rest)));
-        }
-    }
-    pause();
+    const size_t offset = word - ours, end = offset + size;
+    if (end > STATIC_SHARED_LIMIT)
+        fail(-1,
+             "SHARED %s at %s:%d: %zu bytes of static shared memory, the limit is %zu (use "
+             "DYNAMIC_SHARED)",
+             variable.name, file, line, end, STATIC_SHARED_LIMIT);
+    if (end + job_->launch.dynamic_shared > SHARED_LIMIT)
+        fail(-1,
+             "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit of "
+             "both is %zu",
+             variable.name, file, line, end, job_->launch.dynamic_shared, SHARED_LIMIT);
+    static_used_ = std::max(static_used_, end);
+    return arena_ + offset;
 }
 
-void *Block::static_shared(size_t bytes) {
-    uint32_t &top = threads_[running_].shared;
-    void *p = shared_ + top;
-    top += uint32_t((bytes + 15) & ~size_t(15));
-    if (top > MAX_STATIC_SHARED) {
-        fail(format("more than %zu bytes of static shared memory", MAX_STATIC_SHARED));
-    }
-    return p;
-}
-
-std::string Block::self() const {
-    return format("thread %u of block (%u, %u, %u)", running_, index_.x, index_.y, index_.z);
-}
-
-// Threads by what they wait for and where, a line each.
-std::string Block::dump() const {
-    std::map<std::string, std::vector<uint32_t>> groups;
-    for (uint32_t t = 0; t < count_; t++) {
-        const Thread &thread = threads_[t];
-        switch (thread.wait) {
-        case Wait::Ready:
-            groups["can run"].push_back(t);
-            break;
-        case Wait::Barrier:
-            groups["at a barrier of the block, " + at(thread.site)].push_back(t);
-            break;
-        case Wait::Warp:
-            groups[format("in %s with mask %08x, %s", thread.kind->name, thread.mask,
-                          at(thread.site).c_str())]
-                .push_back(t);
-            break;
-        case Wait::Returned:
-            groups["have returned"].push_back(t);
-            break;
-        }
-    }
-    std::string text;
-    for (const auto &[where, threads] : groups) {
-        text += format("\n  threads %s: %s", ranges(threads).c_str(), where.c_str());
-    }
-    return text;
-}
-
-void Block::deadlock(const char *what) {
-    fail(format("block (%u, %u, %u): %s%s", index_.x, index_.y, index_.z, what, dump().c_str()));
-}
-
-// Leaves all fibers where they are.
-void Block::fail(const std::string &what) {
-    error_ = format("%s in %s, ", grid_->kernel->name, short_name(grid_->kernel->file)) + what;
-    void *abandoned;
-    simt_switch(&abandoned, main_);
-    __builtin_unreachable();
-}
-
-// ---- what kernels call ----
-
-void *shared(size_t bytes) {
-    return current->static_shared(bytes);
-}
-
-void *dynamic_shared() {
-    return current->dynamic_shared();
-}
-
-int block_barrier(Vote vote, int predicate, Site site) {
-    return current->barrier(vote, predicate, site);
-}
-
-void warp_collective(uint32_t mask, const Collective &kind, void *arg, Site site) {
-    current->collective(mask, kind, arg, site);
-}
-
-void fail(const char *what, Site site) {
-    current->fail(current->self() + ": " + what + " at " + at(site));
+void Core::abandon() {
+    simt_resume(main_);
 }
 
 }  // namespace simt
+
+// The rest of simt_block_barrier and simt_warp_collective, after they have saved the fiber's state
+// (fiber.cpp).
+
+extern "C" void *simt_arrive_at_barrier(const simt::Collective *kind, bool vote, int line,
+                                        const char *file, void *sp) {
+    return simt::current->barrier(kind, vote, line, file, sp);
+}
+
+extern "C" void *simt_arrive_at_collective(uint32_t mask, const simt::Collective *kind, void *arg,
+                                           int line, const char *file, void *sp) {
+    return simt::current->collective(mask, kind, arg, line, file, sp);
+}
+
+int simt_block_votes() {
+    return simt::current->votes();
+}
+
+void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int line,
+                  const char *file) {
+    return simt::current->shared(*variable, size, align, line, file);
+}
+
+void *simt_dynamic_shared() {
+    return simt::current->dynamic_shared();
+}

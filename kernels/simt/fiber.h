@@ -1,46 +1,53 @@
-// Fibers: stacks of their own, and a switch from one to the other.
+// Fibers: stacks, and the switch from one to another.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <stdexcept>
-#include <sys/mman.h>
+#include <vector>
+
+extern "C" {
+// Saves the running fiber's state on its stack and the stack pointer in *save, then goes on where
+// the fiber whose stack pointer is `to` was saved.
+void simt_switch(void **save, void *to);
+// The second half of it: forgets the running fiber.
+[[noreturn]] void simt_resume(void *to);
+}
 
 namespace simt {
 
-// Leaves what the ABI asks a function to keep on the present stack, whose top goes to `save`, and
-// goes on where the stack `load` was left.
-extern "C" void simt_switch(void **save, void *load);
-
-// Stacks side by side, each above a page that must not be touched. Memory is used when it is.
+// The fiber stacks of one OS thread, made as they are needed and kept. Below each is memory that
+// cannot be accessed, so that an overflow is a SIGSEGV.
 class Stacks {
-  public:
-    static constexpr size_t SIZE = 64 << 10, GUARD = 4 << 10;
+public:
+    static constexpr size_t SIZE = 64 << 10;  // usable, but for the stagger
+    static constexpr size_t GUARD = 64 << 10;  // a large local array skips the first pages
 
-    explicit Stacks(int count) : count_(count) {
-        void *p = mmap(nullptr, count * (SIZE + GUARD), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED) throw std::runtime_error("no memory for the stacks of CUDA threads");
-        base_ = static_cast<char *>(p);
-        for (int i = 0; i < count; i++) mprotect(base_ + i * (SIZE + GUARD), GUARD, PROT_NONE);
-    }
-    ~Stacks() { munmap(base_, count_ * (SIZE + GUARD)); }
+    Stacks() = default;
     Stacks(const Stacks &) = delete;
+    Stacks &operator=(const Stacks &) = delete;
 
-    // A stack pointer from which simt_switch starts `entry`, which must not return.
-    void *start(int i, void (*entry)()) {
-        // Neighbours start at different cache sets, or all threads' locals would share a few.
-        char *top = base_ + (i + 1) * (SIZE + GUARD) - 64 * (i % 32);
-        auto *words = reinterpret_cast<void **>(top) - 8;
-        for (int k = 0; k < 6; k++) words[k] = nullptr;
-        words[6] = reinterpret_cast<void *>(entry);
-        words[7] = nullptr;  // as a return address would be: aligns the stack for `entry`
-        return words;
+    // A free stack's number, or -1 if there is no memory for more.
+    int take() {
+        if (free_.empty() && !grow())
+            return -1;
+        const int i = free_.back();
+        free_.pop_back();
+        return i;
     }
+    void give(int i) {
+        free_.push_back(i);
+    }
+    // Takes all stacks back, whatever is on them.
+    void reclaim();
+    // The stack pointer with which to start `entry`, which must never return, on an empty stack.
+    void *fresh(int i, void (*entry)()) const;
+    // Whether the address is in stack i's guard.
+    bool overflowed(int i, const void *address) const;
 
-  private:
-    char *base_;
-    size_t count_;
+private:
+    bool grow();
+
+    std::vector<char *> lows_;  // where the guards start
+    std::vector<int> free_;     // has room for all
 };
 
 }  // namespace simt

@@ -1,176 +1,232 @@
-// Launches: the blocks of a grid are handed out to a pool of OS threads that lives as long as the
-// process. A signal that a kernel raises (a wild pointer, a stack that is full, a division by zero)
-// ends the launch with a message, not the process.
-#include "block.h"
+// Launches: what is checked, and how the blocks of a grid are spread over OS threads.
+#include "core.h"
 
+#include <pthread.h>
+
+#include <algorithm>
 #include <condition_variable>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <mutex>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 namespace simt {
+
 namespace {
 
-struct sigaction previous[NSIG];
+// Stacks of 1024 threads are 2048 mappings, of which Linux grants a process 65530.
+constexpr unsigned MAX_DEFAULT_THREADS = 24, MAX_WANTED_THREADS = 256;
+constexpr size_t MAX_ARGUMENT_BYTES = 4096;
 
-void on_signal(int number, siginfo_t *info, void *context) {
-    if (Block *block = current) {
-        // Not safe in general; here the signal comes from a kernel's own code, not from within
-        // the C library.
-        const char *what = number == SIGFPE ? "integer division by zero" : "wild access";
-        snprintf(block->fault, sizeof block->fault, "%s, %s: %s (address %p)",
-                 block->kernel()->name, block->self().c_str(), what, info->si_addr);
-        siglongjmp(block->rescue, 1);
+unsigned wanted_threads() {
+    const char *text = getenv("AUTOASSIST_SIMT_THREADS");
+    if (!text) {
+        const unsigned processors = std::thread::hardware_concurrency();
+        return std::min(std::max(processors, 1u), MAX_DEFAULT_THREADS);
     }
-    const struct sigaction &old = previous[number];
-    if (old.sa_flags & SA_SIGINFO) {
-        old.sa_sigaction(number, info, context);
-    } else if (old.sa_handler == SIG_DFL || old.sa_handler == SIG_IGN) {
-        signal(number, SIG_DFL);
-        raise(number);
-    } else {
-        old.sa_handler(number);
-    }
+    char *end;
+    const long n = strtol(text, &end, 10);
+    if (end == text || *end != 0 || n < 1 || n > long(MAX_WANTED_THREADS))
+        throw std::invalid_argument(std::string("AUTOASSIST_SIMT_THREADS=") + text +
+                                    ": a number from 1 to 256 is wanted");
+    return unsigned(n);
 }
 
-void catch_signals() {
-    struct sigaction action = {};
-    action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    for (int number : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(number, &action, &previous[number]);
-}
-
-class Pool {
-  public:
-    static Pool &get() {
-        // Never destroyed: its threads may outlive static objects.
-        static Pool *pool = new Pool;
-        return *pool;
-    }
-
-    // One launch at a time, as one stream has it.
-    bool run(const Grid &grid, std::string &error) {
-        std::lock_guard launch(launch_);
-        {
-            std::lock_guard lock(mutex_);
-            const uint32_t *g = grid.launch.grid;
-            grid_ = &grid;
-            blocks_ = uint64_t(g[0]) * g[1] * g[2];
-            next_ = 0;
-            failed_ = UINT64_MAX;
-            error_.clear();
-            busy_ = workers_;
-            round_++;
-        }
-        begin_.notify_all();
-        std::unique_lock lock(mutex_);
-        end_.wait(lock, [&] { return busy_ == 0; });
-        error = error_;
-        return error_.empty();
-    }
-
-    std::mutex counts;
-    std::unordered_map<const SimtKernel *, uint64_t> launches;
-
-  private:
-    Pool() {
-        catch_signals();
-        const char *wish = getenv("AUTOASSIST_SIMT_THREADS");
-        int threads = wish ? atoi(wish) : int(std::thread::hardware_concurrency());
-        workers_ = std::max(threads, 1);
-        for (int i = 0; i < workers_; i++) std::thread([this] { work(); }).detach();
-    }
-
-    void work() {
-        stack_t alternate = {};
-        alternate.ss_size = 64 << 10;
-        alternate.ss_sp = malloc(alternate.ss_size);
-        sigaltstack(&alternate, nullptr);
-        Block block;
-        std::string error;
-        for (uint64_t seen = 0;;) {
-            std::unique_lock lock(mutex_);
-            begin_.wait(lock, [&] { return round_ != seen; });
-            seen = round_;
-            const Grid &grid = *grid_;
-            lock.unlock();
-            for (uint64_t i; (i = next_.fetch_add(1)) < blocks_;) {
-                const uint32_t *g = grid.launch.grid;
-                uint3 index = {uint32_t(i % g[0]), uint32_t(i / g[0] % g[1]),
-                               uint32_t(i / g[0] / g[1])};
-                if (block.run(grid, index, error)) continue;
-                // Blocks that have not begun never will. Of those that fail the first is told.
-                next_ = blocks_;
-                std::lock_guard guard(mutex_);
-                if (i < failed_) {
-                    failed_ = i;
-                    error_ = error;
-                }
-            }
-            lock.lock();
-            if (--busy_ == 0) end_.notify_one();
-        }
-    }
-
-    std::mutex launch_, mutex_;
-    std::condition_variable begin_, end_;
-    int workers_ = 0, busy_ = 0;
-    uint64_t round_ = 0, blocks_ = 0, failed_ = UINT64_MAX;
-    std::atomic<uint64_t> next_{0};
-    const Grid *grid_ = nullptr;
-    std::string error_;
+// A core, and the stack for signals of the OS thread that runs it.
+struct Worker {
+    Core core;
+    alignas(16) char signal_stack[SignalStack::SIZE];
 };
 
-// Why a GPU would refuse the launch, or nothing.
-std::string refusal(const SimtKernel &kernel, const SimtLaunch &launch) {
-    const uint32_t *g = launch.grid, *b = launch.block;
-    uint64_t threads = uint64_t(b[0]) * b[1] * b[2];
-    uint64_t most = std::min(kernel.max_threads, MAX_THREADS);
-    if (!g[0] || !g[1] || !g[2]) return "a grid without blocks";
-    if (g[0] > 0x7fffffff || g[1] > 65535 || g[2] > 65535) return "a grid that is too large";
-    if (!threads) return "a block without threads";
-    if (b[0] > most || b[1] > most || b[2] > most || threads > most) {
-        return "a block of " + std::to_string(threads) + " threads; " + std::to_string(most) +
-               " are allowed";
+class Pool {
+public:
+    Pool();
+    void launch(Job &job);
+    uint64_t launches(const SimtKernel *kernel);
+
+private:
+    void work(Worker &worker);
+
+    std::mutex launching_;  // for the whole of a launch, and for these three
+    std::unique_ptr<Worker> callers_;
+    uint64_t serial_ = 0;
+    std::unordered_map<const SimtKernel *, uint64_t> launches_;
+
+    std::mutex mutex_;  // for the rest
+    std::condition_variable begun_, ended_;
+    Job *job_ = nullptr;
+    uint64_t generation_ = 0;  // number of jobs that were shared with the workers
+    unsigned busy_ = 0;        // workers that have joined in
+    size_t workers_ = 0;
+};
+
+Pool::Pool() : callers_(new Worker) {
+    catch_faults();
+    const unsigned threads = wanted_threads();
+    // Other people's signals are not for the workers.
+    sigset_t all, before;
+    sigfillset(&all);
+    for (int number : {SIGSEGV, SIGBUS, SIGFPE})
+        sigdelset(&all, number);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+        while (workers_ + 1 < threads) {
+            // Pool and workers live as long as the process, so nothing is freed or joined.
+            std::unique_ptr<Worker> worker(new Worker);
+            std::thread([this, w = worker.get()] { work(*w); }).detach();
+            worker.release();
+            workers_++;
+        }
+    } catch (const std::exception &) {
+        // Fewer will do.
     }
-    if (launch.dynamic_shared > MAX_SHARED) {
-        return std::to_string(launch.dynamic_shared) + " bytes of shared memory; " +
-               std::to_string(MAX_SHARED) + " are allowed";
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Pool::work(Worker &worker) {
+    SignalStack stack(worker.signal_stack);
+    uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+        begun_.wait(lock, [&] { return job_ && generation_ != seen; });
+        seen = generation_;
+        Job &job = *job_;
+        busy_++;
+        lock.unlock();
+        worker.core.run(job);
+        lock.lock();
+        if (--busy_ == 0)
+            ended_.notify_one();
     }
-    return "";
+}
+
+void Pool::launch(Job &job) {
+    std::lock_guard<std::mutex> launching(launching_);
+    launches_[job.kernel]++;
+    job.serial = ++serial_;
+    const size_t helpers = size_t(std::min<uint64_t>(workers_, job.blocks - 1));
+    if (helpers > 0) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        job_ = &job;
+        generation_++;
+    }
+    for (size_t i = 0; i < helpers; i++)
+        begun_.notify_one();
+    {
+        SignalStack stack(callers_->signal_stack);
+        callers_->core.run(job);
+    }
+    if (helpers > 0) {
+        // Workers that have not woken up by now are not needed.
+        std::unique_lock<std::mutex> lock(mutex_);
+        job_ = nullptr;
+        ended_.wait(lock, [&] { return busy_ == 0; });
+    }
+}
+
+uint64_t Pool::launches(const SimtKernel *kernel) {
+    std::lock_guard<std::mutex> lock(launching_);
+    const auto found = launches_.find(kernel);
+    return found == launches_.end() ? 0 : found->second;
+}
+
+Pool &pool() {
+    static Pool &pool = *new Pool;
+    return pool;
+}
+
+// The arguments, and the pointers to them, as they were when the kernel was launched.
+struct Bank {
+    alignas(16) unsigned char bytes[MAX_ARGUMENT_BYTES];
+    void *pointers[MAX_ARGUMENT_BYTES / 16];
+
+    void fill(const SimtKernel &kernel, void **args) {
+        if (kernel.argc > 0 && !args)
+            throw std::invalid_argument("the argument array is null");
+        size_t used = 0;
+        for (uint32_t i = 0; i < kernel.argc; i++) {
+            const size_t size = kernel.arg_sizes[i];
+            if (!args[i])
+                throw std::invalid_argument("argument " + std::to_string(i) + " is null");
+            if (used + size > sizeof bytes)
+                throw std::invalid_argument("more than 4096 bytes of arguments");
+            memcpy(bytes + used, args[i], size);
+            pointers[i] = bytes + used;
+            used += (size + 15) / 16 * 16;
+        }
+    }
+};
+
+std::string shape(const uint32_t (&n)[3]) {
+    return "(" + std::to_string(n[0]) + "," + std::to_string(n[1]) + "," + std::to_string(n[2]) +
+           ")";
+}
+
+// The number of elements, if every dimension has 1 to `limits`.
+uint64_t count(const char *what, const uint32_t (&n)[3], const uint32_t (&limits)[3]) {
+    for (int i = 0; i < 3; i++)
+        if (n[i] < 1 || n[i] > limits[i])
+            throw std::invalid_argument(std::string(what) + " " + shape(n) + ": 1 up to " +
+                                        shape(limits) + " are possible");
+    return uint64_t(n[0]) * n[1] * n[2];
+}
+
+void launch_checked(const SimtKernel &kernel, const SimtLaunch &launch, void **args) {
+    const uint64_t blocks = count("grid", launch.grid, {0x7fffffff, 65535, 65535});
+    const uint64_t threads = count("block", launch.block, {1024, 1024, 64});
+    const uint32_t most = std::min(kernel.max_threads, MAX_THREADS);
+    if (threads > most)
+        throw std::invalid_argument("block " + shape(launch.block) + " has " +
+                                    std::to_string(threads) + " threads, the kernel's limit is " +
+                                    std::to_string(most));
+    if (launch.dynamic_shared > SHARED_LIMIT)
+        throw std::invalid_argument(std::to_string(launch.dynamic_shared) +
+                                    " bytes of dynamic shared memory, the limit is " +
+                                    std::to_string(SHARED_LIMIT));
+    if (launch.schedule > SIMT_RANDOM)
+        throw std::invalid_argument("schedule " + std::to_string(launch.schedule) + " is unknown");
+    Bank bank;
+    bank.fill(kernel, args);
+
+    Job job;
+    job.kernel = &kernel;
+    job.launch = launch;
+    job.args = bank.pointers;
+    job.blocks = blocks;
+    job.threads = uint32_t(threads);
+    pool().launch(job);
+    if (!job.error.empty())
+        throw std::runtime_error(job.error);
 }
 
 }  // namespace
+
 }  // namespace simt
 
-extern "C" int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args,
-                           char *error, size_t error_size) {
-    std::string text = simt::refusal(*kernel, *launch);
-    if (!text.empty()) {
-        text = std::string(kernel->name) + " in " + kernel->file + ", " + text;
-    } else {
-        simt::Pool &pool = simt::Pool::get();
-        simt::Grid grid = {kernel, *launch, std::vector<uint64_t>(kernel->argc), {}};
-        for (uint32_t i = 0; i < kernel->argc; i++) {
-            memcpy(&grid.words[i], args[i], kernel->arg_sizes[i]);
-            grid.args.push_back(&grid.words[i]);
-        }
-        {
-            std::lock_guard lock(pool.counts);
-            pool.launches[kernel]++;
-        }
-        pool.run(grid, text);
+int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args, char *error,
+                size_t error_size) {
+    try {
+        simt::launch_checked(*kernel, *launch, args);
+        return 0;
+    } catch (const std::invalid_argument &e) {
+        snprintf(error, error_size, "kernel %s (%s): cannot be launched: %s", kernel->name,
+                 kernel->file, e.what());
+    } catch (const std::exception &e) {
+        snprintf(error, error_size, "%s", e.what());
     }
-    snprintf(error, error_size, "%s", text.c_str());
-    return text.empty() ? 0 : 1;
+    return 1;
 }
 
-extern "C" uint64_t simt_launches(const SimtKernel *kernel) {
-    simt::Pool &pool = simt::Pool::get();
-    std::lock_guard lock(pool.counts);
-    auto found = pool.launches.find(kernel);
-    return found == pool.launches.end() ? 0 : found->second;
+uint64_t simt_launches(const SimtKernel *kernel) {
+    try {
+        return simt::pool().launches(kernel);
+    } catch (const std::exception &) {
+        return 0;  // no pool, so no launches
+    }
 }

@@ -1,135 +1,157 @@
-// CUDA for the host's compiler: what a kernel source sees in place of nvcc's built-ins when it is
-// compiled for the SIMT executor. Threads are fibers; whatever makes a thread wait for others ends
-// in one of two functions of block.cpp, block_barrier and warp_collective.
+// What kernel sources see in place of CUDA when the host's C++ compiler compiles them:
+// kernels/include/kernel.cuh includes this. It declares what CUDA has built in, under CUDA's names
+// and with CUDA's types, so that the sources need no change. How it all runs: block.cpp.
+//
+// What is not modelled: threads run one at a time and give way only at barriers and warp
+// collectives, so a thread that spins until another has stored something spins for ever, and so
+// does a block that waits for another block.
 #pragma once
 
 #include "abi.h"
 
-#include <algorithm>
+#include <math.h>
+
 #include <atomic>
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <utility>
 
-#define DEVICE inline
-#define __device__
+// Inline functions are emitted into every object that uses them, and the linker keeps any one of
+// them. An instrumented build of the same kernels sets another name, so that its own survive.
+#ifndef SIMT_FLAVOUR
+#define SIMT_FLAVOUR plain
+#endif
+
 #define __host__
-#define __forceinline__ inline
-#define __restrict__ __restrict
-#define __align__(n) alignas(n)
+#define __device__
 #define __grid_constant__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __align__(n) __attribute__((aligned(n)))
+#define DEVICE __forceinline__
 
-#define KERNEL(name, threads)                                \
-    static constexpr uint32_t name##_max_threads = threads; \
+#define KERNEL(name, threads)                              \
+    static constexpr uint32_t name##_max_threads_ = threads; \
     static void name
-#define EXPORT(name)                                                         \
-    extern "C" const SimtKernel simt_kernel_##name;                          \
-    const SimtKernel simt_kernel_##name = {                                  \
-        #name, __FILE__, name##_max_threads, simt::Parameters<name>::count, \
-        simt::Parameters<name>::sizes, simt::Parameters<name>::call};
 
-// Every thread of a block passes the same declarations in the same order, so that counting bytes
-// gives them all the same place.
-#define SHARED(type, name, ...) \
-    auto &name = *static_cast<type(*) __VA_ARGS__>(simt::shared(sizeof(type __VA_ARGS__)))
-#define DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(simt::dynamic_shared())
+// `extern` twice, because a const object is not global by itself.
+#define EXPORT(name)                                                                      \
+    extern "C" {                                                                          \
+    extern const SimtKernel simt_kernel_##name;                                           \
+    const SimtKernel simt_kernel_##name =                                                 \
+        simt::Described<decltype(&name), &name>::kernel(#name, __FILE__, name##_max_threads_); \
+    }
 
-// Where in the source a primitive is called.
-#define SIMT_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
-#define SIMT_HERE simt::Site{file, line}
+// One variable for all threads of the block. As on the device, a declaration is one place in memory
+// however often and wherever it is passed.
+#define SHARED(type, name, ...)                                    \
+    static simt::SharedVariable name##_shared_ = {{0}, #name};     \
+    auto &name = simt::shared<type __VA_ARGS__>(name##_shared_)
 
-struct uint3 {
-    unsigned x, y, z;
-};
-struct dim3 {
-    unsigned x = 1, y = 1, z = 1;
-};
-struct alignas(8) float2 {
-    float x, y;
-};
-struct alignas(16) float4 {
-    float x, y, z, w;
-};
-struct alignas(8) int2 {
-    int x, y;
-};
-struct alignas(16) int4 {
-    int x, y, z, w;
-};
-struct alignas(8) uint2 {
-    unsigned x, y;
-};
-struct alignas(16) uint4 {
-    unsigned x, y, z, w;
-};
-struct alignas(4) uchar4 {
-    unsigned char x, y, z, w;
-};
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline int2 make_int2(int x, int y) { return {x, y}; }
-inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+#define DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(simt_dynamic_shared())
+
+// Every primitive ends in these parameters, which say where it stands in the source.
+#define SIMT_SITE int line = __builtin_LINE(), const char *file = __builtin_FILE()
 
 namespace simt {
 
-struct Site {
-    const char *file;
-    int line;
-    bool operator==(const Site &o) const { return line == o.line && !strcmp(file, o.file); }
+// The lanes of a warp that have met in a collective operation.
+struct Lanes {
+    uint32_t mask;   // that take part: those of the mask that have not returned
+    void *arg[32];   // what each of them brought; it lives until the operation is over
+    // Ends the launch with an error that is the lane's fault.
+    [[noreturn]] void fail(int lane, const char *format, ...) const
+        __attribute__((format(printf, 3, 4)));
 };
 
-// What a running thread can ask about itself without a call. Set at every switch of fibers, which
-// are all of one OS thread while a block runs.
-struct Builtins {
-    uint3 thread, block;
-    dim3 block_dim, grid_dim;
-};
-extern thread_local Builtins builtins;
-
-// The next `bytes` of the block's static shared memory, as this thread counts them.
-void *shared(size_t bytes);
-void *dynamic_shared();
-
-// A kind of warp-wide operation. `run` is called once, when all lanes of `mask` are there, with each
-// one's argument.
+// An operation of a warp, or a barrier of the block (whose `run` is null). Objects are compared by
+// address.
 struct Collective {
     const char *name;
-    void (*run)(void *const *args, uint32_t mask);
+    void (*run)(const Lanes &);  // reads and writes what the lanes brought
 };
-// Waits until all lanes of the mask have come with the same kind, and runs it.
-void warp_collective(uint32_t mask, const Collective &kind, void *arg, Site site);
 
-enum class Vote { None, Or, And, Count };
-// Waits for all threads of the block that have not returned, and combines their predicates.
-int block_barrier(Vote vote, int predicate, Site site);
-
-// Ends the launch with this message about the calling thread.
-[[noreturn]] void fail(const char *what, Site site);
-
-// A kernel's parameters, and a call of it with the arguments that cuLaunchKernel takes.
-template <auto Kernel> struct Parameters;
-template <class... A, void (*Kernel)(A...)> struct Parameters<Kernel> {
-    static constexpr uint32_t count = sizeof...(A);
-    static constexpr uint32_t sizes[] = {uint32_t(sizeof(A))..., 0};
-
-    template <size_t... I> static void unpack(void **args, std::index_sequence<I...>) {
-        Kernel(*static_cast<std::remove_cv_t<A> *>(args[I])...);
-    }
-    static void call(void **args) { unpack(args, std::index_sequence_for<A...>{}); }
+// A declaration of static shared memory.
+struct SharedVariable {
+    std::atomic<uint64_t> place;  // launch and offset; see simt_shared
+    const char *name;
 };
 
 }  // namespace simt
 
-#define threadIdx (simt::builtins.thread)
-#define blockIdx (simt::builtins.block)
-#define blockDim (simt::builtins.block_dim)
-#define gridDim (simt::builtins.grid_dim)
-constexpr int warpSize = 32;
+// The executor, as kernels call it.
+extern "C" {
+// Waits until all lanes of the mask that have not returned are at the same operation with the same
+// mask; the last of them runs it. The place for tensor-core and asynchronous-copy instructions.
+void simt_warp_collective(uint32_t mask, const simt::Collective *kind, void *arg, int line,
+                          const char *file);
+// Waits until all threads of the block that have not returned are at the same barrier.
+void simt_block_barrier(const simt::Collective *kind, bool vote, int line, const char *file);
+// How many threads brought `vote` to the barrier that the caller has just left.
+int simt_block_votes();
+void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int line,
+                  const char *file);
+void *simt_dynamic_shared();
+[[noreturn]] void simt_trap(int line, const char *file);
+}
 
-[[noreturn]] inline void __trap(SIMT_SITE) { simt::fail("__trap", SIMT_HERE); }
+#include "types.h"
 
 #include "intrinsics.h"
+
+#include "warp.h"
+
+namespace simt {
+inline namespace SIMT_FLAVOUR {
+
+template <class T> T &shared(SharedVariable &variable, SIMT_SITE) {
+    using Element = std::remove_all_extents_t<T>;
+    static_assert(std::is_trivially_default_constructible_v<Element> &&
+                      std::is_trivially_destructible_v<Element>,
+                  "shared memory is not initialised");
+    return *static_cast<T *>(simt_shared(&variable, sizeof(T), alignof(T), line, file));
+}
+
+template <class F, F kernel> struct Described;
+
+// How a kernel is called with cuLaunchKernel's arguments.
+template <class... A, void (*function)(A...)> struct Described<void (*)(A...), function> {
+    static_assert((std::is_trivially_copyable_v<A> && ...), "arguments are copied as bytes");
+    static constexpr uint32_t sizes[] = {uint32_t(sizeof(A))..., 0};
+
+    template <size_t... I> static void unpack([[maybe_unused]] void **args,
+                                              std::index_sequence<I...>) {
+        function(*static_cast<std::remove_cv_t<A> *>(args[I])...);
+    }
+    static void call(void **args) {
+        unpack(args, std::index_sequence_for<A...>{});
+    }
+    static constexpr SimtKernel kernel(const char *name, const char *file, uint32_t max_threads) {
+        return {name, file, max_threads, uint32_t(sizeof...(A)), sizes, &call};
+    }
+};
+
+// Where the thread is, written by the executor whenever it lets another thread run: threadIdx,
+// blockIdx, blockDim, gridDim, four words each. Thread-local, symbol simt_position. For one CUDA
+// thread they are constants, and an asm without inputs tells the compiler so: it may read them once
+// and keep them over barriers.
+template <int offset> DEVICE unsigned position_word() {
+    uint64_t v;
+    asm("movq simt_position@gottpoff(%%rip), %0\n\tmovl %%fs:%c1(%0), %k0" : "=r"(v) : "i"(offset));
+    return unsigned(v);
+}
+
+template <int offset> DEVICE cuda::uint3 position() {
+    return {position_word<offset>(), position_word<offset + 4>(), position_word<offset + 8>()};
+}
+
+}  // namespace SIMT_FLAVOUR
+}  // namespace simt
+
+#define threadIdx (simt::position<0>())
+#define blockIdx (simt::position<16>())
+#define blockDim (simt::cuda::dim3(simt::position<32>()))
+#define gridDim (simt::cuda::dim3(simt::position<48>()))
+
+// CUDA has these at global scope.
+using namespace simt::cuda;

@@ -1,5 +1,7 @@
 //! The kernels of this build, as `build.rs` found and compiled them.
 
+use crate::backend::NVCC_REMEDY;
+
 /// A file of `kernels/`, with what nvcc made of it.
 #[derive(Debug)]
 pub struct KernelFile {
@@ -33,3 +35,71 @@ pub struct Resources {
 }
 
 include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
+
+/// All kernels with their files and what they take, as a table for people; one line in place of
+/// the numbers where no nvcc compiled them.
+pub fn table() -> String {
+    let header = [
+        "kernel",
+        "file",
+        "arch",
+        "registers",
+        "shared",
+        "stack",
+        "spills",
+    ];
+    let mut rows = vec![header.map(String::from).to_vec()];
+    for file in FILES {
+        for kernel in file.kernels {
+            let place = [kernel.to_string(), file.path.to_string()];
+            let of_kernel = || file.resources.iter().filter(|r| r.kernel == *kernel);
+            if of_kernel().next().is_none() {
+                rows.push(place.to_vec());
+            }
+            for r in of_kernel() {
+                let spills = r.spill_stores + r.spill_loads;
+                let numbers = [r.registers, r.shared, r.stack, spills].map(|n| n.to_string());
+                let arch = [format!("sm_{}", r.arch)];
+                rows.push([&place[..], &arch, &numbers].concat());
+            }
+        }
+    }
+    let note = match TOOLKIT {
+        Some((major, minor)) => format!(
+            "Compiled by CUDA {major}.{minor}. Shared: static, bytes a block. Stack, spills: bytes \
+             a thread."
+        ),
+        None => {
+            rows.iter_mut().for_each(|row| row.truncate(2));
+            format!("Compiled without nvcc, so registers are not known; {NVCC_REMEDY}")
+        }
+    };
+    format!("{}\n{note}\n", aligned(&rows))
+}
+
+/// Text columns left, numbers right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    const TEXT: usize = 3;
+    let width = |column| {
+        rows.iter()
+            .filter_map(|r| r.get(column))
+            .map(String::len)
+            .max()
+    };
+    let widths: Vec<usize> = (0..).map_while(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(i, (cell, &w))| match i < TEXT {
+                true => format!("{cell:<w$}"),
+                false => format!("{cell:>w$}"),
+            });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,184 @@
+// The executor's own structures; block.cpp explains them.
+#pragma once
+
+#include "abi.h"
+#include "fiber.h"
+#include "simt.h"
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstdarg>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+namespace simt {
+
+constexpr uint32_t MAX_THREADS = 1024;  // of a block
+constexpr size_t STATIC_SHARED_LIMIT = 48 << 10;
+constexpr size_t SHARED_LIMIT = 227 << 10;
+
+// The text of an error, composed without allocating: its author may be about to be forgotten, or the
+// heap be broken.
+struct Message {
+    char text[8192];
+    size_t length = 0;
+
+    void add(const char *format, ...) __attribute__((format(printf, 2, 3)));
+    void add(const char *format, va_list values);
+    bool full() const {
+        return length + 1 >= sizeof text;
+    }
+};
+
+// One launch.
+struct Job {
+    const SimtKernel *kernel;
+    SimtLaunch launch;
+    void **args;      // the parameter bank
+    uint64_t serial;  // of all launches
+    uint64_t blocks;
+    uint32_t threads;  // of a block
+
+    std::atomic<uint64_t> next{0};     // turn of the next block to run
+    std::atomic<bool> failed{false};   // no block is started any more
+    std::mutex mutex;                  // for the rest
+    size_t static_shared = 0;          // bytes laid out
+    uint64_t error_turn = UINT64_MAX;  // of the block whose error it is
+    std::string error;
+
+    // Number of the block whose turn it is.
+    uint64_t block(uint64_t turn) const;
+    void fail(uint64_t turn, const Message &message);
+};
+
+// A CUDA thread of the block.
+struct alignas(64) Thread {
+    void *sp;           // where it waits
+    uint32_t index[4];  // threadIdx
+    // The last barrier or collective that it came to.
+    const Collective *kind;
+    void *arg;
+    const char *file;
+    uint32_t mask;
+    int line;
+    int stack;
+};
+
+// Sets of a warp's lanes. A lane is ready, or running, or waits, or is gone; fresh ones are ready.
+struct Warp {
+    uint32_t ready;
+    uint32_t fresh;    // not begun: they have no stack yet
+    uint32_t meeting;  // wait in a warp collective; those that wait otherwise wait at the barrier
+    uint32_t gone;     // have returned, or never were
+};
+
+// Runs blocks, one after the other, on the OS thread that calls `run`.
+class Core {
+public:
+    Core();
+    ~Core();
+    Core(const Core &) = delete;
+    Core &operator=(const Core &) = delete;
+
+    // Runs blocks of the job until no more are left.
+    void run(Job &job);
+
+    // What a running thread asks for; see simt.h.
+    // The first two return the stack pointer of the thread to go on with; `sp` is the caller's.
+    void *collective(uint32_t mask, const Collective *kind, void *arg, int line, const char *file,
+                     void *sp);
+    void *barrier(const Collective *kind, bool vote, int line, const char *file, void *sp);
+    int votes() const {
+        return counted_;
+    }
+    void *shared(SharedVariable &variable, size_t size, size_t align, int line, const char *file);
+    void *dynamic_shared() {
+        return dynamic_;
+    }
+    // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are abandoned:
+    // what is on their stacks is forgotten, which is right, because kernels own nothing.
+    [[noreturn]] void fail(int thread, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+    [[noreturn]] void fail(int thread, const char *format, va_list values);
+    // For the signal handler. If a fiber was running: changes the interrupted context so that the
+    // block ends with an error, and returns true.
+    bool fault(int number, const siginfo_t *info, ucontext_t *context);
+
+    // The running thread's number in the block, and that of a lane of its warp.
+    int running() const {
+        return int(running_ - threads_);
+    }
+    int lane(int lane) const {
+        return int(warp_) * 32 + lane;
+    }
+    const Thread &thread(int i) const {
+        return threads_[i];
+    }
+
+private:
+    void run_block(uint64_t number);
+    static void enter();
+    void leave();
+    void choose(bool anew);
+    void *stack_of_running();
+    int pick(uint32_t set);
+    void meet(const Thread &like);
+    void release();
+    void make_ready(uint32_t warp, uint32_t lanes);
+    void lay_out();
+    void blame(int thread);
+    void blame_for_signal();
+    [[noreturn]] void diverged();
+    [[noreturn]] void abandon();
+
+    Job *job_ = nullptr;
+    Stacks stacks_;
+    unsigned char *arena_;          // static shared memory, then dynamic, then a guard page
+    unsigned char *dynamic_;        // ends where the guard page starts
+    size_t static_used_ = 0;        // bytes of static shared memory that may have been written
+    void *main_ = nullptr;          // stack pointer of run_block
+    bool inside_ = false;           // a fiber is running
+    uint64_t random_ = 0;           // state of the random schedule
+    uint32_t warp_ = 0;             // of the running thread
+    Thread *running_ = nullptr;
+    uint32_t ready_warps_ = 0;      // those with ready lanes
+    uint32_t gone_ = 0;             // threads that have returned
+    uint32_t arrived_ = 0;          // threads that wait at the barrier
+    const Thread *first_ = nullptr; // of them
+    bool mixed_ = false;            // they wait at different ones
+    int votes_ = 0;                 // of them
+    int counted_ = 0;               // votes of the last barrier that was completed
+    Message error_;
+    int signal_ = 0;                // that ended the block
+    siginfo_t signal_info_ = {};
+    uint32_t laid_out_[3] = {};     // the block shape that `index` of the threads is for
+    Warp warps_[MAX_THREADS / 32] = {};
+    Thread threads_[MAX_THREADS] = {};
+};
+
+// The core that the OS thread is running.
+extern __thread Core *current __attribute__((tls_model("initial-exec")));
+
+// Has SIGSEGV, SIGBUS and SIGFPE end a block where one is running, and go to whoever handled them
+// before where not.
+void catch_faults();
+
+// While it lives, the OS thread handles signals on a stack of its own.
+class SignalStack {
+public:
+    explicit SignalStack(void *memory);
+    ~SignalStack();
+    SignalStack(const SignalStack &) = delete;
+    SignalStack &operator=(const SignalStack &) = delete;
+    static constexpr size_t SIZE = 64 << 10;
+
+private:
+    stack_t before_;
+};
+
+}  // namespace simt
+
+// threadIdx, blockIdx, blockDim and gridDim of the running thread, four words each.
+extern "C" __thread uint32_t simt_position[16] __attribute__((tls_model("initial-exec")));

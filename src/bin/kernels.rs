@@ -1,0 +1,50 @@
+//! Shows the CUDA kernels of this build, and packs them for a machine with a GPU.
+
+use autoassist::backend::gpu::{catalog, pack};
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Shows the CUDA kernels of this build, and packs them for a machine with a GPU.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Print every kernel, its file, and what it takes on each architecture
+    List,
+    /// Build tests, benches and programs and put them into DIR with a run.sh, for an x86-64 Linux
+    /// machine with a GPU
+    Pack {
+        /// New, empty, or an earlier pack
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match Args::parse().action {
+        Action::List => print(&catalog::table()),
+        Action::Pack { dir } => match pack::pack(&dir) {
+            Ok(size) => print(&format!(
+                "{}: {:.1} MiB; copy it to a machine with a GPU and there: bash run.sh\n",
+                dir.display(),
+                size as f64 / f64::from(1 << 20)
+            )),
+            Err(e) => {
+                eprintln!("kernels: {e}");
+                ExitCode::from(e.exit_code())
+            }
+        },
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that has seen enough, such as `head`, is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
