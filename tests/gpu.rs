@@ -10,7 +10,10 @@ mod rounded;
 use autoassist::assist::{Drain, StepRecords};
 use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::gpu::Gpu;
-use autoassist::backend::{Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs};
+use autoassist::backend::{
+    Augment, BatchNorm, DataId, DeviceError, Executor, Grad, Kind, LossOutputs, Pass, Sgd,
+    StepInputs,
+};
 use autoassist::data::{Dataset, Samples};
 use autoassist::nn::{Architecture, InputShape, ResNet};
 use autoassist::rng;
@@ -181,19 +184,113 @@ fn trains_like_the_cpu(gpu: &mut Gpu) {
             vec![first, grads, losses, eval]
         };
         let exact = run(&mut Cpu::with_isa(Isa::PORTABLE));
-        let naive = run(&mut Rounded::new(Cpu::with_isa(Isa::PORTABLE)));
+        // Two of the ways in which roundings may fall.
+        let naive = [
+            run(&mut Rounded::new(Cpu::with_isa(Isa::PORTABLE))),
+            run(&mut Rounded::dithered(Cpu::with_isa(Isa::PORTABLE), 1)),
+        ];
         let ours = run(gpu);
         let parts = ["first losses", "gradients", "losses", "evaluation"];
         for (i, part) in parts.iter().enumerate().take(exact.len()) {
-            let (error, allowed) = (
-                distance(&ours[i], &exact[i]),
-                distance(&naive[i], &exact[i]),
-            );
+            let error = distance(&ours[i], &exact[i]);
+            let allowed = naive.each_ref().map(|n| distance(&n[i], &exact[i]));
+            let allowed = allowed[0].max(allowed[1]);
             assert!(
                 error <= 2.0 * allowed + 0.01,
                 "{part} of {arch:?}: error {error:.1e}, naively {allowed:.1e}"
             );
         }
+    }
+}
+
+/// Ops, and sizes of ops, that the networks above have no use for: batch norm without a
+/// convolution, more classes than a warp keeps in registers, a batch larger than a block's share.
+fn ops_agree_with_the_cpu(gpu: &mut Gpu) {
+    for channels in [5, 16] {
+        let run = |exec: &mut dyn Executor| {
+            let dims = [BATCH, 9, 7, channels];
+            let mut fresh = |seed: u64, kind: Kind, dims: [usize; 4]| {
+                let t = exec.alloc(kind, dims);
+                let mut random = rng::Stream::new(seed, 0, 0);
+                let values: Vec<f32> = (0..t.len()).map(|_| random.f32() + 0.5).collect();
+                exec.write(t, &values).expect("memory");
+                t
+            };
+            let (x, g) = (
+                fresh(1, Kind::Activation, dims),
+                fresh(2, Kind::Activation, dims),
+            );
+            let mut vector = |seed| fresh(seed, Kind::Float, [1, 1, 1, channels]);
+            let bn = BatchNorm {
+                gamma: vector(3),
+                beta: vector(4),
+                dgamma: vector(5),
+                dbeta: vector(6),
+                running_mean: vector(7),
+                running_var: vector(8),
+                mean: vector(9),
+                var: vector(10),
+                invstd: vector(11),
+                scale: vector(12),
+                shift: vector(13),
+            };
+            let dx = exec.alloc(Kind::Activation, dims);
+            exec.moments(x, bn);
+            exec.bn_train(bn, BATCH * 9 * 7);
+            exec.bn_backward_sums(g, None, x, bn);
+            let dy = Grad {
+                g,
+                norm: Some((bn, x)),
+            };
+            exec.bn_backward(dy, dx);
+            let all = [bn.mean, bn.var, bn.dgamma, bn.dbeta, bn.running_var, dx];
+            all.map(|t| exec.read(t).expect("the device works"))
+        };
+        let naive = run(&mut Rounded::new(Cpu::with_isa(Isa::PORTABLE)));
+        for (i, (ours, naive)) in run(gpu).iter().zip(&naive).enumerate() {
+            assert!(
+                distance(ours, naive) < 0.01,
+                "result {i}, {channels} channels"
+            );
+        }
+    }
+    let run = |exec: &mut dyn Executor| {
+        let (rows, classes, features) = (700, 1100, 8);
+        let mut random = rng::Stream::new(1, 0, 0);
+        let mut fresh = |kind: Kind, dims: [usize; 4]| {
+            let t = exec.alloc(kind, dims);
+            let values: Vec<f32> = (0..t.len()).map(|_| random.f32() - 0.5).collect();
+            exec.write(t, &values).expect("memory");
+            t
+        };
+        let x = fresh(Kind::Activation, [rows, 1, 2, features]);
+        let w = fresh(Kind::Float, [1, 1, classes, features]);
+        let b = fresh(Kind::Float, [1, 1, 1, classes]);
+        let weights = fresh(Kind::Float, [1, 1, 1, rows]);
+        let pooled = exec.alloc(Kind::Activation, [1, 1, rows, features]);
+        let logits = exec.alloc(Kind::Activation, [1, 1, rows, classes]);
+        let labels = exec.alloc(Kind::Label, [1, 1, 1, rows]);
+        let numbers: Vec<i32> = (0..rows as i32).map(|i| i * 3 % classes as i32).collect();
+        exec.write_labels(labels, &numbers).expect("memory");
+        let out = LossOutputs {
+            dlogits: exec.alloc(Kind::Activation, logits.dims),
+            loss: exec.alloc(Kind::Float, weights.dims),
+            right: exec.alloc(Kind::Float, weights.dims),
+        };
+        let dx = exec.alloc(Kind::Activation, x.dims);
+        let (dw, db) = (
+            exec.alloc(Kind::Float, w.dims),
+            exec.alloc(Kind::Float, b.dims),
+        );
+        exec.gap_linear(x, w, b, pooled, logits);
+        exec.softmax_xent(logits, labels, weights, 0.1, out, false);
+        exec.gap_linear_backward(pooled, w, out.dlogits, dx, dw, db);
+        let all = [logits, out.loss, out.dlogits, dx, dw, db];
+        all.map(|t| exec.read(t).expect("the device works"))
+    };
+    let naive = run(&mut Rounded::new(Cpu::with_isa(Isa::PORTABLE)));
+    for (i, (ours, naive)) in run(gpu).iter().zip(&naive).enumerate() {
+        assert!(distance(ours, naive) < 0.02, "result {i} of the head");
     }
 }
 
@@ -274,8 +371,9 @@ fn a_fault_is_reported_within_seconds(gpu: &mut Gpu) {
 
 type Test = (&'static str, fn(&mut Gpu));
 
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 5] = [
     ("trains_like_the_cpu", trains_like_the_cpu),
+    ("ops_agree_with_the_cpu", ops_agree_with_the_cpu),
     (
         "a_steady_state_has_no_synchronisation",
         a_steady_state_has_no_synchronisation,
@@ -343,32 +441,31 @@ fn main() -> ExitCode {
         println!("gpu: test");
         return ExitCode::SUCCESS;
     }
+    let cuda_required = std::env::var_os("REQUIRE_CUDA").is_some_and(|v| v == "1");
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (device, open) in devices() {
-        for (name, test) in TESTS.into_iter().chain([LAST]) {
-            match open() {
-                Err(e) => {
-                    println!("test {device}::{name} ... skipped: {e}");
-                    skipped += 1;
+        let tests = || TESTS.into_iter().chain([LAST]);
+        if let Err(e) = open() {
+            println!("{device}: {} tests skipped: {e}", tests().count());
+            skipped += tests().count();
+            failed += usize::from(device == "cuda" && cuda_required);
+            continue;
+        }
+        for (name, test) in tests() {
+            let mut gpu = open().expect("it was there a moment ago");
+            match catch_unwind(AssertUnwindSafe(|| test(&mut gpu))) {
+                Ok(()) => {
+                    println!("test {device}::{name} ... ok");
+                    passed += 1;
                 }
-                Ok(mut gpu) => match catch_unwind(AssertUnwindSafe(|| test(&mut gpu))) {
-                    Ok(()) => {
-                        println!("test {device}::{name} ... ok");
-                        passed += 1;
-                    }
-                    Err(_) => {
-                        println!("test {device}::{name} ... FAILED");
-                        failed += 1;
-                    }
-                },
+                Err(_) => {
+                    println!("test {device}::{name} ... FAILED");
+                    failed += 1;
+                }
             }
         }
     }
     failed += usize::from(!every_kernel_has_run());
-    if skipped > 0 && std::env::var_os("REQUIRE_CUDA").is_some_and(|v| v == "1") {
-        println!("FAILED REQUIRE_CUDA=1, but tests were skipped");
-        failed += 1;
-    }
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; {skipped} skipped",
         if failed == 0 { "ok" } else { "FAILED" }

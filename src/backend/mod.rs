@@ -327,6 +327,12 @@ pub trait Executor: Send {
     /// # Errors
     /// No memory.
     fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError>;
+    /// Claims all memory that the steps of a pass will take, and captures them where there are
+    /// graphs, so that no step has to. Without it the first step does.
+    ///
+    /// # Errors
+    /// No memory.
+    fn prepare(&mut self, pass: Pass, ops: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError>;
     /// One step on these inputs: runs `ops`, which must be the same at every step of a pass (a GPU
     /// captures them once and then replays the graph). Does not wait for the device. A training
     /// step may be launched when its slot is free: see [`Drain`](crate::assist::Drain).

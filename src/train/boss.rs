@@ -29,7 +29,7 @@ pub struct Evaluation {
 /// A network on an executor.
 pub struct Boss {
     pub exec: Box<dyn Executor>,
-    pub net: ResNet,
+    pub net: Arc<ResNet>,
     /// Where the losses of training steps arrive.
     pub ring: Arc<LossRing>,
     train: DataId,
@@ -66,7 +66,7 @@ impl Boss {
         Ok(Boss {
             ring: ring.map_err(TrainError::unusable)?,
             exec,
-            net,
+            net: Arc::new(net),
             train,
             test,
             test_images: data.test.len(),
@@ -102,16 +102,34 @@ impl Boss {
         self
     }
 
+    /// Claims the memory of all steps to come.
+    ///
+    /// # Errors
+    /// There is not enough: says which batch would fit.
+    pub fn prepare(&mut self) -> Result<(), TrainError> {
+        let (net, test, train) = (&self.net, self.test, self.training());
+        let trained = self.exec.prepare(Pass::Train, &train);
+        let prepared = trained.and_then(|()| {
+            self.exec
+                .prepare(Pass::Eval, &|exec| net.eval_step(exec, test))
+        });
+        prepared.map_err(|e| TrainError::unusable(e.at_batch(self.batch)))
+    }
+
     /// Launches one training step.
     ///
     /// # Errors
     /// A failure of the device that is already known.
     pub fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError> {
-        let (net, data, augment) = (&self.net, self.train, self.augment);
+        let train = self.training();
+        self.exec.step(Pass::Train, inputs, &train)
+    }
+
+    /// What a training step does.
+    fn training(&self) -> impl Fn(&mut dyn Executor) + use<> {
+        let (net, data, augment) = (self.net.clone(), self.train, self.augment);
         let (smoothing, sgd) = (self.smoothing, self.sgd);
-        self.exec.step(Pass::Train, inputs, &|exec| {
-            net.train_step(exec, data, augment, smoothing, sgd);
-        })
+        move |exec| net.train_step(exec, data, augment, smoothing, sgd)
     }
 
     /// Loss and accuracy on the test images.

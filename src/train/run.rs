@@ -264,6 +264,7 @@ impl<'a> Run<'a> {
                 )
             }
         };
+        boss.prepare()?;
         let mut metrics = Metrics::open(&job.dir, progress.metrics_lines)?;
         if metrics.points.is_empty() {
             metrics.push(environment(job, &boss.exec.describe()))?;
@@ -369,6 +370,14 @@ impl<'a> Run<'a> {
         self.hand_over(records)
     }
 
+    /// Waits for the losses of all steps under way.
+    fn drain(&mut self) -> Result<(), TrainError> {
+        while self.drain.in_flight() > 0 {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
     /// The device failed in one of the steps under way.
     fn fault(&self, source: DeviceError) -> TrainError {
         TrainError::Device {
@@ -458,9 +467,7 @@ impl<'a> Run<'a> {
     }
 
     fn checkpoint(&mut self) -> Result<(), TrainError> {
-        while self.drain.in_flight() > 0 {
-            self.wait()?;
-        }
+        self.drain()?;
         self.progress.wall_seconds = self.seconds();
         self.progress.metrics_lines = self.metrics.points.len();
         let params = &self.boss.net.params;
@@ -490,6 +497,7 @@ impl<'a> Run<'a> {
 
     /// Final evaluation and files.
     fn finish(mut self) -> Result<Summary, TrainError> {
+        self.drain()?;
         self.log_interval()?;
         // The report is drawn from what lies in the folder. Only when it is there, too, is the run
         // finished: whenever it is killed, a resume makes what is missing.

@@ -18,6 +18,7 @@ pub fn evaluate_only(job: &Job) -> Result<Summary, TrainError> {
     }
     let mut boss = Boss::new(job.config, job.data, SLOTS)?;
     boss.initialise(job.config)?;
+    boss.prepare()?;
     let evaluation = boss.evaluate().map_err(TrainError::failed)?;
     let test_accuracy = evaluation.accuracy;
     let device = boss.exec.describe();
@@ -52,6 +53,7 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let mut boss = Boss::new(job.config, job.data, SLOTS)?.without_augmentation();
     let mut drain = Drain::new(boss.ring.clone(), 0);
     boss.initialise(job.config)?;
+    boss.prepare()?;
     // Spread over the data set, which may be sorted by class.
     let stride = job.data.train.len() / batch;
     let ids: Vec<u32> = (0..batch).map(|i| (i * stride) as u32).collect();

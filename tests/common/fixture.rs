@@ -124,6 +124,33 @@ impl Fixture {
     }
 }
 
+/// The rule for low precision (FlashAttention's): an error of at most twice that of the naive
+/// computation in that precision, and a little. Of several naive runs and of the tensors of a
+/// family (`grad0.*`) the worst counts. Integers are to be those of the first naive run, which sees
+/// the same rounded input.
+pub fn beside(checks: Vec<Check>, naive: &[Vec<Check>], little: f64) -> Vec<Check> {
+    let family = |check: &Check| check.name.split('.').next().map(str::to_string);
+    let mut worst = BTreeMap::new();
+    for check in naive.iter().flatten() {
+        let error: &mut f64 = worst.entry(family(check)).or_default();
+        *error = error.max(check.error());
+    }
+    let limited = checks.into_iter().zip(&naive[0]).map(|(check, naive)| {
+        assert_eq!(check.name, naive.name);
+        match check.exact {
+            true => Check {
+                reference: naive.result.clone(),
+                ..check
+            },
+            false => Check {
+                limit: check.limit + 2.0 * worst[&family(&check)] + little,
+                ..check
+            },
+        }
+    });
+    limited.collect()
+}
+
 /// A result to be compared with its reference: `max|a − b| ≤ limit·max|b|`, everything finite.
 #[derive(Clone)]
 pub struct Check {
@@ -136,23 +163,6 @@ pub struct Check {
 }
 
 impl Check {
-    /// The rule for low precision (FlashAttention's): an error of at most twice that of the naive
-    /// computation in that precision, and a little. Integers are to be those of the naive
-    /// computation, which sees the same rounded input.
-    pub fn beside(self, naive: &Check, little: f64) -> Check {
-        assert_eq!(self.name, naive.name);
-        match self.exact {
-            true => Check {
-                reference: naive.result.clone(),
-                ..self
-            },
-            false => Check {
-                limit: self.limit + 2.0 * naive.error() + little,
-                ..self
-            },
-        }
-    }
-
     fn largest(&self) -> f64 {
         self.reference
             .iter()

@@ -8,26 +8,46 @@ use autoassist::backend::{
     Pass, Sgd, StepInputs, Tensor, Window,
 };
 use autoassist::data::Images;
+use autoassist::rng::Stream;
 use half::bf16;
 use std::sync::Arc;
 
 /// The CPU with activations in bf16.
 pub struct Rounded {
     cpu: Cpu,
+    dither: Option<Stream>,
     /// Of each tensor, by the number that the CPU gave it.
     kinds: Vec<(Tensor, Kind)>,
 }
 
-fn rounded(values: &[f32]) -> Vec<f32> {
-    values.iter().map(|v| bf16::from_f32(*v).to_f32()).collect()
-}
-
 impl Rounded {
+    /// Rounds to nearest.
     pub fn new(cpu: Cpu) -> Rounded {
         Rounded {
             cpu,
+            dither: None,
             kinds: Vec::new(),
         }
+    }
+
+    /// Rounds up or down at random, so that a number's mean is itself: where a computation is
+    /// chaotic, one of many that are equally good.
+    pub fn dithered(cpu: Cpu, seed: u64) -> Rounded {
+        Rounded {
+            dither: Some(Stream::new(seed, 0, 0)),
+            ..Rounded::new(cpu)
+        }
+    }
+
+    fn rounded(&mut self, values: &[f32]) -> Vec<f32> {
+        let round = |v: &f32| match &mut self.dither {
+            Some(random) if v.is_finite() => {
+                let below = v.to_bits() + (random.bits() >> 48) as u32;
+                f32::from_bits(below & 0xffff_0000)
+            }
+            _ => bf16::from_f32(*v).to_f32(),
+        };
+        values.iter().map(round).collect()
     }
 
     fn get(&mut self, t: Tensor) -> Vec<f32> {
@@ -41,14 +61,16 @@ impl Rounded {
     /// Rounds a result that was just computed.
     fn round(&mut self, t: Tensor) {
         let values = self.get(t);
-        self.set(t, &rounded(&values));
+        let values = self.rounded(&values);
+        self.set(t, &values);
     }
 
     /// A weight as a low-precision op reads it.
     fn cast(&mut self, t: Tensor) -> Tensor {
         let copy = self.cpu.alloc(Kind::Float, t.dims);
         let values = self.get(t);
-        self.set(copy, &rounded(&values));
+        let values = self.rounded(&values);
+        self.set(copy, &values);
         copy
     }
 
@@ -68,7 +90,8 @@ impl Rounded {
     fn zip(&mut self, a: Tensor, b: Tensor, to: Tensor, f: impl Fn(f32, f32) -> f32) {
         let (a, b) = (self.get(a), self.get(b));
         let values: Vec<f32> = a.iter().zip(&b).map(|(a, b)| f(*a, *b)).collect();
-        self.set(to, &rounded(&values));
+        let values = self.rounded(&values);
+        self.set(to, &values);
     }
 }
 
@@ -89,7 +112,10 @@ impl Executor for Rounded {
             .iter()
             .any(|(t, kind)| *t == to && *kind == Kind::Activation);
         match narrow {
-            true => self.cpu.write(to, &rounded(values)),
+            true => {
+                let values = self.rounded(values);
+                self.cpu.write(to, &values)
+            }
             false => self.cpu.write(to, values),
         }
     }
@@ -116,6 +142,10 @@ impl Executor for Rounded {
 
     fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError> {
         self.cpu.create_ring(slots, rows)
+    }
+
+    fn prepare(&mut self, _: Pass, _: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     fn step(

@@ -176,6 +176,10 @@ impl Executor for Cpu {
         Ok(ring)
     }
 
+    fn prepare(&mut self, _: Pass, _: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     fn step(
         &mut self,
         _: Pass,

@@ -288,7 +288,7 @@ impl Gpu {
     }
 
     /// Claims what is planned and brings waiting data to the device: before any op.
-    fn prepare(&mut self) -> Result<(), DeviceError> {
+    fn claim(&mut self) -> Result<(), DeviceError> {
         self.known_fault()?;
         if self.steps.is_none() {
             let (slots, rows) = self
@@ -331,7 +331,7 @@ impl Gpu {
     fn op(&mut self, op: impl FnOnce(&mut Gpu)) {
         let ready = match self.mode {
             Mode::Plan => Ok(()),
-            Mode::Run => self.prepare(),
+            Mode::Run => self.claim(),
         };
         self.note(ready);
         if self.fault.is_none() {
@@ -340,25 +340,46 @@ impl Gpu {
     }
 
     /// The launches of a pass, without running them.
-    fn plan(&mut self, ops: &dyn Fn(&mut dyn Executor)) -> Vec<Launch> {
-        self.mode = Mode::Plan;
+    fn plan(&mut self, pass: Pass, ops: &dyn Fn(&mut dyn Executor)) -> Vec<Launch> {
+        (self.mode, self.pass) = (Mode::Plan, pass);
         ops(self);
-        self.mode = Mode::Run;
+        // Ops outside of steps are taken to be parts of training.
+        (self.mode, self.pass) = (Mode::Run, Pass::Train);
         std::mem::take(&mut self.planned)
     }
 
-    fn capture(&mut self, ops: &dyn Fn(&mut dyn Executor)) -> Result<Captured, DeviceError> {
-        self.plan(ops);
+    /// Makes a pass's graph if there is none, and says whether it did.
+    fn capture_once(
+        &mut self,
+        pass: Pass,
+        ops: &dyn Fn(&mut dyn Executor),
+    ) -> Result<bool, DeviceError> {
+        if self.graphs[pass as usize].is_some() {
+            return Ok(false);
+        }
+        let captured = self.capture(pass, ops);
+        self.graphs[pass as usize] = Some(captured.inspect_err(|e| {
+            self.fault = Some(e.clone());
+        })?);
+        Ok(true)
+    }
+
+    fn capture(
+        &mut self,
+        pass: Pass,
+        ops: &dyn Fn(&mut dyn Executor),
+    ) -> Result<Captured, DeviceError> {
+        self.plan(pass, ops);
         self.grow_scratch()?;
         // Once more, now that scratch has its address.
-        let launches = self.plan(ops);
-        let steps = self.steps.as_ref().expect("made by prepare");
+        let launches = self.plan(pass, ops);
+        let steps = self.steps.as_ref().expect("made by claim");
         let begin = Launch {
             kernel: "begin_step",
             grid: [1, 1, 1],
             threads: BEGIN_THREADS,
             shared: 0,
-            args: steps.begin_args(&self.arena, self.pass),
+            args: steps.begin_args(&self.arena, pass),
         };
         self.stream.begin_capture()?;
         let mut captured = self.stream.launch(&begin);
@@ -409,7 +430,7 @@ impl Executor for Gpu {
 
     fn write(&mut self, to: Tensor, values: &[f32]) -> Result<(), DeviceError> {
         assert_eq!(to.len(), values.len(), "a tensor of {:?}", to.dims);
-        self.prepare()?;
+        self.claim()?;
         let rounded: Vec<bf16>;
         let bytes: &[u8] = match self.buffers[to.buffer].kind {
             Kind::Activation => {
@@ -426,7 +447,7 @@ impl Executor for Gpu {
     }
 
     fn read(&mut self, from: Tensor) -> Result<Vec<f32>, DeviceError> {
-        self.prepare()?;
+        self.claim()?;
         let kind = self.buffers[from.buffer].kind;
         let mut bytes = vec![0_u8; from.len() * bytes_of(kind)];
         let Arg::Ptr(address) = self.address(from) else {
@@ -451,7 +472,7 @@ impl Executor for Gpu {
 
     fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError> {
         assert_eq!(to.len(), labels.len(), "labels of {:?}", to.dims);
-        self.prepare()?;
+        self.claim()?;
         let Arg::Ptr(address) = self.address(to) else {
             unreachable!("an address is a pointer")
         };
@@ -497,18 +518,23 @@ impl Executor for Gpu {
         Ok(host)
     }
 
+    fn prepare(&mut self, pass: Pass, ops: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+        self.claim()?;
+        self.capture_once(pass, ops).map(drop)
+    }
+
     fn step(
         &mut self,
         pass: Pass,
         inputs: StepInputs,
         ops: &dyn Fn(&mut dyn Executor),
     ) -> Result<(), DeviceError> {
-        self.prepare()?;
-        let steps = self.steps.as_ref().expect("made by prepare");
+        self.claim()?;
+        let steps = self.steps.as_ref().expect("made by claim");
         if inputs.ids.len() > steps.capacity {
             let slots = self.ring.as_ref().map_or(SLOTS, |r| r.host.slots());
             self.make_steps(slots, inputs.ids.len())?;
-            self.prepare()?;
+            self.claim()?;
         }
         // Credits say when a training step's slot is free; where there is no ring, and in
         // evaluation, whose results are read after each step anyway, this does.
@@ -525,20 +551,15 @@ impl Executor for Gpu {
             stream,
             ..
         } = self;
-        let steps = steps.as_mut().expect("made by prepare");
+        let steps = steps.as_mut().expect("made by claim");
         if pass == Pass::Train {
             steps.set_counter(arena, stream, inputs.step)?;
         }
         steps.write(pass, &inputs);
-        self.pass = pass;
-        if self.graphs[pass as usize].is_none() {
-            let captured = self.capture(ops);
-            self.graphs[pass as usize] = Some(captured.inspect_err(|e| {
-                self.fault = Some(e.clone());
-            })?);
-        } else if cfg!(debug_assertions) {
-            let launches = self.plan(ops);
-            let captured = self.graphs[pass as usize].as_ref().expect("just seen");
+        let new = self.capture_once(pass, ops)?;
+        if cfg!(debug_assertions) && !new {
+            let launches = self.plan(pass, ops);
+            let captured = self.graphs[pass as usize].as_ref().expect("captured");
             assert!(
                 captured.launches.len() == launches.len()
                     && captured
@@ -551,7 +572,6 @@ impl Executor for Gpu {
         }
         let graph = self.graphs[pass as usize].as_ref().expect("captured").graph;
         let replayed = self.stream.replay(graph);
-        self.pass = Pass::Train;
         match pass {
             Pass::Train => self.launched = inputs.step + 1,
             Pass::Eval => self.evaluating = true,
