@@ -366,7 +366,7 @@ fn intrinsics() {
         x.trailing_zeros() + 1,
         x.leading_zeros(),
         x.reverse_bits(),
-        (u64::from(x) * 0x9e37_79b9 >> 32) as u32,
+        ((u64::from(x) * 0x9e37_79b9) >> 32) as u32,
         f.to_bits(),
         (-f).to_bits(),
         7,

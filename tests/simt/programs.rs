@@ -22,13 +22,12 @@ fn block_reduction() {
 
 #[test]
 fn transposition() {
-    let (rows, cols) = (70, 45);
+    let (rows, cols) = (70_i32, 45_i32);
     let x: Vec<f32> = (0..rows * cols).map(|i| i as f32).collect();
     for schedule in SCHEDULES {
         let mut out = vec![0.0_f32; x.len()];
         let mut launch = launch("selftest_transpose", 2, 32).on(schedule);
         (launch.grid[1], launch.block[1]) = (3, 8);
-        let (rows, cols) = (rows as i32, cols as i32);
         launch
             .run([(&x).into(), (&mut out).into(), rows.into(), cols.into()])
             .unwrap();
