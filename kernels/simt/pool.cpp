@@ -22,7 +22,7 @@ namespace {
 
 // Stacks of 1024 threads are 2048 mappings, of which Linux grants a process 65530.
 constexpr unsigned MAX_DEFAULT_THREADS = 24, MAX_WANTED_THREADS = 256;
-constexpr size_t MAX_ARGUMENT_BYTES = 4096;
+constexpr size_t MAX_ARGUMENTS = 128, ARGUMENT_ALIGN = 64;
 
 unsigned wanted_threads() {
     const char *text = getenv("AUTOASSIST_SIMT_THREADS");
@@ -143,8 +143,8 @@ Pool &pool() {
 
 // The arguments, and the pointers to them, as they were when the kernel was launched.
 struct Bank {
-    alignas(16) unsigned char bytes[MAX_ARGUMENT_BYTES];
-    void *pointers[MAX_ARGUMENT_BYTES / 16];
+    alignas(ARGUMENT_ALIGN) unsigned char bytes[MAX_ARGUMENTS * ARGUMENT_ALIGN];
+    void *pointers[MAX_ARGUMENTS];
 
     void fill(const SimtKernel &kernel, void **args) {
         if (kernel.argc > 0 && !args)
@@ -155,10 +155,10 @@ struct Bank {
             if (!args[i])
                 throw std::invalid_argument("argument " + std::to_string(i) + " is null");
             if (used + size > sizeof bytes)
-                throw std::invalid_argument("more than 4096 bytes of arguments");
+                throw std::invalid_argument("its arguments are too many or too large");
             memcpy(bytes + used, args[i], size);
             pointers[i] = bytes + used;
-            used += (size + 15) / 16 * 16;
+            used += (size + ARGUMENT_ALIGN - 1) / ARGUMENT_ALIGN * ARGUMENT_ALIGN;
         }
     }
 };
