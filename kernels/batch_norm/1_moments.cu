@@ -10,8 +10,8 @@
 // block, and then the blocks. E[x²] − E[x]² in f32 would have no digit left at mean = 1000 · std.
 //
 // Bound: 2 bytes an element, read once.
-// Launch: bn_moments_8 (C a multiple of 8) or _1: see Walk in vector.cuh, about 1000 blocks at most;
-// then bn_moments_finish: C blocks of 128 threads.
+// Launch: bn_moments_8 (C a multiple of 8) or _1: see Walk in vector.cuh, about 1000 blocks at
+// most; then bn_moments_finish: C blocks of 128 threads.
 
 #include "reduce.cuh"
 #include "vector.cuh"

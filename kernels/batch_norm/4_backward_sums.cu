@@ -4,14 +4,15 @@
 //   dbeta[c]  = Σ_p g[p,c]
 //   dgamma[c] = Σ_p g[p,c] · (x[p,c] − mean[c]) · invstd[c]
 //
-//   g, y, x [P,C] bf16; mean, invstd, dgamma, dbeta [C] f32; partial [C, chunks] {Σ g, Σ g·(x−mean)}
+//   g, y, x [P,C] bf16; mean, invstd, dgamma, dbeta [C] f32;
+//   partial [C, chunks] {Σ g, Σ g·(x − mean)}
 //
 // The one idea: mask and both sums in one pass. x − mean is taken before the product, where it is
 // nearly exact: Σ g·x − mean · Σ g would cancel. invstd comes out of the sum.
 //
 // Bound: 4 bytes an element (g and x read), 8 with the mask (y read, g written).
-// Launch: bn_backward_sums_8 (C a multiple of 8) or _1: see Walk in vector.cuh, about 1000 blocks at
-// most; then bn_backward_sums_finish: C blocks of 128 threads.
+// Launch: bn_backward_sums_8 (C a multiple of 8) or _1: see Walk in vector.cuh, about 1000 blocks
+// at most; then bn_backward_sums_finish: C blocks of 128 threads.
 
 #include "reduce.cuh"
 #include "vector.cuh"

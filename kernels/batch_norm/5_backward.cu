@@ -4,8 +4,8 @@
 //
 //   g, y, dx [P,C] bf16, y the batch norm's input; mean, invstd, scale, dgamma, dbeta [C] f32
 //
-// The one idea: per channel this is scale · (g − (offset + (y − mean) · slope)): four numbers that a
-// thread holds in registers, since it keeps its channels (see Walk in vector.cuh).
+// The one idea: per channel this is scale · (g − (offset + (y − mean) · slope)): four numbers that
+// a thread holds in registers, since it keeps its channels (see Walk in vector.cuh).
 //
 // Bound: 6 bytes an element (g and y read, dx written).
 // Launch: bn_backward_8 (C a multiple of 8) or _1: see Walk, about 4000 blocks at most.

@@ -1,5 +1,5 @@
-// Reductions over a block's threads. The order of additions follows from the block's shape alone, so
-// equal inputs give equal bits.
+// Reductions over a block's threads. The order of additions follows from the block's shape alone,
+// so equal inputs give equal bits.
 #pragma once
 
 #include "kernel.cuh"
@@ -35,9 +35,9 @@ template <int N> struct Moments {
     }
 };
 
-// T consists of floats and has add(). The block is `rows` rows of `across` threads, threads past
-// them are left out. Afterwards the threads of row 0 have what their columns add up to: a tree, half
-// of the rows handing their value to the other half in each round.
+// T consists of floats and has add(). The block is `rows` rows of `across` threads; threads past
+// them are left out. Afterwards the threads of row 0 have what their columns add up to: a tree, in
+// each round of which half of the rows hand their values to the other half.
 template <class T, int WORDS, int THREADS>
 DEVICE void reduce_rows(T &value, float (&shared)[WORDS][THREADS], int rows, int across) {
     static_assert(sizeof(T) == 4 * WORDS, "a row of `shared` for each float of T");

@@ -100,7 +100,7 @@ fn run(args: &Args) -> Result<(), TrainError> {
             (config, PathBuf::new())
         }
     };
-    let data = train::load_data(&config, console)?;
+    let data = train::load_data(&config, console, &INTERRUPT)?;
     let job = |dir: PathBuf| Job {
         config: &config,
         data: &data,

@@ -1,15 +1,20 @@
 //! Data sets and their readers.
 
+mod cifar10;
+pub mod download;
 mod folder;
+mod idx;
 mod synthetic;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+pub use cifar10::cifar10;
 pub use folder::folder;
+pub use idx::{fashion_mnist, mnist};
 pub use synthetic::{Split, Truth, synthetic, truth};
 
 /// Why a data set cannot be used: what, where, and what to do, in one line. Nothing but other
@@ -98,6 +103,27 @@ pub enum DataError {
         /// Its width and height.
         first_size: (u32, u32),
     },
+    /// A published data set, or a file of it, is not there.
+    #[error(
+        "no {what} in {dir:?}: add --download to fetch what is missing, or give --data-dir DIR \
+         with {expected}"
+    )]
+    Missing {
+        /// The data set or the file.
+        what: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// What makes up the data set.
+        expected: &'static str,
+    },
+    /// A file of a published data set whose bytes are not what its format says.
+    #[error("{path:?} {problem}: replace it, or remove it and fetch it anew with --download")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, as the rest of a sentence about the file.
+        problem: String,
+    },
     /// More than memory holds.
     #[error("{name}: {bytes} bytes of pixels do not fit into memory: use fewer or smaller images")]
     OutOfMemory {
@@ -114,6 +140,15 @@ pub enum DataError {
         /// What is wrong with it.
         problem: String,
     },
+}
+
+impl DataError {
+    fn damaged(path: &Path, problem: String) -> DataError {
+        DataError::Damaged {
+            path: path.to_owned(),
+            problem,
+        }
+    }
 }
 
 /// Labelled images of one size, in memory as they came: `[N, H, W, C]`, one byte a channel.

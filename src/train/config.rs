@@ -13,6 +13,12 @@ use crate::nn::Architecture;
 pub enum Data {
     /// Built-in images, generated from the seed: a demonstration, never evidence.
     Synthetic,
+    /// The official binary batches of CIFAR-10.
+    Cifar10,
+    /// MNIST, or another set of ten classes in its format: IDX files, plain or .gz.
+    Mnist,
+    /// Fashion-MNIST: the same format with the names of its classes.
+    FashionMnist,
     /// A tree `train/<class>/*.{jpg,png}`, `test/<class>/…` under --data-dir.
     Folder,
 }
@@ -79,9 +85,12 @@ pub struct Options {
     /// Where images come from; without it, a demonstration on synthetic data
     #[arg(long, value_enum)]
     pub data: Option<Data>,
-    /// Folder of the data set
+    /// Folder of the data set [default: what --download has fetched]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Fetch the data set unless it is there, into --data-dir or ~/.cache/autoassist
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    pub download: Option<bool>,
     /// Layers of the network: 8, 14, 20, 32, 44, 56, 110, 18, 34, 50 or 101 [default: 8]
     #[arg(long)]
     pub depth: Option<u32>,
@@ -177,6 +186,8 @@ pub struct Config {
     pub data: Data,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub download: bool,
     pub depth: u32,
     pub device: String,
     pub assist: Assist,
@@ -230,6 +241,7 @@ impl Options {
         Options {
             data: self.data.or(other.data),
             data_dir: self.data_dir.or(other.data_dir),
+            download: self.download.or(other.download),
             depth: self.depth.or(other.depth),
             device: self.device.or(other.device),
             assist: self.assist.or(other.assist),
@@ -268,6 +280,7 @@ impl Options {
         let config = Config {
             data: self.data.unwrap_or(Data::Synthetic),
             data_dir: absolute(self.data_dir),
+            download: self.download.unwrap_or(false),
             depth: self.depth.unwrap_or(8),
             device: self.device.unwrap_or_else(|| "auto".into()),
             assist: self.assist.unwrap_or(Assist::Memory),
@@ -409,13 +422,18 @@ impl Config {
             let remedy = "--seeds belongs to --compare; for one run give --seed";
             return Err(ConfigError::Together(remedy.into()));
         }
+        if self.download && matches!(self.data, Data::Synthetic | Data::Folder) {
+            let remedy = "--download fetches a published data set: name it by --data cifar10, \
+                          --data mnist or --data fashion-mnist";
+            return Err(ConfigError::Together(remedy.into()));
+        }
         match (self.data, &self.data_dir) {
             (Data::Folder, None) => {
                 let remedy = "--data folder needs --data-dir DIR, a folder with train/ and test/";
                 Err(ConfigError::Together(remedy.into()))
             }
             (Data::Synthetic, Some(_)) => {
-                let remedy = "--data-dir is not used by --data synthetic; add --data folder";
+                let remedy = "--data-dir is not used by --data synthetic; add --data folder, or what it holds";
                 Err(ConfigError::Together(remedy.into()))
             }
             _ => Ok(()),

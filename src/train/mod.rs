@@ -71,6 +71,9 @@ pub enum TrainError {
     /// The user asked to stop what has no checkpoint.
     #[error("stopped; nothing was kept")]
     Stopped,
+    /// The user asked to stop before the data was there.
+    #[error("stopped; the same command goes on with the download where it stopped")]
+    StoppedDownload,
     /// The user asked to stop; a checkpoint was written.
     #[error("stopped at step {step}; go on with --resume {}", dir.display())]
     Interrupted {
@@ -97,7 +100,9 @@ impl TrainError {
         match self {
             TrainError::Unusable(_) => 2,
             TrainError::Failed(_) | TrainError::NotFinite { .. } | TrainError::Device { .. } => 1,
-            TrainError::Interrupted { .. } | TrainError::Stopped => 130,
+            TrainError::Interrupted { .. } | TrainError::Stopped | TrainError::StoppedDownload => {
+                130
+            }
         }
     }
 }

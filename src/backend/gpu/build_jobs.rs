@@ -74,12 +74,6 @@ impl Job {
         if known.is_some() {
             fs::remove_file(&stamp).map_err(io)?;
         }
-        println!(
-            "DBG {known:?} {:?} {:?} {}",
-            self.fingerprint(),
-            self.command,
-            self.identity
-        );
         let started = SystemTime::now();
         let mut command = Command::new(self.command.get_program());
         command.args(self.command.get_args());

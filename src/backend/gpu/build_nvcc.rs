@@ -123,7 +123,13 @@ pub fn jobs(nvcc: &Nvcc, out: &Path, sources: &[Source]) -> Result<Vec<Job>, Str
     let job = |source: &Source| {
         let mut command = Command::new(&nvcc.path);
         command.args(["-fatbin", "-std=c++17", "-lineinfo", "-Ikernels/include"]);
-        command.args(["-Xptxas", "-v,--warn-on-spills"]);
+        // Every program embeds all of it: a quarter of the size counts where a pack is to be sent.
+        command.args([
+            "-Xptxas",
+            "-v,--warn-on-spills",
+            "-Xfatbin",
+            "-compress-all",
+        ]);
         for arch in &archs {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }

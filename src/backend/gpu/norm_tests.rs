@@ -181,7 +181,7 @@ impl Case {
 
         exec.moments(x, bn);
         let [mean, var] = [bn.mean, bn.var].map(|t| read(exec, t));
-        // Only NaN stays: it is to go on.
+        // From here on exact statistics (NaN where the input has one).
         let exact = self.statistics();
         for (t, exact) in [bn.mean, bn.var].into_iter().zip(exact) {
             let narrow: Vec<f32> = exact.into_iter().map(|v| v as f32).collect();
@@ -210,6 +210,7 @@ impl Case {
         let scale = self.pixels as f32;
         for (t, sums, seed) in [(bn.dgamma, &dgamma, 30), (bn.dbeta, &dbeta, 31)] {
             let mut values = random(self.channels, seed, 0.0, scale);
+            // A NaN is to go on.
             for (value, sum) in values.iter_mut().zip(sums) {
                 *value = if sum.is_nan() { f32::NAN } else { *value };
             }

@@ -4,6 +4,7 @@
 use super::catalog::TOOLKIT;
 use crate::backend::NVCC_REMEDY;
 use serde::Deserialize;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,12 +42,12 @@ pub enum PackError {
         /// What to do.
         remedy: &'static str,
     },
-    /// `strip` failed.
-    #[error("cannot strip {}: {reason}", path.display())]
-    Strip {
-        /// The program to be stripped.
-        path: PathBuf,
-        /// What `strip` said.
+    /// A program was started and failed.
+    #[error("{program} failed: {reason}")]
+    Tool {
+        /// Its name.
+        program: &'static str,
+        /// What it said.
         reason: String,
     },
     /// A file could not be read or written.
@@ -97,6 +98,11 @@ pub fn pack(dir: &Path) -> Result<u64, PackError> {
         return Err(PackError::NoKernels);
     }
     let programs = build(sources)?;
+    // First, so that a pack that was cut short can be made again.
+    let manifest = dir.join(MANIFEST);
+    let head = format!("autoassist {}: bash run.sh\n", env!("CARGO_PKG_VERSION"));
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    fs::write(&manifest, &head).map_err(at(&manifest))?;
     let (bin, fixtures) = (dir.join("bin"), dir.join("tests/fixtures"));
     for folder in [&bin, &fixtures] {
         // An earlier pack's files must not be taken for this one's.
@@ -107,9 +113,11 @@ pub fn pack(dir: &Path) -> Result<u64, PackError> {
     }
     let mut files = Vec::new();
     for (name, built) in programs {
-        let to = bin.join(name);
-        strip(&built, &to)?;
-        files.push(to);
+        let to = bin.join(&name);
+        let args = ["-o".as_ref(), to.as_ref(), built.as_ref()];
+        tool("strip", &args, "install binutils")?;
+        tool("gzip", &["-9".as_ref(), to.as_ref()], "install gzip")?;
+        files.push(bin.join(name + ".gz"));
     }
     let from = sources.join("tests/fixtures");
     for entry in fs::read_dir(&from).map_err(at(&from))? {
@@ -132,8 +140,6 @@ pub fn pack(dir: &Path) -> Result<u64, PackError> {
         .iter()
         .map(|(n, name)| format!("{n:>9} {name}\n"))
         .collect();
-    let manifest = dir.join(MANIFEST);
-    let head = format!("autoassist {}: bash run.sh\n", env!("CARGO_PKG_VERSION"));
     fs::write(&manifest, head + &lines.concat()).map_err(at(&manifest))?;
     check_size(&sizes)
 }
@@ -218,19 +224,19 @@ fn build(sources: &Path) -> Result<Vec<(String, PathBuf)>, PackError> {
     Ok(programs.collect())
 }
 
-/// Copies a program without its symbols.
-fn strip(from: &Path, to: &Path) -> Result<(), PackError> {
-    let output = Command::new("strip").arg("-o").arg(to).arg(from).output();
+/// Runs one of the usual tools.
+fn tool(program: &'static str, args: &[&OsStr], remedy: &'static str) -> Result<(), PackError> {
+    let output = Command::new(program).args(args).output();
     let output = output.map_err(|source| PackError::Start {
-        program: "strip",
+        program,
         source,
-        remedy: "install binutils",
+        remedy,
     })?;
     if output.status.success() {
         return Ok(());
     }
-    Err(PackError::Strip {
-        path: from.into(),
+    Err(PackError::Tool {
+        program,
         reason: String::from_utf8_lossy(&output.stderr).trim().into(),
     })
 }

@@ -15,6 +15,10 @@ if [ -e "$out/summary.txt" ]; then
 fi
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
+# Programs travel compressed.
+for program in bin/*.gz; do
+    [ ! -e "$program" ] || gunzip -f "$program" || exit 2
+done
 export REQUIRE_CUDA=1 RUST_BACKTRACE=1
 failed=0
 

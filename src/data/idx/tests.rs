@@ -1,0 +1,164 @@
+use super::*;
+use flate2::{Compression, write::GzEncoder};
+use std::fs;
+use std::io::Write;
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// An IDX file: magic, dimensions, content.
+fn idx(magic: u32, shape: &[u32], content: &[u8]) -> Vec<u8> {
+    let words = [&[magic], shape].concat();
+    let header = words.iter().flat_map(|word| word.to_be_bytes());
+    header.chain(content.iter().copied()).collect()
+}
+
+/// Three training and two test images, 2 high and 3 wide.
+fn good() -> [Vec<u8>; 4] {
+    let pixels: Vec<u8> = (0..18).collect();
+    [
+        idx(IMAGES, &[3, 2, 3], &pixels),
+        idx(LABELS, &[3], &[7, 0, 9]),
+        idx(IMAGES, &[2, 2, 3], &pixels[6..]),
+        idx(LABELS, &[2], &[1, 2]),
+    ]
+}
+
+fn write(dir: &Path, files: &[Vec<u8>; 4]) {
+    for (name, bytes) in FILES.iter().zip(files) {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+}
+
+#[test]
+fn reads_every_spelling_plain_and_gzipped() {
+    let spellings: [fn(&str) -> String; 4] = [
+        |name| name.to_owned(),
+        |name| format!("{name}.gz"),
+        |name| name.replace("-idx", ".idx"),
+        |name| name.replace("-idx", ".idx") + ".gz",
+    ];
+    for spelling in spellings {
+        // Whether a file is gzipped is a matter of its content, whatever it is called.
+        for gz in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, bytes) in FILES.iter().zip(good()) {
+                let bytes = if gz { gzip(&bytes) } else { bytes };
+                fs::write(dir.path().join(spelling(name)), bytes).unwrap();
+            }
+            let data = mnist(dir.path()).unwrap();
+            assert_eq!((data.train.height, data.train.width), (2, 3));
+            assert_eq!((data.train.channels, data.flip), (1, false));
+            assert_eq!(data.train.labels, [7, 0, 9]);
+            assert_eq!(data.train.image(2), [12, 13, 14, 15, 16, 17]);
+            assert_eq!(
+                (data.test.labels.as_slice(), data.test.image(0)[0]),
+                (&[1, 2][..], 6)
+            );
+            assert_eq!(data.classes[9], "9");
+            assert_eq!(fashion_mnist(dir.path()).unwrap().classes[9], "Ankle boot");
+        }
+    }
+}
+
+#[test]
+fn a_gzip_file_of_several_members_is_one_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = good();
+    files[0] = [gzip(&files[0][..20]), gzip(&files[0][20..])].concat();
+    write(dir.path(), &files);
+    assert_eq!(mnist(dir.path()).unwrap().train.len(), 3);
+}
+
+#[test]
+fn what_is_missing_or_damaged_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let error = |parts: &[&str]| {
+        let error = mnist(dir).unwrap_err().to_string();
+        assert!(!error.contains('\n'), "{error}");
+        assert!(parts.iter().all(|p| error.contains(p)), "{error}");
+    };
+    error(&["no MNIST in", "--download", "--data-dir"]);
+    let good = good();
+    let packed = gzip(&good[0]);
+    let flipped = {
+        let mut bytes = packed.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes
+    };
+    let huge = idx(IMAGES, &[4_000_000_000, 28, 28], &[0; 99]);
+    let [images, labels, test_images, _] = FILES;
+    for (file, bytes, says) in [
+        (
+            0,
+            good[0][..33].to_vec(),
+            "3 images of 2x3, 18 bytes, but 17 bytes follow",
+        ),
+        (0, [&good[0][..], &[0]].concat(), "but more follows"),
+        (
+            0,
+            good[1].clone(),
+            "begins with 0x00000801, but an IDX file of images",
+        ),
+        (
+            1,
+            good[0].clone(),
+            "begins with 0x00000803, but an IDX file of labels",
+        ),
+        (0, vec![], "ends within its header"),
+        (0, good[0][..15].to_vec(), "ends within its header"),
+        (
+            0,
+            huge.clone(),
+            "4000000000 images of 28x28, 3136000000000 bytes, but 99",
+        ),
+        (
+            0,
+            gzip(&huge),
+            "4000000000 images of 28x28, 3136000000000 bytes, but 99",
+        ),
+        (0, idx(IMAGES, &[u32::MAX; 3], &[]), "1 to 1024 pixels"),
+        (0, idx(IMAGES, &[0, 2, 3], &[]), "0 images of 2x3"),
+        (
+            0,
+            packed[..packed.len() - 9].to_vec(),
+            "more than a gzip stream",
+        ),
+        (
+            0,
+            packed[..packed.len() - 1].to_vec(),
+            "more than a gzip stream",
+        ),
+        (0, packed[..5].to_vec(), "more than a gzip stream"),
+        (0, flipped, "more than a gzip stream"),
+        (
+            0,
+            [&packed[..], b"garbage"].concat(),
+            "more than a gzip stream",
+        ),
+        (
+            0,
+            [&packed[..], &[0; 512]].concat(),
+            "more than a gzip stream",
+        ),
+        (
+            1,
+            idx(LABELS, &[3], &[7, 10, 9]),
+            "the label 10 for image 1",
+        ),
+        (1, idx(LABELS, &[2], &[7, 1]), "holds 2 labels, but"),
+        (2, idx(IMAGES, &[2, 3, 2], &[0; 12]), "images of 3x2, but"),
+    ] {
+        let mut files = good.clone();
+        files[file] = bytes;
+        write(dir, &files);
+        error(&[[images, labels, test_images][file], says, "replace it"]);
+    }
+    write(dir, &good);
+    fs::remove_file(dir.join(labels)).unwrap();
+    error(&["no train-labels-idx1-ubyte in", "--download"]);
+}
