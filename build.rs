@@ -122,7 +122,7 @@ fn sources() -> Result<Vec<Source>> {
 
 fn host_build() -> cc::Build {
     let mut build = cc::Build::new();
-    // -O2 whatever the profile: kernels run on fibers, one per CUDA thread, and tests wait for them.
+    // -O2 whatever the profile: tests wait for kernels.
     build.cargo_warnings(false);
     build.cpp(true).opt_level(2).debug(false).warnings(false);
     build

@@ -1,8 +1,5 @@
-//! The little that the executor needs of a machine that runs kernels. Two drivers have it: [`simt`]
-//! (kernels on the CPU) and [`cuda`].
-//!
-//! [`simt`]: super::simt
-//! [`cuda`]: super::cuda
+//! The little that the executor needs of a machine that runs kernels. Two drivers have it: `simt`
+//! (kernels on the CPU) and `cuda`.
 
 use crate::backend::DeviceError;
 use std::any::Any;

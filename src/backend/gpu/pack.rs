@@ -24,7 +24,10 @@ pub enum PackError {
     #[error("{}: holds something else than an earlier pack; choose a new folder", .0.display())]
     Occupied(PathBuf),
     /// The program was moved away from its sources.
-    #[error("no sources in {}; run `cargo run --release --bin kernels -- pack DIR` in a checkout", .0.display())]
+    #[error(
+        "no sources in {}; run `cargo run --release --bin kernels -- pack DIR` in a checkout",
+        .0.display()
+    )]
     NoSources(PathBuf),
     /// There would be nothing to run on a GPU.
     #[error("this build has no CUDA kernels to pack; {NVCC_REMEDY}")]

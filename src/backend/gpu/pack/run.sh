@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests, a training demonstration and benches of autoassist on a machine with an NVIDIA GPU. Needs the
-# NVIDIA driver, bash and the usual tools; no Rust, no CUDA toolkit, no network.
+# Tests, a training demonstration and benches of autoassist on a machine with an NVIDIA GPU. Needs
+# the NVIDIA driver, bash and the usual tools; no Rust, no CUDA toolkit, no network.
 #
 #   bash run.sh [OUT]     logs and JSON results go to OUT (default ./out), summary.txt first
 #   CIFAR=DIR             also trains a ResNet-20 on DIR/train/<class>/*.png, DIR/test/<class>/*.png
