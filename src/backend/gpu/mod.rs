@@ -680,3 +680,6 @@ impl Executor for Gpu {
         self.op(|gpu| optim::sgd(gpu, params, grads, buf, config));
     }
 }
+
+#[cfg(all(test, simt))]
+mod tests;
