@@ -167,7 +167,14 @@ fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
     let job = |source: &Path| {
         let mut command = host.tool.to_command();
         command.args(["-std=c++17", "-g1", "-fPIC", "-ffp-contract=off"]);
-        command.args(["-fno-math-errno", "-Wall", "-Wextra", "-Ikernels/include"]);
+        command.args([
+            "-fno-math-errno",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unknown-pragmas",
+            "-funroll-loops",
+            "-Ikernels/include",
+        ]);
         command.args(["-xc++", "-c"]);
         let output = folder.join(flat_name(source)).with_extension("o");
         Job::new(source, output, command, &host.version)

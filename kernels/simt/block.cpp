@@ -1,10 +1,11 @@
 // How a block runs.
 //
 // A block runs from beginning to end on one OS thread (its Core), and each of its CUDA threads on a
-// fiber, which has a stack of its own. One of them runs at a time, until it returns or comes to a barrier or a warp collective at which others are missing.
-// Then it saves a few registers on its stack, `choose` picks another that is ready, and the CPU goes
-// on with that one's stack and registers; no scheduler is in between (fiber.cpp). Between two such
-// points a thread is plain compiled code.
+// fiber, which has a stack of its own. One of them runs at a time, until it returns or comes to a
+// barrier or a warp collective at which others are missing. Then it saves a few registers on its
+// stack, `choose` picks another that is ready, and the CPU goes on with that one's stack and
+// registers; no scheduler is in between (fiber.cpp). Between two such points a thread is plain
+// compiled code.
 //
 //   the block   Thread[1024]: where each waits, and at what. Warp[32]: sets of lanes as bit masks.
 //   ready       may run. At first all are ready and *fresh*: they get a stack when they are chosen.
@@ -31,8 +32,8 @@
 //
 // Memory. Shared memory is the core's, filled with 0xFF bytes (a NaN for every float format, -1 for
 // every int) before each block, so that what a kernel does not initialise shows. A SHARED variable
-// gets its offset when the first thread of a launch passes its declaration. Dynamic memory ends at a
-// guard page. Built-in variables (threadIdx, ...) are thread-local words that `choose` rewrites.
+// gets its offset when the first thread of a launch passes its declaration. Dynamic memory ends at
+// a guard page. Built-in variables (threadIdx, ...) are thread-local words that `choose` rewrites.
 #include "core.h"
 
 #include <sys/mman.h>
@@ -281,8 +282,8 @@ void *Core::collective(uint32_t mask, const Collective *kind, void *arg, int lin
     self.mask = mask;
     self.line = line;
     if ((mask & lane) == 0)
-        fail(running(), "%s at %s:%d: its own lane, %d, is not in the mask 0x%08x", kind->name, file,
-             line, running() % 32, mask);
+        fail(running(), "%s at %s:%d: its own lane, %d, is not in the mask 0x%08x", kind->name,
+             file, line, running() % 32, mask);
     warps_[warp_].meeting |= lane;
     meet(self);
     choose(false);
@@ -367,8 +368,8 @@ void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line
              variable.name, file, line, end, STATIC_SHARED_LIMIT);
     if (end + job_->launch.dynamic_shared > SHARED_LIMIT)
         fail(-1,
-             "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit of "
-             "both is %zu",
+             "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit "
+             "of both is %zu",
              variable.name, file, line, end, job_->launch.dynamic_shared, SHARED_LIMIT);
     static_used_ = std::max(static_used_, end);
     return arena_ + offset;

@@ -19,8 +19,8 @@ constexpr uint32_t MAX_THREADS = 1024;  // of a block
 constexpr size_t STATIC_SHARED_LIMIT = 48 << 10;
 constexpr size_t SHARED_LIMIT = 227 << 10;
 
-// The text of an error, composed without allocating: its author may be about to be forgotten, or the
-// heap be broken.
+// The text of an error, composed without allocating: its author may be about to be forgotten, or
+// the heap be broken.
 struct Message {
     char text[8192];
     size_t length = 0;
@@ -97,8 +97,8 @@ public:
     void *dynamic_shared() {
         return dynamic_;
     }
-    // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are abandoned:
-    // what is on their stacks is forgotten, which is right, because kernels own nothing.
+    // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are
+    // abandoned: what is on their stacks is forgotten, which is right, because kernels own nothing.
     [[noreturn]] void fail(int thread, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
     [[noreturn]] void fail(int thread, const char *format, va_list values);

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-// A fiber that does not run has saved, from its stack pointer upwards, the six registers that a call
-// must not change, and the address where it goes on. (Kernels leave the control words of the
+// A fiber that does not run has saved, from its stack pointer upwards, the six registers that a
+// call must not change, and the address where it goes on. (Kernels leave the control words of the
 // floating-point units alone.)
 //
 // The last instruction is not a `ret`, because processors predict that from the last call, which

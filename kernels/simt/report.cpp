@@ -139,8 +139,8 @@ void Core::diverged() {
         if (gone)
             error_.add(": have returned");
         else if (meets)
-            error_.add(": wait in %s with mask 0x%08x, %s:%d", like.kind->name, like.mask, like.file,
-                       like.line);
+            error_.add(": wait in %s with mask 0x%08x, %s:%d", like.kind->name, like.mask,
+                       like.file, like.line);
         else
             error_.add(": wait at %s, %s:%d", like.kind->name, like.file, like.line);
     }

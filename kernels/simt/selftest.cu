@@ -167,20 +167,21 @@ EXPORT(selftest_block_sum)
 // out[c][r] = in[r][c], 32 x 32 tiles, 32 x 8 threads.
 KERNEL(selftest_transpose, 256)(const float *in, float *out, int rows, int cols) {
     SHARED(float, tile, [32][33]);
-    int row = int(blockIdx.y) * 32 + int(threadIdx.y), col = int(blockIdx.x) * 32 + int(threadIdx.x);
+    const int x = int(threadIdx.x), y = int(threadIdx.y);
+    int row = int(blockIdx.y) * 32 + y, col = int(blockIdx.x) * 32 + x;
     for (int i = 0; i < 32; i += 8)
         if (row + i < rows && col < cols)
-            tile[threadIdx.y + i][threadIdx.x] = in[(row + i) * cols + col];
+            tile[y + i][x] = in[(row + i) * cols + col];
     __syncthreads();
-    row = int(blockIdx.x) * 32 + int(threadIdx.y), col = int(blockIdx.y) * 32 + int(threadIdx.x);
+    row = int(blockIdx.x) * 32 + y, col = int(blockIdx.y) * 32 + x;
     for (int i = 0; i < 32; i += 8)
         if (row + i < cols && col < rows)
-            out[(row + i) * rows + col] = tile[threadIdx.x][threadIdx.y + i];
+            out[(row + i) * rows + col] = tile[x][y + i];
 }
 EXPORT(selftest_transpose)
 
-// c [m,n] = a [m,k] b [k,n]: 64 x 64 tiles, 256 threads with 4 x 4 sums each. Sizes are multiples of
-// 64, and k of 16.
+// c [m,n] = a [m,k] b [k,n]: 64 x 64 tiles, 256 threads with 4 x 4 sums each. m and n are multiples
+// of 64, k of 16.
 KERNEL(selftest_sgemm, 256)(int n, int k, const float *a, const float *b, float *c) {
     SHARED(float4, a_slice, [16][16]);  // [k][row / 4]
     SHARED(float4, b_slice, [16][16]);  // [k][col / 4]
@@ -315,7 +316,8 @@ KERNEL(selftest_leaving, 96)(unsigned *out) {
 }
 EXPORT(selftest_leaving)
 
-KERNEL(selftest_intrinsics, 1)(unsigned x, u64 y, float f, unsigned *out, u64 *longs, float *floats) {
+KERNEL(selftest_intrinsics, 1)
+(unsigned x, u64 y, float f, unsigned *out, u64 *longs, float *floats) {
     out[0] = unsigned(__popc(x));
     out[1] = unsigned(__popcll(y));
     out[2] = unsigned(__ffs(int(x)));

@@ -146,6 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: proptest::test_runner::RngSeed::Fixed(0), ..ProptestConfig::default() })]
         #[test]
         fn every_sweep_is_a_permutation(seed: u64, sweep: u64, n in 1u32..600) {
             let mut seen: Vec<u32> = (0..n).map(|i| permute(seed, sweep, n, i)).collect();
