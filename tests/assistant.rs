@@ -5,14 +5,35 @@ use autoassist::assist::{
     AssistConfig, AssistError, AssistState, Assistant, Batch, Feedback, Feeder, FeederConfig,
     Instances, Phase, Preset, Sweeps,
 };
+use autoassist::data::Images;
 use autoassist::rng::{hash, unit_f64};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 const SLOTS: u64 = 6;
 
+/// 12 bytes an instance: the first tells whether it is hard, the rest are noise.
+fn images(n: usize) -> Arc<Images> {
+    let byte = |(id, i): (u32, u64)| match (i, is_hard(id)) {
+        (0, true) => 255,
+        (0, false) => 0,
+        _ => hash(9, u64::from(id), i) as u8,
+    };
+    let pixels = (0..n as u32).flat_map(|id| (0..12).map(move |i| (id, i)));
+    Arc::new(Images {
+        pixels: pixels.map(byte).collect(),
+        labels: (0..n as u32).map(|id| id % 7).collect(),
+        height: 2,
+        width: 2,
+        channels: 3,
+        mean: vec![0.5; 3],
+        std: vec![0.3; 3],
+    })
+}
+
 fn instances(n: usize) -> Arc<Instances> {
     Arc::new(Instances {
+        images: Some(images(n)),
         classes: (0..n as u32).map(|id| id % 7).collect(),
         n_classes: 7,
         features: (0..2 * n as u64)

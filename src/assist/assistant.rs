@@ -2,13 +2,16 @@
 //! [`super::feeder`].
 
 use super::error::AssistError;
-use super::features::{self, Memory, Moment};
+use super::features::{Memory, Moment};
 use super::instances::Instances;
-use super::model::{Logistic, SIGMOID_OPS, sigmoid};
+use super::judge::{Judge, Opinion};
+use super::model::{SIGMOID_OPS, sigmoid};
 use super::policy::{KEEP_ALL, Phase, Plan, Threshold, exploration, keep};
-use super::sweep::{Draft, Sweeps};
+use super::quality::Quality;
+use super::sweep::{Draft, Drawn, Sweeps};
 use crate::rng::{hash, unit_f64};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How instances are chosen.
@@ -17,8 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Preset {
     /// By a logistic model of what each instance's losses were, its class and a few input features.
     Memory,
+    /// By a logistic model of the input and the class, as published.
+    Paper,
     /// At the same rate without information: the control.
     Random,
+    /// By pruning half of those whose last loss is below the mean, weighting the rest of them by
+    /// two: InfoBatch. It has no keep rate to meet, so floor and rescaling are nothing to it.
+    InfoBatch,
     /// Not at all: sweeps over everything, as far as the budget goes.
     Off,
 }
@@ -57,13 +65,13 @@ pub struct Batch {
     pub number: u64,
     /// B different instances.
     pub ids: Vec<u32>,
-    /// Loss weight of each, of mean 1; empty if all are 1.
+    /// Loss weight of each, of mean 1 (but see [`Preset::InfoBatch`]); empty if all are 1.
     pub weights: Vec<f32>,
     /// Candidates looked at to fill it.
     pub candidates: u64,
     /// B / candidates.
     pub keep_rate: f32,
-    /// Whether the Assistant's scores chose it.
+    /// Whether what is known of the instances chose it.
     pub scored: bool,
     /// The last step whose feedback the Assistant had applied; `None` before the first, and for a
     /// batch that it did not compose.
@@ -75,8 +83,8 @@ impl Batch {
     pub(super) fn unchosen(number: u64, batch: usize, sweeps: &Mutex<Sweeps>) -> Batch {
         let mut draft = Draft::new(batch);
         while draft.ids.len() < batch {
-            let (_, ids) = lock(sweeps).draw(batch - draft.ids.len(), &mut draft);
-            draft.ids.extend(ids);
+            let drawn = lock(sweeps).draw(batch - draft.ids.len(), &mut draft);
+            draft.ids.extend(drawn.ids);
         }
         Batch {
             number,
@@ -108,13 +116,33 @@ pub struct Feedback {
 pub(super) struct Mind {
     pub(super) memory: Memory,
     /// Only where the preset has one.
-    model: Option<Logistic>,
+    judge: Option<Judge>,
     threshold: Threshold,
     mean_loss: f32,
+    quality: Quality,
+    /// Exploration draws whose losses are not known yet, by step.
+    probes: VecDeque<Probes>,
     /// Feedback applied: how many steps, and which was the last.
     updates: u64,
     applied: Option<u64>,
     ops: u64,
+}
+
+/// The exploration draws of a batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Probes {
+    step: u64,
+    /// Place in the batch, and the score σ(logit).
+    scores: Vec<(u32, f32)>,
+}
+
+/// What decides about some candidates.
+struct Verdict {
+    /// Keep probabilities.
+    keep: Vec<f32>,
+    /// Scores σ(logit), where there are any, and the floor below which they had no say.
+    scores: Vec<f32>,
+    floor: f32,
 }
 
 /// Least weight of a new batch in the running mean loss: an average over some 50 batches.
@@ -138,7 +166,10 @@ impl Assistant {
     /// If a setting is out of its range, the batch larger than the data, or the instances
     /// contradict themselves.
     pub fn new(config: AssistConfig, instances: Arc<Instances>) -> Result<Assistant, AssistError> {
-        let plan = Plan::new(instances.len(), config.batch, config.epochs, config.budget)?;
+        let mut plan = Plan::new(instances.len(), config.batch, config.epochs, config.budget)?;
+        if config.preset == Preset::InfoBatch {
+            plan = plan.infobatch(instances.len());
+        }
         for (name, value) in [("floor", config.floor), ("rescale", config.rescale)] {
             if !(0.0..=1.0).contains(&value) {
                 let range = "0 to 1";
@@ -160,13 +191,13 @@ impl Assistant {
         {
             return Err(AssistError::Instances("a class is out of range"));
         }
-        let model = (config.preset == Preset::Memory)
-            .then(|| Logistic::new(features::prior(&instances), instances.n_classes));
         let mind = Mind {
             memory: Memory::new(instances.len()),
-            model,
+            judge: Judge::new(config.preset, &instances)?,
             threshold: Threshold::new(),
             mean_loss: 0.0,
+            quality: Quality::default(),
+            probes: VecDeque::new(),
             updates: 0,
             applied: None,
             ops: 0,
@@ -195,17 +226,25 @@ impl Assistant {
     }
 
     /// Operations spent so far on scoring and learning, counted from shapes: each +, −, ×, ÷,
-    /// comparison is one, see `SIGMOID_OPS` for σ, logarithms and powers.
+    /// comparison is one, see `SIGMOID_OPS` for σ, logarithms and powers. Measuring
+    /// [`quality`](Assistant::quality) is no part of it.
     pub fn ops(&self) -> u64 {
         self.mind.ops
     }
 
+    /// How well its scores have told what would be above the mean loss.
+    pub fn quality(&self) -> &Quality {
+        &self.mind.quality
+    }
+
     /// Composes the batch `number` from the next candidates.
     pub fn compose(&mut self, number: u64, sweeps: &Mutex<Sweeps>) -> Batch {
-        let target = if self.config.preset.selects(self.plan.phase(number)) {
-            self.plan.target(number, lock(sweeps).drawn())
-        } else {
-            1.0
+        let selects = self.config.preset.selects(self.plan.phase(number));
+        let target = match self.config.preset {
+            _ if !selects => 1.0,
+            // Meets no rate.
+            Preset::InfoBatch => 0.0,
+            _ => self.plan.target(number, lock(sweeps).drawn()),
         };
         let mut batch = if target < KEEP_ALL {
             self.choose(number, target, sweeps)
@@ -216,22 +255,38 @@ impl Assistant {
         batch
     }
 
+    /// The batch that was composed last as number `from` becomes number `to`.
+    pub(super) fn renumber(&mut self, from: u64, to: u64) {
+        if let Some(last) = self.mind.probes.back_mut().filter(|p| p.step == from) {
+            last.step = to;
+        }
+    }
+
     /// Fills a batch by keeping candidates at the rate `target`. Candidates are drawn in blocks of
     /// as many as are missing, so none is drawn in vain however lucky the draws.
     fn choose(&mut self, number: u64, target: f32, sweeps: &Mutex<Sweeps>) -> Batch {
         let size = self.config.batch;
         let mut draft = Draft::new(size);
         let mut kept = Vec::with_capacity(size);
+        let mut probes = Vec::new();
         while draft.ids.len() < size {
             let fresh = draft.candidates == 0;
-            let (first, ids) = lock(sweeps).draw(size - draft.ids.len(), &mut draft);
-            let rates = self.keep_probabilities(number, &ids, target, fresh);
-            for ((counter, id), p) in (first..).zip(ids).zip(rates) {
-                if unit_f64(hash(self.config.seed, KEEP, counter)) < f64::from(p) {
+            let drawn = lock(sweeps).draw(size - draft.ids.len(), &mut draft);
+            let verdict = self.judge(number, &drawn, target, fresh);
+            for (i, (&id, &p)) in drawn.ids.iter().zip(&verdict.keep).enumerate() {
+                let u = unit_f64(hash(self.config.seed, KEEP, drawn.first + i as u64));
+                if u < f64::from(p) {
+                    if u < f64::from(verdict.floor) {
+                        probes.push((draft.ids.len() as u32, verdict.scores[i]));
+                    }
                     draft.ids.push(id);
                     kept.push(p);
                 }
             }
+        }
+        if !probes.is_empty() {
+            let (step, scores) = (number, probes);
+            self.mind.probes.push_back(Probes { step, scores });
         }
         Batch {
             number,
@@ -239,49 +294,59 @@ impl Assistant {
             ids: draft.ids,
             candidates: draft.candidates,
             keep_rate: size as f32 / draft.candidates as f32,
-            scored: self.mind.model.is_some(),
+            scored: self.mind.judge.is_some(),
             feedback_through: None,
         }
     }
 
-    /// Keep probability of each candidate. The threshold is solved anew at the `first` block of a
-    /// batch.
-    fn keep_probabilities(
-        &mut self,
-        number: u64,
-        ids: &[u32],
-        target: f32,
-        first: bool,
-    ) -> Vec<f32> {
-        let at = self.moment(number);
+    /// Decides about candidates. The threshold is solved anew at the `first` block of a batch.
+    fn judge(&mut self, number: u64, drawn: &Drawn, target: f32, first: bool) -> Verdict {
+        let (at, ids) = (self.moment(number), &drawn.ids);
         let mind = &mut self.mind;
-        let Some(model) = &mind.model else {
-            return vec![target; ids.len()];
+        let (opinion, ops) = match &mut mind.judge {
+            Some(judge) => judge.opinion(&mind.memory, &self.instances, drawn, at),
+            None => (Opinion::Keep(vec![target; ids.len()]), 0),
         };
-        let logits = model.logits(&features::block(&mind.memory, &self.instances, ids, at));
+        mind.ops += ops;
+        let logits = match opinion {
+            Opinion::Logits(logits) => logits,
+            Opinion::Keep(keep) => {
+                return Verdict {
+                    keep,
+                    scores: Vec::new(),
+                    floor: 0.0,
+                };
+            }
+        };
         // Then subtract θ, σ, multiply-add, compare.
-        mind.ops += features::block_ops(ids.len())
-            + model.logits_ops(ids.len())
-            + ids.len() as u64 * (SIGMOID_OPS + 4);
+        mind.ops += ids.len() as u64 * (SIGMOID_OPS + 4);
         mind.threshold.push(&logits);
-        let b = exploration(self.config.floor, target);
+        let floor = exploration(self.config.floor, target);
         if first {
-            mind.ops += mind.threshold.solve((target - b) / (1.0 - b));
+            mind.ops += mind.threshold.solve((target - floor) / (1.0 - floor));
         }
         let theta = mind.threshold.theta();
-        logits
-            .into_iter()
-            .map(|logit| keep(b, sigmoid(logit - theta)))
-            .collect()
+        Verdict {
+            keep: logits
+                .iter()
+                .map(|logit| keep(floor, sigmoid(logit - theta)))
+                .collect(),
+            scores: logits.iter().map(|&logit| sigmoid(logit)).collect(),
+            floor,
+        }
     }
 
-    /// `p^(−k)` over its mean; none for k = 0.
+    /// `p^(−k)` over its mean; none for k = 0. InfoBatch has `1/p` as it is.
     fn weights(&mut self, kept: &[f32]) -> Vec<f32> {
+        if self.config.preset == Preset::InfoBatch {
+            self.mind.ops += kept.len() as u64;
+            return kept.iter().map(|p| 1.0 / p).collect();
+        }
         let k = self.config.rescale;
         if k == 0.0 {
             return Vec::new();
         }
-        if self.mind.model.is_some() {
+        if self.mind.judge.is_some() {
             // A power is a logarithm and an exponential; add, and scale.
             self.mind.ops += kept.len() as u64 * (2 * SIGMOID_OPS + 2);
         }
@@ -309,17 +374,11 @@ impl Assistant {
             }
             let at = self.moment(*step);
             let mind = &mut self.mind;
-            if let Some(model) = &mut mind.model {
-                let block = features::block(&mind.memory, &self.instances, ids, at);
-                let labels: Vec<f32> = losses
-                    .iter()
-                    .map(|&x| f32::from(x > mind.mean_loss))
-                    .collect();
-                model.learn(&block, &labels);
-                // The labels, and the running mean, cost one comparison and one add a record.
-                mind.ops += features::block_ops(n)
-                    + model.learn_ops(n)
-                    + n as u64 * (features::OBSERVE_OPS + 2);
+            if let Some(judge) = &mut mind.judge {
+                let records = (&ids[..], &losses[..]);
+                let (labels, ops) = judge.learn(&mind.memory, &self.instances, records, at);
+                mind.ops += ops;
+                mind.measure(*step, &labels);
             }
             mind.memory.observe(*step, ids, losses, right);
             mind.updates += 1;
@@ -344,19 +403,44 @@ impl Assistant {
 
     /// Takes over what another of the same configuration had learned.
     pub(super) fn resume(&mut self, mind: Mind) -> Result<(), AssistError> {
-        let shape = |mind: &Mind| mind.model.as_ref().map(Logistic::shape);
-        if mind.memory.len() != self.instances.len() || shape(&mind) != shape(&self.mind) {
+        let fits = match (&mind.judge, &self.mind.judge) {
+            (Some(a), Some(b)) => a.fits(b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        if mind.memory.len() != self.instances.len() || !fits {
             return Err(AssistError::State("it is of another data set or preset"));
         }
         let sound = mind.memory.is_sound()
             && mind.threshold.is_sound()
-            && mind.model.as_ref().is_none_or(Logistic::is_sound)
-            && mind.mean_loss.is_finite();
+            && mind.judge.as_ref().is_none_or(Judge::is_sound)
+            && mind.mean_loss.is_finite()
+            && mind.quality.is_sound()
+            && mind.probes.iter().all(|p| p.is_sound(self.config.batch));
         if !sound {
             return Err(AssistError::State("it is damaged"));
         }
         self.mind = mind;
         Ok(())
+    }
+}
+
+impl Mind {
+    /// Holds the scores of a step's exploration draws against its labels. Those of steps before it
+    /// will never be answered: their losses were dropped.
+    fn measure(&mut self, step: u64, labels: &[bool]) {
+        let known = self.probes.partition_point(|p| p.step <= step);
+        for probes in self.probes.drain(..known).filter(|p| p.step == step) {
+            for (row, score) in probes.scores {
+                self.quality.add(score, labels[row as usize]);
+            }
+        }
+    }
+}
+
+impl Probes {
+    fn is_sound(&self, batch: usize) -> bool {
+        let mut scores = self.scores.iter();
+        scores.all(|&(row, score)| (row as usize) < batch && score.is_finite())
     }
 }
 

@@ -62,6 +62,18 @@ impl Memory {
         (self.visits[id] > 0).then(|| self.average[id])
     }
 
+    /// The instance's last loss, if it was ever trained on.
+    pub fn last_loss(&self, id: usize) -> Option<f32> {
+        (self.visits[id] > 0).then(|| self.last[id])
+    }
+
+    /// Mean of the last losses of all instances that were ever trained on; 0 if none was.
+    pub fn mean_last_loss(&self) -> f32 {
+        let seen = (0..self.len()).filter_map(|id| self.last_loss(id));
+        let (count, sum) = seen.fold((0u64, 0.0), |(n, sum), x| (n + 1, sum + f64::from(x)));
+        (sum / count.max(1) as f64) as f32
+    }
+
     /// How often the instance was trained on.
     pub fn visits(&self, id: usize) -> u32 {
         self.visits[id]
@@ -165,12 +177,21 @@ mod tests {
             classes: vec![0, 1, 1],
             n_classes: 2,
             features: vec![0.5, -0.5, 0.25],
+            images: None,
         };
         let mut memory = Memory::new(3);
         memory.observe(0, &[0, 2], &[4.0, 1.0], &[false, true]);
         memory.observe(1, &[0], &[2.0], &[true]);
         assert_eq!(memory.average_loss(0), Some(3.0));
         assert_eq!(memory.average_loss(1), None);
+        assert_eq!(
+            (memory.last_loss(0), memory.last_loss(1)),
+            (Some(2.0), None)
+        );
+        assert_eq!(
+            (memory.mean_last_loss(), Memory::new(3).mean_last_loss()),
+            (1.5, 0.0)
+        );
         assert_eq!(
             (memory.visits(0), memory.right(0), memory.right(2)),
             (2, true, true)
@@ -213,6 +234,7 @@ mod tests {
             classes: vec![0],
             n_classes: 1,
             features: vec![],
+            images: None,
         };
         for (loss, mean_loss) in [(0.0, 0.0), (f32::MAX, 1e-30), (1e-40, f32::MAX)] {
             let mut memory = Memory::new(1);

@@ -16,6 +16,7 @@
 use super::assistant::{AssistConfig, Assistant, Batch, Feedback, lock};
 use super::error::AssistError;
 use super::policy::Plan;
+use super::quality::Quality;
 use super::state::{AssistState, Counters, FeedStats, FeederConfig};
 use super::sweep::Sweeps;
 use std::collections::VecDeque;
@@ -39,6 +40,8 @@ struct Queue {
     /// Feedback of steps before this one has been given.
     received: u64,
     counters: Counters,
+    /// The Assistant's, for the trainer to look at without waiting for its lock.
+    quality: Quality,
     stop: bool,
     failed: Option<String>,
 }
@@ -78,6 +81,7 @@ impl Feeder {
             next: 0,
             received: 0,
             counters: Counters::default(),
+            quality: Quality::default(),
             stop: false,
             failed: None,
         };
@@ -102,6 +106,7 @@ impl Feeder {
             next: state.next,
             received: state.received,
             counters: state.counters,
+            quality: assistant.quality().clone(),
             stop: false,
             failed: None,
         };
@@ -202,6 +207,11 @@ impl Feeder {
             feedback_lag_steps: counters.lag_steps as f64 / counters.lag_batches.max(1) as f64,
             assist_cpu_seconds: counters.cpu_seconds,
         }
+    }
+
+    /// How well the Assistant's scores have told what would be above the mean loss.
+    pub fn quality(&self) -> Quality {
+        lock(&self.shared.queue).quality.clone()
     }
 }
 
@@ -361,6 +371,7 @@ impl Shared {
 
         let mut queue = lock(&self.queue);
         if let Some(mut batch) = batch.filter(|_| queue.next < self.plan.steps()) {
+            assistant.renumber(batch.number, queue.next);
             batch.number = queue.next;
             queue.next += 1;
             if let Some(step) = batch.feedback_through {
@@ -369,6 +380,9 @@ impl Shared {
             }
             queue.ready.push_back(batch);
             self.ready.notify_one();
+        }
+        if !feedback.is_empty() {
+            queue.quality.clone_from(assistant.quality());
         }
         queue.counters.assist_ops = assistant.ops();
         queue.counters.cpu_seconds += cpu_seconds() - started;
@@ -403,6 +417,7 @@ mod tests {
             classes: vec![0; 100],
             n_classes: 1,
             features: Vec::new(),
+            images: None,
         };
         let config = AssistConfig {
             preset,

@@ -1,11 +1,12 @@
-//! What is known of the training instances before training: their classes and a few cheap numbers
-//! about each input.
+//! What is known of the training instances before training: their classes, a few cheap numbers
+//! about each input, and the inputs themselves.
 
 use crate::data::Images;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// The training set as the Assistant sees it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Instances {
     /// Class of each instance, `[N]`, each below `n_classes`.
     pub classes: Vec<u32>,
@@ -13,12 +14,14 @@ pub struct Instances {
     pub n_classes: usize,
     /// Input features, `[N, F]` row-major, each of mean 0 and variance 1 over the set.
     pub features: Vec<f32>,
+    /// The inputs, for a preset that reads them.
+    pub images: Option<Arc<Images>>,
 }
 
 impl Instances {
     /// Pools each image into `2·C + 2` numbers: mean and standard deviation of each channel, and
     /// the mean absolute difference of neighbours, across and down.
-    pub fn from_images(images: &Images) -> Instances {
+    pub fn from_images(images: &Arc<Images>) -> Instances {
         let width = 2 * images.channels + 2;
         let mut features: Vec<f32> = (0..images.len())
             .into_par_iter()
@@ -29,6 +32,7 @@ impl Instances {
             classes: images.labels.clone(),
             n_classes: images.labels.iter().max().map_or(0, |&c| c as usize + 1),
             features,
+            images: Some(images.clone()),
         }
     }
 
@@ -117,9 +121,9 @@ fn standardise(features: &mut [f32], width: usize) {
 mod tests {
     use super::*;
 
-    fn images(n: usize, pixel: impl Fn(usize, usize) -> u8) -> Images {
+    fn images(n: usize, pixel: impl Fn(usize, usize) -> u8) -> Arc<Images> {
         let size = 4 * 3 * 2;
-        Images {
+        Arc::new(Images {
             pixels: (0..n * size).map(|i| pixel(i / size, i % size)).collect(),
             labels: (0..n as u32).map(|i| i % 3).collect(),
             height: 4,
@@ -127,7 +131,7 @@ mod tests {
             channels: 2,
             mean: vec![0.5; 2],
             std: vec![0.25; 2],
-        }
+        })
     }
 
     #[test]

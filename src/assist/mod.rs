@@ -4,15 +4,22 @@
 //! Losses come back through the [`LossRing`], whose protocol the trainer's [`Drain`] keeps. The
 //! [`Feeder`] owns the thread: feedback in, [`Batch`]es out. The [`Assistant`] composes them:
 //! candidates come from shuffled [sweeps](Sweeps), a [logistic model](Logistic) scores them by
-//! [what is remembered](Memory) of each, and the [policy](Plan) keeps as many as the budget allows.
+//! [what is remembered](Memory) of each (or, as published, [by the input](PixelModel)), and the
+//! [policy](Plan) keeps as many as the budget allows. How well it tells what is hard is [measured](
+//! Quality) all along. Its rivals, from no choice at all to [InfoBatch](Pruner), are [presets](
+//! Preset) of the same Assistant.
 
 mod assistant;
 mod error;
 mod features;
 mod feeder;
+mod infobatch;
 mod instances;
+mod judge;
 mod model;
+mod paper;
 mod policy;
+mod quality;
 mod ring;
 mod state;
 mod sweep;
@@ -21,9 +28,12 @@ pub use assistant::{AssistConfig, Assistant, Batch, Feedback, Preset};
 pub use error::AssistError;
 pub use features::Memory;
 pub use feeder::Feeder;
+pub use infobatch::Pruner;
 pub use instances::Instances;
 pub use model::Logistic;
+pub use paper::PixelModel;
 pub use policy::{Phase, Plan};
+pub use quality::{Calibration, Quality};
 pub use ring::{Drain, LossRing, Record, StepRecords};
 pub use state::{AssistState, FeedStats, FeederConfig};
 pub use sweep::Sweeps;

@@ -103,14 +103,14 @@ impl Logistic {
         (n * (2 * self.weights.len() + 1)) as u64
     }
 
-    /// One step towards `labels` (`[n]`, 0 or 1): `w_j −= rate·(Σ r_i·x_ij / (shrink + Σ x_ij²) +
+    /// One step towards `labels` (`[n]`): `w_j −= rate·(Σ r_i·x_ij / (shrink + Σ x_ij²) +
     /// pull·(w_j − prior_j))` with `r = σ(logit) − label`. Dividing by the feature's own sum of
     /// squares makes one rate fit features of any scale and rarity.
-    pub fn learn(&mut self, block: &Block, labels: &[f32]) {
+    pub fn learn(&mut self, block: &Block, labels: &[bool]) {
         let n = labels.len();
         let mut residuals = self.logits(block);
         for (r, &label) in residuals.iter_mut().zip(labels) {
-            *r = sigmoid(*r) - label;
+            *r = sigmoid(*r) - f32::from(label);
         }
         let columns = block.columns.chunks_exact(n.max(1));
         for ((w, &prior), column) in self.weights.iter_mut().zip(&self.prior).zip(columns) {
@@ -185,13 +185,13 @@ mod tests {
         Block { columns, classes }
     }
 
-    fn labels(seed: u64, block: &Block, truth: &Logistic) -> Vec<f32> {
+    fn labels(seed: u64, block: &Block, truth: &Logistic) -> Vec<bool> {
         let logits = truth.logits(block);
         let uniform = (0..).map(|i| unit_f64(hash(seed, i, 9)) as f32);
         logits
             .iter()
             .zip(uniform)
-            .map(|(&l, u)| f32::from(u < sigmoid(l)))
+            .map(|(&l, u)| u < sigmoid(l))
             .collect()
     }
 
@@ -225,7 +225,7 @@ mod tests {
             columns: vec![1.0],
             classes: vec![7],
         };
-        model.learn(&one, &[1.0]);
+        model.learn(&one, &[true]);
         assert!(model.classes[7] > 0.0 && model.classes[7] < 0.05);
         let before = model.clone();
         assert!(model.logits(&Block::default()).is_empty());

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Share of the budget trained on all data at the start, and again at the end.
 const FULL_DATA: f64 = 0.1;
+/// The authors' share at the end for InfoBatch.
+const INFOBATCH_ANNEAL: f64 = 0.125;
 /// Least share of the candidates kept. Bounds the scoring that a batch can cost.
 const LEAST_RATE: f64 = 0.01;
 /// From here on all is kept, unscored: there is nothing to choose.
@@ -31,8 +33,9 @@ pub struct Plan {
     /// Candidates in E sweeps.
     candidates: u64,
     steps: u64,
-    /// Batches of the first and of the last phase, each.
-    full: u64,
+    /// Batches of the first and of the last phase.
+    burn_in: u64,
+    anneal: u64,
 }
 
 impl Plan {
@@ -60,12 +63,25 @@ impl Plan {
         // The tolerance is for budgets like 0.65, which no f64 is: a whole number of batches must
         // stay one.
         let steps = (budget * candidates as f64 / batch as f64 * (1.0 - 1e-12)).ceil();
+        let full = (steps * FULL_DATA).round() as u64;
         Ok(Plan {
             batch: batch as u64,
             candidates,
             steps: steps as u64,
-            full: (steps * FULL_DATA).round() as u64,
+            burn_in: full,
+            anneal: full,
         })
+    }
+
+    /// With InfoBatch's phases: a first whole sweep over `instances`, and all data in the last
+    /// eighth of the budget. Its pruning rate is fixed, so how many sweeps it makes of the budget,
+    /// fewer or more than E, is what comes out; training ends with the budget all the same.
+    pub fn infobatch(self, instances: usize) -> Plan {
+        Plan {
+            burn_in: (instances as u64).div_ceil(self.batch),
+            anneal: (self.steps as f64 * INFOBATCH_ANNEAL).round() as u64,
+            ..self
+        }
     }
 
     /// Batches in all.
@@ -75,12 +91,12 @@ impl Plan {
 
     /// Phase of the batch `number`.
     pub fn phase(&self, number: u64) -> Phase {
-        if number < self.full {
-            Phase::BurnIn
-        } else if number < self.steps - self.full {
-            Phase::Select
-        } else {
+        if number >= self.steps - self.anneal {
             Phase::Anneal
+        } else if number < self.burn_in {
+            Phase::BurnIn
+        } else {
+            Phase::Select
         }
     }
 
@@ -88,10 +104,10 @@ impl Plan {
     /// both the instances to train on and the candidates of the sweeps are used up when the anneal
     /// starts.
     pub fn target(&self, number: u64, drawn: u64) -> f32 {
-        let train = (self.steps - self.full).saturating_sub(number) * self.batch;
+        let train = (self.steps - self.anneal).saturating_sub(number) * self.batch;
         let see = self
             .candidates
-            .saturating_sub(self.full * self.batch + drawn);
+            .saturating_sub(self.anneal * self.batch + drawn);
         (train as f64 / see.max(1) as f64).clamp(LEAST_RATE, 1.0) as f32
     }
 }
@@ -258,6 +274,17 @@ mod tests {
         // (500 − 100)·10 instances from 10·1000 − 2·500 candidates.
         assert!((plan.target(50, 500) - 4.0 / 9.0).abs() < 1e-6);
         assert_eq!(plan.target(449, 100_000), 1.0, "no candidates left");
+    }
+
+    #[test]
+    fn infobatch_has_a_whole_sweep_first_and_an_eighth_last() {
+        let plan = Plan::new(1000, 16, 10, 0.64).unwrap().infobatch(1000);
+        let count = |phase| (0..400).filter(|&n| plan.phase(n) == phase).count();
+        assert_eq!(count(Phase::BurnIn), 63);
+        assert_eq!(count(Phase::Anneal), 50);
+        // A budget of less than a sweep has no room to choose.
+        let plan = Plan::new(1000, 10, 1, 0.5).unwrap().infobatch(1000);
+        assert!((0..50).all(|n| plan.phase(n) != Phase::Select));
     }
 
     proptest! {

@@ -54,6 +54,17 @@ impl Draft {
     }
 }
 
+/// Candidates of one sweep.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// Number of the first: candidates are numbered from 0.
+    pub first: u64,
+    /// The sweep, from 0.
+    pub sweep: u64,
+    /// The instances.
+    pub ids: Vec<u32>,
+}
+
 /// The cursor. Each sweep offers each instance once, in a new order; the one exception is an
 /// instance that would come into a batch twice where a batch spans two sweeps. It waits until the
 /// end of its sweep, and is passed over if it is still in the batch then (that takes fewer
@@ -96,10 +107,10 @@ impl Sweeps {
     }
 
     /// Draws up to `count` candidates for `draft`, at least one, all of one sweep, none of them in
-    /// the draft. Also returns the number of the first: candidates are numbered from 0.
+    /// the draft.
     ///
     /// The draft must hold fewer than `n` instances.
-    pub fn draw(&mut self, count: usize, draft: &mut Draft) -> (u64, Vec<u32>) {
+    pub fn draw(&mut self, count: usize, draft: &mut Draft) -> Drawn {
         let mut ids = Vec::with_capacity(count);
         let mut taken = self.taken(draft);
         while ids.len() < count {
@@ -127,7 +138,11 @@ impl Sweeps {
         draft.candidates += ids.len() as u64;
         let first = self.drawn;
         self.drawn += ids.len() as u64;
-        (first, ids)
+        Drawn {
+            first,
+            sweep: self.sweep,
+            ids,
+        }
     }
 
     /// What the present sweep must not offer to the draft: its instances, if any are from a sweep
@@ -189,8 +204,8 @@ mod tests {
             .map(|_| {
                 let mut draft = Draft::new(batch);
                 while draft.ids.len() < batch {
-                    let (_, ids) = sweeps.draw(batch - draft.ids.len(), &mut draft);
-                    draft.ids.extend(ids);
+                    let drawn = sweeps.draw(batch - draft.ids.len(), &mut draft);
+                    draft.ids.extend(drawn.ids);
                 }
                 draft.ids
             })

@@ -85,7 +85,7 @@ pub enum CheckpointError {
 }
 
 /// Changed whenever the meaning of a stored value changes.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 impl Checkpoint {
     /// The checkpoint of the run in `dir`.

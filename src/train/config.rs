@@ -29,8 +29,13 @@ pub enum Data {
 pub enum Assist {
     /// From each instance's own loss history, its class and a few pooled input features.
     Memory,
+    /// From the image itself and its class, as published.
+    Paper,
     /// Keeps as many without looking: the control.
     Random,
+    /// Prunes half of the images whose loss is below the mean, weights the others of them by two;
+    /// has no rate to meet, so the budget decides how many sweeps it makes.
+    Infobatch,
     /// Keeps all.
     Off,
 }
@@ -45,8 +50,12 @@ pub enum Arm {
     Uniform,
     /// As many skipped as `memory`, at random.
     Random,
+    /// The Assistant as its authors published it.
+    Paper,
     /// The Assistant.
     Memory,
+    /// InfoBatch, its strongest simple rival.
+    Infobatch,
 }
 
 impl Arm {
@@ -56,7 +65,9 @@ impl Arm {
             Arm::Full => "full",
             Arm::Uniform => "uniform",
             Arm::Random => "random",
+            Arm::Paper => "paper",
             Arm::Memory => "memory",
+            Arm::Infobatch => "infobatch",
         }
     }
 
@@ -66,7 +77,9 @@ impl Arm {
             Arm::Full => (Assist::Off, 1.0),
             Arm::Uniform => (Assist::Off, config.budget),
             Arm::Random => (Assist::Random, config.budget),
+            Arm::Paper => (Assist::Paper, config.budget),
             Arm::Memory => (Assist::Memory, config.budget),
+            Arm::Infobatch => (Assist::Infobatch, config.budget),
         };
         Config {
             assist,

@@ -1,7 +1,8 @@
 //! `metrics.jsonl`: what was measured during a run, one JSON object a line. The report is drawn
-//! from it.
+//! from it. TensorBoard's event file beside it has the same curves.
 
 use super::run::Job;
+use super::tensorboard::Events;
 use super::{Config, TrainError, files_error};
 use crate::files;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,12 @@ pub enum Point {
         lr: f64,
         /// Training speed.
         images_per_second: f64,
+        /// Share saved so far of the operations that training on all candidates drawn would have
+        /// taken.
+        ops_saved: f64,
+        /// Area under the ROC curve of the Assistant's scores, see
+        /// [`Quality`](crate::assist::Quality), where it chose.
+        assist_auc: Option<f64>,
         /// Seconds since the start, all included.
         seconds: f64,
     },
@@ -62,10 +69,52 @@ pub enum Point {
     },
 }
 
+impl Point {
+    /// Steps done, of a measurement.
+    fn step(&self) -> Option<u64> {
+        match *self {
+            Point::Environment { .. } => None,
+            Point::Train { step, .. } | Point::Eval { step, .. } => Some(step),
+        }
+    }
+
+    /// What TensorBoard shows of it.
+    fn scalars(&self) -> Vec<(&'static str, f64)> {
+        match *self {
+            Point::Environment { .. } => Vec::new(),
+            Point::Train {
+                loss,
+                accuracy,
+                keep_rate,
+                lr,
+                images_per_second,
+                ops_saved,
+                assist_auc,
+                ..
+            } => {
+                let always = [
+                    ("train/loss", loss),
+                    ("train/accuracy", accuracy),
+                    ("keep_rate", keep_rate),
+                    ("lr", lr),
+                    ("images_per_second", images_per_second),
+                    ("ops_saved", ops_saved),
+                ];
+                let auc = assist_auc.map(|auc| ("assist_auc", auc));
+                always.into_iter().chain(auc).collect()
+            }
+            Point::Eval { loss, accuracy, .. } => {
+                vec![("eval/loss", loss), ("eval/accuracy", accuracy)]
+            }
+        }
+    }
+}
+
 /// The open file, and its lines so far.
 pub struct Metrics {
     path: PathBuf,
     file: std::fs::File,
+    events: Events,
     /// Every line in order.
     pub points: Vec<Point>,
 }
@@ -98,7 +147,14 @@ impl Metrics {
         files::write(&path, text.as_bytes()).map_err(TrainError::unusable)?;
         let file = std::fs::OpenOptions::new().append(true).open(&path);
         let file = file.map_err(|e| files_error(&path, e))?;
-        Ok(Metrics { path, file, points })
+        let step = points.iter().rev().find_map(Point::step);
+        let events = Events::create(dir, step.map_or(0, |step| step + 1))?;
+        Ok(Metrics {
+            path,
+            file,
+            events,
+            points,
+        })
     }
 
     /// Appends a line.
@@ -110,6 +166,9 @@ impl Metrics {
         self.file
             .write_all(text.as_bytes())
             .map_err(|e| files_error(&self.path, e))?;
+        if let Some(step) = point.step() {
+            self.events.write(step, &point.scalars())?;
+        }
         self.points.push(point);
         Ok(())
     }

@@ -13,6 +13,7 @@ mod schedule;
 mod setup;
 mod single;
 mod summary;
+mod tensorboard;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Progress};
 pub use compare::compare;

@@ -9,7 +9,7 @@ use super::summary::{ArmResult, Summary};
 use super::{Arm, Assist, Config, ConfigError, TrainError, learning_rate, report_file};
 use crate::assist::{
     AssistConfig, AssistError, Assistant, Drain, Feedback, Feeder, FeederConfig, Instances, Preset,
-    StepRecords,
+    Quality, StepRecords,
 };
 use crate::backend::{DeviceError, StepInputs};
 use crate::data::Dataset;
@@ -65,7 +65,8 @@ pub enum Start {
 }
 
 /// Trains as the job says and returns what came of it. The run's folder then holds `config.toml`,
-/// `metrics.jsonl`, `model.safetensors`, `summary.json`, `report.html` and the last checkpoint.
+/// `metrics.jsonl`, TensorBoard events, `model.safetensors`, `summary.json`, `report.html` and the
+/// last checkpoint.
 ///
 /// # Errors
 /// Unusable settings, a write that failed, a loss that is not finite, or Ctrl-C (after a
@@ -123,7 +124,9 @@ pub fn resume(job: &Job) -> Result<Summary, TrainError> {
 fn assistant(config: &Config, data: &Dataset) -> Result<Assistant, AssistError> {
     let preset = match config.assist {
         Assist::Memory => Preset::Memory,
+        Assist::Paper => Preset::Paper,
         Assist::Random => Preset::Random,
+        Assist::Infobatch => Preset::InfoBatch,
         Assist::Off => Preset::Off,
     };
     let config = AssistConfig {
@@ -191,6 +194,8 @@ struct Run<'a> {
     /// Steps that the checkpoint on disk has done.
     good_step: u64,
     interval: Interval,
+    /// The Assistant's at the last line of metrics.
+    quality: Quality,
     started: Instant,
     seconds_before: f64,
     ops_per_instance: u64,
@@ -211,16 +216,13 @@ struct Interval {
 impl Interval {
     fn message(&self, run: &Run) -> String {
         let (n, images) = (self.losses.max(1) as f64, (self.steps * run.batch()) as f64);
-        let stats = run.feeder.stats();
-        let boss_ops = run.boss_ops() as f64;
-        let asked = (stats.candidates_seen * run.ops_per_instance).max(1) as f64;
         format!(
             "loss {:.3}  acc {:4.1} %  {:5.0} img/s  kept {:3.0} %  saved {:4.1} %",
             self.loss / n,
             100.0 * self.right as f64 / n,
             images / self.seconds.max(1e-9),
             100.0 * images / self.candidates.max(1) as f64,
-            100.0 * (1.0 - (boss_ops + stats.assist_ops as f64) / asked),
+            100.0 * run.saved_so_far(),
         )
     }
 }
@@ -273,7 +275,9 @@ impl<'a> Run<'a> {
             (Assist::Off, 1.0) => Arm::Full,
             (Assist::Off, _) => Arm::Uniform,
             (Assist::Random, _) => Arm::Random,
+            (Assist::Paper, _) => Arm::Paper,
             (Assist::Memory, _) => Arm::Memory,
+            (Assist::Infobatch, _) => Arm::Infobatch,
         };
         Ok(Run {
             arm,
@@ -281,7 +285,6 @@ impl<'a> Run<'a> {
             ops_per_instance: boss.net.train_ops_per_instance(),
             drain: Drain::new(boss.ring.clone(), progress.step),
             boss,
-            feeder,
             under_way: VecDeque::new(),
             metrics,
             // Eight points a sweep draw a smooth curve.
@@ -291,7 +294,9 @@ impl<'a> Run<'a> {
             seconds_before: progress.wall_seconds,
             progress,
             interval: Interval::default(),
+            quality: feeder.quality(),
             started: Instant::now(),
+            feeder,
             job,
         })
     }
@@ -310,6 +315,13 @@ impl<'a> Run<'a> {
 
     fn ops_fraction(&self) -> f64 {
         self.boss_ops() as f64 / self.full_ops() as f64
+    }
+
+    /// Share saved of the operations that training on all candidates so far would have taken.
+    fn saved_so_far(&self) -> f64 {
+        let stats = self.feeder.stats();
+        let asked = (stats.candidates_seen * self.ops_per_instance).max(1) as f64;
+        1.0 - (self.boss_ops() + stats.assist_ops) as f64 / asked
     }
 
     fn seconds(&self) -> f64 {
@@ -424,6 +436,9 @@ impl<'a> Run<'a> {
         let images = (interval.steps * self.batch()) as f64;
         let loss = interval.loss / interval.losses as f64;
         self.progress.train_loss = Some(loss);
+        let quality = self.feeder.quality();
+        let assist_auc = quality.auc_since(&self.quality);
+        self.quality = quality;
         self.metrics.push(Point::Train {
             step: self.progress.step,
             ops_fraction: self.ops_fraction(),
@@ -432,6 +447,8 @@ impl<'a> Run<'a> {
             keep_rate: images / interval.candidates.max(1) as f64,
             lr: interval.lr,
             images_per_second: images / interval.seconds,
+            ops_saved: self.saved_so_far(),
+            assist_auc,
             seconds: self.seconds(),
         })
     }
@@ -513,7 +530,7 @@ impl<'a> Run<'a> {
             &model,
         )
         .map_err(TrainError::failed)?;
-        let stats = self.feeder.stats();
+        let (stats, quality) = (self.feeder.stats(), self.feeder.quality());
         let (boss_ops, full_ops) = (self.boss_ops(), self.full_ops());
         let instances_trained = self.progress.step * self.batch();
         let summary = Summary {
@@ -534,6 +551,8 @@ impl<'a> Run<'a> {
             feed_stall_seconds: stats.feed_stall_seconds,
             assist_cpu_seconds: stats.assist_cpu_seconds,
             feedback_lag_steps: stats.feedback_lag_steps,
+            assist_auc: quality.auc(),
+            assist_calibration: quality.calibration(),
             device: self.boss.exec.describe(),
             seed: self.job.config.seed,
             run_dir: dir.clone(),

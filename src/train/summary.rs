@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 use super::Arm;
+use crate::assist::Calibration;
 
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,12 @@ pub struct Summary {
     pub assist_cpu_seconds: f64,
     /// Mean age, in steps, of the newest loss that the Assistant knew when it composed a batch.
     pub feedback_lag_steps: f64,
+    /// Area under the ROC curve of "the loss will be above the mean" by the Assistant's scores, on
+    /// instances drawn without regard to them; null where there are no scores.
+    pub assist_auc: Option<f64>,
+    /// The scores, as probabilities, against what became of those instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assist_calibration: Vec<Calibration>,
     /// The executor.
     pub device: String,
     /// Of everything random.
@@ -152,33 +159,43 @@ impl Comparison {
         })
     }
 
+    /// The Assistant that the comparison is about: `memory`, else `paper`.
+    pub fn assistant(&self) -> Option<Arm> {
+        let mut arms = [Arm::Memory, Arm::Paper].into_iter();
+        arms.find(|&arm| self.of(arm).next().is_some())
+    }
+
     /// One sentence: was the Assistant worth it?
     pub fn verdict(&self) -> String {
-        let Some(uniform) = self.difference(Arm::Memory, Arm::Uniform) else {
-            return "Whether the Assistant was worth it takes the arms memory and uniform to say."
+        let against = |arm| Some((arm, self.difference(arm, Arm::Uniform)?));
+        let Some((arm, uniform)) = self.assistant().and_then(against) else {
+            return "Whether the Assistant was worth it takes the arms memory (or paper) and uniform \
+                    to say."
                 .into();
         };
-        let saved = self
-            .mean(Arm::Memory, |r| Some(r.summary.ops_saved))
-            .unwrap_or(0.0);
-        let seeds = self.of(Arm::Memory).count();
+        let saved = self.mean(arm, |r| Some(r.summary.ops_saved)).unwrap_or(0.0);
+        let seeds = self.of(arm).count();
         let runs = if seeds == 1 {
             "one seed".to_string()
         } else {
             format!("{seeds} seeds")
         };
         let points = |e: Estimate| format!("{:+.2} ± {:.2}", 100.0 * e.mean, 100.0 * e.error);
-        let against_full = match self.difference(Arm::Memory, Arm::Full) {
+        let against_full = match self.difference(arm, Arm::Full) {
             Some(full) => format!("{} points against full data and ", points(full)),
             None => String::new(),
         };
         // Two standard errors, the usual bar.
+        let whose = match arm {
+            Arm::Paper => "paper’s ",
+            _ => "",
+        };
         let judgement = if uniform.mean > 2.0 * uniform.error {
-            "The Assistant was worth it"
+            format!("The {whose}Assistant was worth it")
         } else if uniform.mean < -2.0 * uniform.error {
-            "The Assistant was not worth it"
+            format!("The {whose}Assistant was not worth it")
         } else {
-            "Whether the Assistant was worth it cannot be told from this"
+            format!("Whether the {whose}Assistant was worth it cannot be told from this")
         };
         format!(
             "{judgement}: with {:.1} % of the operations saved, test accuracy was {against_full}{} points \
@@ -230,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn the_verdict_is_about_memory_or_else_the_paper_s_assistant() {
+        let (uniform, paper) = ((Arm::Uniform, &[0.8][..]), (Arm::Paper, &[0.9][..]));
+        let say = |arms: &[(Arm, &[f64])]| comparison(arms, 10_000).verdict();
+        assert!(say(&[uniform, paper]).starts_with("The paper’s Assistant was worth it"));
+        let memory = (Arm::Memory, &[0.7][..]);
+        assert!(say(&[uniform, paper, memory]).starts_with("The Assistant was not worth it"));
+        assert!(say(&[paper]).contains("uniform to say"));
+    }
+
+    #[test]
     fn differences_pair_runs_of_the_same_seed() {
         let c = comparison(
             &[
@@ -248,7 +275,7 @@ mod tests {
         assert!(
             comparison(&[(Arm::Memory, &[0.5])], 1)
                 .verdict()
-                .contains("arms memory and uniform")
+                .contains("arms memory (or paper) and uniform")
         );
     }
 }

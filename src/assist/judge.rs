@@ -1,0 +1,136 @@
+//! What the choice of instances rests on, for the presets that look at them.
+
+use super::assistant::Preset;
+use super::error::AssistError;
+use super::features::{self, Memory, Moment};
+use super::infobatch::Pruner;
+use super::instances::Instances;
+use super::model::Logistic;
+use super::paper::PixelModel;
+use super::sweep::Drawn;
+use crate::data::Images;
+use serde::{Deserialize, Serialize};
+
+/// One of them, with what it has learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Judge {
+    /// Scores by what is remembered.
+    Memory(Logistic),
+    /// Scores by the input.
+    Paper(PixelModel),
+    /// Prunes by the last loss; no scores.
+    InfoBatch(Pruner),
+}
+
+/// What a judge makes of candidates.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Opinion {
+    /// Logits of a high loss, `[n]`.
+    Logits(Vec<f32>),
+    /// Keep probabilities, `[n]`: there are no scores.
+    Keep(Vec<f32>),
+}
+
+impl Judge {
+    /// One that has learned nothing yet, if the preset has one.
+    ///
+    /// # Errors
+    /// If it needs inputs and there are none, or they are not those of the instances.
+    pub fn new(preset: Preset, instances: &Instances) -> Result<Option<Judge>, AssistError> {
+        let n_classes = instances.n_classes;
+        Ok(match preset {
+            Preset::Memory => {
+                let model = Logistic::new(features::prior(instances), n_classes);
+                Some(Judge::Memory(model))
+            }
+            Preset::Paper => {
+                let images = instances.images.as_ref();
+                let images = images.filter(|images| images.labels == instances.classes);
+                let images = images.ok_or(AssistError::Instances("their inputs are missing"))?;
+                let pixels = images.height * images.width * images.channels;
+                Some(Judge::Paper(PixelModel::new(pixels, n_classes)))
+            }
+            Preset::InfoBatch => Some(Judge::InfoBatch(Pruner::default())),
+            Preset::Random | Preset::Off => None,
+        })
+    }
+
+    /// What it makes of some candidates, and the operations it took.
+    pub fn opinion(
+        &mut self,
+        memory: &Memory,
+        instances: &Instances,
+        Drawn { sweep, ids, .. }: &Drawn,
+        at: Moment,
+    ) -> (Opinion, u64) {
+        let n = ids.len();
+        match self {
+            Judge::Memory(model) => {
+                let block = features::block(memory, instances, ids, at);
+                let ops = features::block_ops(n) + model.logits_ops(n);
+                (Opinion::Logits(model.logits(&block)), ops)
+            }
+            Judge::Paper(model) => {
+                let logits = model.logits(inputs(instances), ids);
+                (Opinion::Logits(logits), model.logits_ops(n))
+            }
+            Judge::InfoBatch(pruner) => {
+                let ops = pruner.begin(*sweep, memory) + Pruner::keep_ops(n);
+                (Opinion::Keep(pruner.keep(memory, ids)), ops)
+            }
+        }
+    }
+
+    /// Learns from the losses of a batch, with the features as they stood before it. Returns the
+    /// labels, whether each loss was above the mean (none if nothing is learned), and the
+    /// operations it took.
+    pub fn learn(
+        &mut self,
+        memory: &Memory,
+        instances: &Instances,
+        (ids, losses): (&[u32], &[f32]),
+        at: Moment,
+    ) -> (Vec<bool>, u64) {
+        let n = ids.len();
+        match self {
+            Judge::Memory(model) => {
+                let block = features::block(memory, instances, ids, at);
+                let labels: Vec<bool> = losses.iter().map(|&x| x > at.mean_loss).collect();
+                model.learn(&block, &labels);
+                // The labels, and the running mean, cost one comparison and one add a record.
+                let own = features::OBSERVE_OPS + 2;
+                let ops = features::block_ops(n) + model.learn_ops(n) + n as u64 * own;
+                (labels, ops)
+            }
+            Judge::Paper(model) => {
+                let labels = model.learn(inputs(instances), ids, losses);
+                (labels, model.learn_ops(n))
+            }
+            Judge::InfoBatch(_) => (Vec::new(), 0),
+        }
+    }
+
+    /// Whether `other` is the same kind, of the same size.
+    pub fn fits(&self, other: &Judge) -> bool {
+        match (self, other) {
+            (Judge::Memory(a), Judge::Memory(b)) => a.shape() == b.shape(),
+            (Judge::Paper(a), Judge::Paper(b)) => a.shape() == b.shape(),
+            (Judge::InfoBatch(_), Judge::InfoBatch(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether every number in it is finite and the sizes agree.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Judge::Memory(model) => model.is_sound(),
+            Judge::Paper(model) => model.is_sound(),
+            Judge::InfoBatch(pruner) => pruner.is_sound(),
+        }
+    }
+}
+
+fn inputs(instances: &Instances) -> &Images {
+    let images = instances.images.as_deref();
+    images.expect("checked when the judge was made")
+}
