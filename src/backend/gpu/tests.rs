@@ -3,6 +3,7 @@
 use super::driver::{Arg, Driver, Graph, Launch, Mapped};
 use super::simt::{Schedule, Simt};
 use super::*;
+use crate::backend::StepInputs;
 
 /// The SIMT executor with so many bytes of memory.
 struct Small {
