@@ -3,7 +3,7 @@
 
 use autoassist::assist::{
     AssistConfig, AssistError, AssistState, Assistant, Batch, Feedback, Feeder, FeederConfig,
-    Instances, Phase, Preset, Sweeps,
+    Instances, Phase, Preset, Quality, Sweeps,
 };
 use autoassist::data::Images;
 use autoassist::rng::{hash, unit_f64};
@@ -11,6 +11,13 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 const SLOTS: u64 = 6;
+const PRESETS: [Preset; 5] = [
+    Preset::Memory,
+    Preset::Paper,
+    Preset::Random,
+    Preset::InfoBatch,
+    Preset::Off,
+];
 
 /// 12 bytes an instance: the first tells whether it is hard, the rest are noise.
 fn images(n: usize) -> Arc<Images> {
@@ -133,6 +140,7 @@ fn drawn(batches: &[Batch]) -> u64 {
 fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
     for (preset, budget) in [
         (Preset::Memory, 0.65),
+        (Preset::Paper, 0.65),
         (Preset::Random, 0.65),
         (Preset::Memory, 0.3),
         (Preset::Memory, 0.9),
@@ -159,7 +167,7 @@ fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
             .iter()
             .filter(|b| plan.phase(b.number) == Phase::Select)
             .count();
-        let expected = if preset == Preset::Memory { choices } else { 0 };
+        let expected = if preset == Preset::Random { 0 } else { choices };
         assert!(
             expected.saturating_sub(2) <= scored && scored <= expected,
             "{preset:?} {budget}: {scored}"
@@ -224,6 +232,83 @@ fn memory_prefers_what_is_still_hard_and_random_does_not() {
     // share.
     let memory = hard_share(Preset::Memory);
     assert!(memory > 1.5 * share, "{memory} of {share}");
+    // One of its inputs tells, and it learns slowly.
+    let paper = hard_share(Preset::Paper);
+    assert!(paper > 1.3 * share, "{paper} of {share}");
+}
+
+#[test]
+fn quality_is_measured_on_a_uniform_sample_of_the_candidates() {
+    for (preset, least) in [(Preset::Memory, 0.8), (Preset::Paper, 0.7)] {
+        let mut run = Run::new(4000, config(preset, 50, 0.6));
+        let plan = run.assistant.plan();
+        let batches = run.all();
+        let selected = batches
+            .iter()
+            .filter(|b| b.scored && b.number + SLOTS < plan.steps());
+        let candidates: u64 = selected.map(|b| b.candidates).sum();
+        let quality = run.assistant.quality();
+        let bins = quality.calibration();
+        // The floor of 0.3 is above half the keep rate, so that is the floor.
+        let share = bins.iter().map(|b| b.count).sum::<u64>() as f64 / candidates as f64;
+        let floor = 0.5 * 0.8 * 0.6 / (1.0 - 0.2 * 0.6);
+        assert!((share / floor - 1.0).abs() < 0.05, "{share} {floor}");
+        // A fifth of the instances are hard, and are nearly all that is above the mean.
+        let auc = quality.auc().unwrap();
+        assert!(auc > least, "{preset:?}: {auc}");
+    }
+    for preset in [Preset::Random, Preset::InfoBatch, Preset::Off] {
+        let mut run = Run::new(500, config(preset, 50, 0.6));
+        run.all();
+        assert_eq!(run.assistant.quality().auc(), None);
+    }
+}
+
+#[test]
+fn infobatch_prunes_half_of_the_easy_and_keeps_the_expected_gradient() {
+    let mut run = Run::new(1000, config(Preset::InfoBatch, 40, 0.65));
+    let plan = run.assistant.plan();
+    let batches = run.all();
+    assert_eq!(batches.len(), 130, "the budget");
+    let (chosen, whole): (Vec<&Batch>, Vec<&Batch>) = batches
+        .iter()
+        .partition(|b| plan.phase(b.number) == Phase::Select);
+    // One sweep at the beginning, an eighth of the budget at the end.
+    assert_eq!(whole.len(), 25 + 16);
+    assert!(whole.iter().all(|b| b.weights.is_empty() && !b.scored));
+    let all = |of: fn(&Batch) -> Vec<f32>| chosen.iter().flat_map(|b| of(b)).collect::<Vec<_>>();
+    let weights = all(|b| b.weights.clone());
+    assert!(weights.iter().all(|&w| w == 1.0 || w == 2.0));
+    let hard: Vec<bool> = chosen
+        .iter()
+        .flat_map(|b| b.ids.iter().map(|&id| is_hard(id)))
+        .collect();
+    let of = |value: f32, is: bool| {
+        let all = weights.iter().zip(&hard);
+        all.filter(|&(&w, &h)| w == value && h == is).count()
+    };
+    // Which instances are easy shows from the second visit on.
+    let odds = |is: bool| of(2.0, is) as f64 / of(1.0, is) as f64;
+    let (easy, hard) = (odds(false), odds(true));
+    assert!(easy > 3.0 * hard, "{easy} {hard}");
+    let candidates: u64 = chosen.iter().map(|b| b.candidates).sum();
+    let ratio = f64::from(weights.iter().sum::<f32>()) / candidates as f64;
+    assert!((ratio - 1.0).abs() < 0.03, "{ratio}");
+    // A mean a sweep, two comparisons a candidate, a weight an instance.
+    let sweeps = candidates.div_ceil(1000);
+    let ops = sweeps * 1001 + 2 * candidates + weights.len() as u64;
+    assert_eq!(run.assistant.ops(), ops);
+}
+
+#[test]
+fn inputs_are_needed_where_they_are_read() {
+    let mut without = Instances::clone(&instances(100));
+    without.images = None;
+    let new = |preset| Assistant::new(config(preset, 10, 0.6), Arc::new(without.clone()));
+    assert!(new(Preset::Memory).is_ok());
+    let error = new(Preset::Paper).unwrap_err().to_string();
+    assert!(error.contains("inputs are missing"), "{error}");
+    assert!(new(Preset::InfoBatch).is_ok());
 }
 
 #[test]
@@ -261,7 +346,7 @@ fn weights_have_mean_one_and_undo_the_choice() {
 
 #[test]
 fn data_hardly_larger_than_a_batch() {
-    for preset in [Preset::Memory, Preset::Random, Preset::Off] {
+    for preset in PRESETS {
         for n in [1, 32, 33, 50, 64, 80] {
             let mut run = Run::new(n, config(preset, n.min(32), 0.65));
             let batches = run.all();
@@ -293,6 +378,11 @@ fn operations_are_counted_from_shapes() {
     // Learning from 50 records: 8 + 2 features, 7 classes. Features 89, logits 21, σ and residual
     // 25, gradients 42, labels and averages 5 an instance; 7 a weight.
     assert_eq!(run.assistant.ops(), 50 * (89 + 21 + 25 + 42 + 5) + 7 * 17);
+    // The published one: 12 bytes. Logits 26, gradient 24, σ and residual 25, label, sums and class 7
+    // an instance; 3 a weight to fold, 7 to learn; 8 a batch.
+    let mut paper = Run::new(2000, config(Preset::Paper, 50, 0.65));
+    (0..=SLOTS).for_each(|number| drop(paper.step(number)));
+    assert_eq!(paper.assistant.ops(), 50 * (26 + 24 + 25 + 7) + 10 * 12 + 8);
     let mut random = Run::new(2000, config(Preset::Random, 50, 0.65));
     random.all();
     assert_eq!(random.assistant.ops(), 0);
@@ -312,9 +402,12 @@ fn coupling(deterministic: bool) -> FeederConfig {
     }
 }
 
+/// Batches, the Assistant's operations, its quality.
+type Outcome = (Vec<Batch>, u64, Quality);
+
 /// Trains through a feeder, feedback as late as the credits allow or at once, as the seed wills. If
 /// `stop` is given, saves there and goes on from the saved state.
-fn train(n: usize, config: AssistConfig, seed: u64, stop: Option<u64>) -> (Vec<Batch>, u64) {
+fn train(n: usize, config: AssistConfig, seed: u64, stop: Option<u64>) -> Outcome {
     let assistant = Assistant::new(config, instances(n)).unwrap();
     let steps = assistant.plan().steps();
     let mut feeder = Feeder::spawn(assistant.clone(), coupling(true)).unwrap();
@@ -327,8 +420,8 @@ fn train(n: usize, config: AssistConfig, seed: u64, stop: Option<u64>) -> (Vec<B
                 feeder.feedback(feedback).unwrap();
             }
             dawdle(seed, step);
-            let text = serde_json::to_string(&feeder.snapshot().unwrap()).unwrap();
-            let state: AssistState = serde_json::from_str(&text).unwrap();
+            let bytes = postcard::to_stdvec(&feeder.snapshot().unwrap()).unwrap();
+            let state: AssistState = postcard::from_bytes(&bytes).unwrap();
             assert_eq!(state.step(), step);
             drop(feeder);
             feeder = Feeder::restore(assistant.clone(), coupling(true), state).unwrap();
@@ -348,30 +441,37 @@ fn train(n: usize, config: AssistConfig, seed: u64, stop: Option<u64>) -> (Vec<B
     assert_eq!(stats.feedback_lag_steps, SLOTS as f64);
     assert_eq!(stats.candidates_seen, drawn(&batches));
     assert!(stats.assist_cpu_seconds > 0.0);
-    (batches, stats.assist_ops)
+    (batches, stats.assist_ops, feeder.quality())
 }
 
 #[test]
 fn deterministic_runs_are_equal_whatever_the_timing_and_where_they_were_resumed() {
-    let mut config = config(Preset::Memory, 32, 0.6);
-    config.rescale = 0.5;
-    let mut reference = Run::new(700, config);
-    let expected = (reference.all(), reference.assistant.ops());
-    let steps = expected.0.len() as u64;
-    for seed in 0..6 {
-        let stop = [
-            None,
-            Some(1),
-            Some(steps / 4),
-            Some(steps / 2),
-            Some(steps - 3),
-        ];
-        for stop in stop {
-            assert_eq!(
-                train(700, config, seed, stop),
-                expected,
-                "seed {seed}, resumed at {stop:?}"
-            );
+    for (preset, seeds) in [
+        (Preset::Memory, 0..6),
+        (Preset::Paper, 6..8),
+        (Preset::InfoBatch, 8..10),
+    ] {
+        let mut config = config(preset, 32, 0.6);
+        config.rescale = 0.5;
+        let mut reference = Run::new(700, config);
+        let batches = reference.all();
+        let steps = batches.len() as u64;
+        let assistant = &reference.assistant;
+        let expected = (batches, assistant.ops(), assistant.quality().clone());
+        for seed in seeds {
+            let stop = [
+                None,
+                Some(1),
+                Some(steps / 4),
+                Some(steps / 2),
+                Some(steps - 3),
+            ];
+            for stop in stop {
+                assert!(
+                    train(700, config, seed, stop) == expected,
+                    "{preset:?}, seed {seed}, resumed at {stop:?}"
+                );
+            }
         }
     }
 }

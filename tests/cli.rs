@@ -42,6 +42,15 @@ fn one_line(args: &[&str]) -> String {
     lines[0].to_string()
 }
 
+/// Number of TensorBoard's files in a run's folder.
+fn event_files(folder: &Path) -> usize {
+    let files = std::fs::read_dir(folder).unwrap();
+    let names = files.map(|f| f.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|n| n.starts_with("events.out.tfevents."))
+        .count()
+}
+
 const TINY: [&str; 8] = [
     "--data", "folder", "--epochs", "3", "--batch", "16", "--lr", "0.05",
 ];
@@ -56,7 +65,7 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
         .args(TINY)
         .args([
             "--compare",
-            "full,uniform,random,memory",
+            "full,uniform,random,paper,memory,infobatch",
             "--seeds",
             "3,4",
             "--json",
@@ -101,7 +110,7 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
         assert!(!json[key].is_null(), "{key} is missing in {json}");
     }
     let arms = json["arms"].as_array().unwrap();
-    assert_eq!(arms.len(), 8);
+    assert_eq!(arms.len(), 12);
     for arm in arms {
         let full = arm["arm"] == "full";
         assert_eq!(arm["accuracy_vs_full"].is_null(), full);
@@ -114,6 +123,10 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
         let expected = arm["boss_ops"].as_f64().unwrap() + arm["assist_ops"].as_f64().unwrap();
         let saved = 1.0 - expected / arm["full_ops"].as_f64().unwrap();
         assert!((arm["ops_saved"].as_f64().unwrap() - saved).abs() < 1e-12);
+        let scores = arm["arm"] == "memory" || arm["arm"] == "paper";
+        assert!(arm.as_object().unwrap().contains_key("assist_auc"));
+        assert_eq!(arm["assist_auc"].is_f64(), scores, "{arm}");
+        assert_eq!(arm["assist_calibration"].is_array(), scores, "{arm}");
         let folder = Path::new(arm["run_dir"].as_str().unwrap());
         for file in [
             "config.toml",
@@ -123,6 +136,7 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
         ] {
             assert!(folder.join(file).is_file(), "{file}");
         }
+        assert_eq!(event_files(folder), 1);
     }
     assert_eq!(json["host_syncs"], 0);
     assert!(out.join("report.html").is_file() && out.join("config.toml").is_file());

@@ -103,6 +103,27 @@ fn killed_and_resumed_equals_uninterrupted_bit_for_bit() {
 }
 
 #[test]
+fn the_rivals_resume_bit_for_bit_too() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    images::write_folder(&data, &["blue", "green"], 64);
+    for assist in ["paper", "infobatch"] {
+        let run = |name: &str| {
+            let out = temp.path().join(format!("{assist}-{name}"));
+            let mut command = fresh(&data, &out, "12");
+            command.args(["--assist", assist]);
+            (out, command)
+        };
+        let (whole, command) = run("whole");
+        finish(command);
+        let (out, command) = run("killed");
+        assert_eq!(strike(command, 32, libc::SIGKILL), None, "killed");
+        finish(resume(&out));
+        assert!(weights(&out) == weights(&whole), "{assist}");
+    }
+}
+
+#[test]
 fn ctrl_c_checkpoints_and_says_how_to_go_on() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");

@@ -4,6 +4,7 @@
 //! [`render`] turns plain numbers into text; it neither measures nor writes files.
 
 mod chart;
+mod ledger;
 mod table;
 
 use std::fmt::Write;
@@ -13,7 +14,8 @@ use base64::prelude::BASE64_STANDARD;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
-use chart::Series;
+use crate::assist::Calibration;
+use chart::{Axes, Series};
 
 /// All that a report shows.
 #[derive(Clone, Debug, Default)]
@@ -50,10 +52,16 @@ pub struct Run {
     pub accuracy_vs_uniform: Option<f64>,
     /// 1 − (operations of Boss, Assistant and selection) / (operations of full data).
     pub ops_saved: f64,
+    /// Operations of full data.
+    pub full_ops: f64,
     /// Operations of the Boss.
     pub boss_ops: f64,
     /// Operations of the Assistant.
     pub assist_ops: f64,
+    /// Area under the ROC curve of the Assistant's scores, where there are any.
+    pub assist_auc: Option<f64>,
+    /// The same scores against what became of the images.
+    pub calibration: Vec<Calibration>,
     /// From start to end.
     pub wall_seconds: f64,
     /// Images trained on a second, evaluation excluded.
@@ -73,6 +81,8 @@ pub struct Point {
     pub keep_rate: Option<f64>,
     /// Where the network was evaluated: a fraction of 1.
     pub test_accuracy: Option<f64>,
+    /// The Assistant's area under the ROC curve since the last point, where it chose.
+    pub assist_auc: Option<f64>,
 }
 
 /// A training image that stands out.
@@ -142,6 +152,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
     );
     if !arms.is_empty() {
         page += &table::arms(&arms);
+        page += &ledger::bars(&arms);
         page += "<section>\n<h2>Curves</h2>\n";
         page += &chart::legend(&arms);
         page += "<div class=\"charts\">\n";
@@ -155,6 +166,12 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         page += &figure(&arms, "Keep rate", "%", percent, false, |p| {
             p.keep_rate.map(|k| 100.0 * k)
         })?;
+        if report.runs.iter().any(|run| run.assist_auc.is_some()) {
+            page += &figure(&arms, "The Assistant’s AUC", "", None, false, |p| {
+                p.assist_auc
+            })?;
+            page += &calibration(&arms)?;
+        }
         page += &table::terms(&arms);
         page += "</div>\n</section>\n";
     }
@@ -229,11 +246,61 @@ fn figure(
             left_out += all.len() - good.len();
             good
         });
-        series.push(Series {
-            arm,
-            curves: curves.filter(|c| !c.is_empty()).collect(),
-        });
+        let curves = curves.filter(|c| !c.is_empty()).collect();
+        series.push(Series { arm, curves });
     }
+    let axes = Axes {
+        x: "operations, % of full data’s",
+        until,
+        range,
+        marks,
+        diagonal: false,
+    };
+    let note = match left_out {
+        0 => String::new(),
+        n => format!("{n} value(s) were not finite and are not drawn."),
+    };
+    plot(heading, unit, &series, &axes, &note)
+}
+
+/// Instances a bin below which its frequency is mostly chance.
+const MIN_COUNT: u64 = 50;
+
+/// The chart of scores against observed frequencies.
+fn calibration(arms: &[Arm]) -> Result<String, ReportError> {
+    let curve = |run: &&Run| -> Vec<(f64, f64)> {
+        let bins = run.calibration.iter().filter(|bin| bin.count >= MIN_COUNT);
+        bins.map(|bin| (100.0 * bin.score, 100.0 * bin.observed))
+            .filter(chart::drawable)
+            .collect()
+    };
+    let series = arms.iter().enumerate().map(|(arm, runs)| {
+        let curves = runs.runs.iter().map(curve);
+        let curves = curves.filter(|c| !c.is_empty()).collect();
+        Series { arm, curves }
+    });
+    let axes = Axes {
+        x: "predicted: loss above the mean, %",
+        until: 100.0,
+        range: Some((0.0, 104.0)),
+        marks: true,
+        diagonal: true,
+    };
+    let note = format!(
+        "On the grey line predictions come true. Bins of under {MIN_COUNT} images are left out."
+    );
+    let series: Vec<Series> = series.collect();
+    plot("Calibration: observed", "%", &series, &axes, &note)
+}
+
+/// A chart with its heading and a note.
+fn plot(
+    heading: &str,
+    unit: &str,
+    series: &[Series],
+    axes: &Axes,
+    note: &str,
+) -> Result<String, ReportError> {
     let unit = if unit.is_empty() {
         String::new()
     } else {
@@ -241,11 +308,11 @@ fn figure(
     };
     let body = match series.iter().all(|s| s.curves.is_empty()) {
         true => "<p class=\"note\">Nothing measured.</p>\n".to_owned(),
-        false => chart::svg(heading, &series, until, range, marks)?,
+        false => chart::svg(heading, series, axes)?,
     };
-    let note = match left_out {
-        0 => String::new(),
-        n => format!("<p class=\"note\">{n} value(s) were not finite and are not drawn.</p>\n"),
+    let note = match note {
+        "" => String::new(),
+        text => format!("<p class=\"note\">{text}</p>\n"),
     };
     Ok(format!(
         "<figure class=\"chart\">\n<h3>{heading}{unit}</h3>\n{body}{note}</figure>\n"

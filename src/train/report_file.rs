@@ -21,15 +21,25 @@ pub fn write_run(job: &Job, result: &ArmResult) -> Result<(), TrainError> {
         100.0 * summary.test_accuracy,
         100.0 * summary.ops_saved,
     );
-    write(job, verdict, std::slice::from_ref(result))
+    write(job, verdict, std::slice::from_ref(result), None)
 }
 
 /// The report of a comparison, into its folder.
 pub fn write_comparison(job: &Job, comparison: &Comparison) -> Result<(), TrainError> {
-    write(job, comparison.verdict(), &comparison.arms)
+    write(
+        job,
+        comparison.verdict(),
+        &comparison.arms,
+        comparison.assistant(),
+    )
 }
 
-fn write(job: &Job, verdict: String, results: &[ArmResult]) -> Result<(), TrainError> {
+fn write(
+    job: &Job,
+    verdict: String,
+    results: &[ArmResult],
+    assistant: Option<Arm>,
+) -> Result<(), TrainError> {
     let mut environment = String::new();
     let mut runs = Vec::new();
     for result in results {
@@ -50,7 +60,7 @@ fn write(job: &Job, verdict: String, results: &[ArmResult]) -> Result<(), TrainE
     // The Assistant's own run knows best what is hard; else the last.
     let shown = results
         .iter()
-        .rfind(|r| r.arm == Arm::Memory)
+        .rfind(|r| Some(r.arm) == assistant)
         .or(results.last());
     let dir = &shown.expect("a report has runs").summary.run_dir;
     let checkpoint = Checkpoint::load(dir).map_err(TrainError::failed)?;
@@ -78,12 +88,14 @@ fn run(result: &ArmResult, points: &[Point]) -> Run {
                 ops_fraction,
                 loss,
                 keep_rate,
+                assist_auc,
                 ..
             } => curve.push(report::Point {
                 ops_fraction,
                 train_loss: loss,
                 keep_rate: Some(keep_rate),
                 test_accuracy: None,
+                assist_auc,
             }),
             Point::Eval {
                 ops_fraction,
@@ -97,6 +109,7 @@ fn run(result: &ArmResult, points: &[Point]) -> Run {
                     train_loss,
                     keep_rate: None,
                     test_accuracy,
+                    assist_auc: None,
                 };
                 curve.push(point);
             }
@@ -109,8 +122,11 @@ fn run(result: &ArmResult, points: &[Point]) -> Run {
         accuracy_vs_full: result.accuracy_vs_full,
         accuracy_vs_uniform: result.accuracy_vs_uniform,
         ops_saved: summary.ops_saved,
+        full_ops: summary.full_ops as f64,
         boss_ops: summary.boss_ops as f64,
         assist_ops: summary.assist_ops as f64,
+        assist_auc: summary.assist_auc,
+        calibration: summary.assist_calibration.clone(),
         wall_seconds: summary.wall_seconds,
         images_per_second: summary.instances_per_second,
         points: curve,

@@ -82,16 +82,28 @@ pub(super) fn drawable(&(x, y): &(f64, f64)) -> bool {
     (0.0..=1e9).contains(&x) && (-1e9..=1e9).contains(&y)
 }
 
-/// The chart of at least one curve, its horizontal axis operations in percent of full data's.
-/// `until` is where that ends; `range` is the vertical one, else that of the data; `marks` puts a
-/// dot on each point.
-pub(super) fn svg(
-    name: &str,
-    series: &[Series],
-    until: f64,
-    range: Option<(f64, f64)>,
-    marks: bool,
-) -> Result<String, ReportError> {
+/// What a chart's axes show.
+pub(super) struct Axes<'a> {
+    /// What goes from left to right.
+    pub x: &'a str,
+    /// Where that ends; it begins at 0.
+    pub until: f64,
+    /// Least and greatest value from bottom to top, else those of the data.
+    pub range: Option<(f64, f64)>,
+    /// A dot on each point.
+    pub marks: bool,
+    /// A line where both are equal.
+    pub diagonal: bool,
+}
+
+/// The chart of at least one curve.
+pub(super) fn svg(name: &str, series: &[Series], axes: &Axes) -> Result<String, ReportError> {
+    let &Axes {
+        until,
+        range,
+        marks,
+        ..
+    } = axes;
     let error = |e: &dyn std::fmt::Display| ReportError::Chart(format!("{name}: {e}"));
     let points = || series.iter().flat_map(|s| s.curves.iter().flatten());
     let (_, x1) = bounds(points().map(|p| p.0).chain([0.0, until]));
@@ -124,11 +136,16 @@ pub(super) fn svg(
         .bold_line_style(GRID.mix(0.3).stroke_width(SCALE))
         .axis_style(GRID.stroke_width(SCALE))
         .label_style(font)
-        .x_desc("operations, % of full data’s")
+        .x_desc(axes.x)
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.decimals$}"))
         .draw()
         .map_err(|e| error(&e))?;
+    let ends = [low.max(0.0), high.min(x1)];
+    if axes.diagonal && ends[0] < ends[1] {
+        let line = LineSeries::new(ends.map(|v| (v, v)), GRID.mix(0.6).stroke_width(SCALE));
+        chart.draw_series(line).map_err(|e| error(&e))?;
+    }
     for Series { arm, curves } in series {
         let colour = colour(*arm);
         let mut draw = |curve: Vec<(f64, f64)>, width: u32, opacity: f64| {
@@ -154,8 +171,9 @@ pub(super) fn svg(
     drop(chart);
     drop(root);
     let label = format!(
-        "<svg role=\"img\" aria-label=\"{} against operations\" ",
-        escape(name)
+        "<svg role=\"img\" aria-label=\"{} against {}\" ",
+        escape(name),
+        escape(axes.x)
     );
     // In HTML the name space is implied.
     Ok(svg
@@ -278,11 +296,14 @@ mod tests {
                 arm: 9,
                 curves: vec![curve],
             }];
-            assert!(
-                svg("x", &series, 0.0, None, true)
-                    .unwrap()
-                    .contains("<circle")
-            );
+            let axes = Axes {
+                x: "y",
+                until: 0.0,
+                range: None,
+                marks: true,
+                diagonal: true,
+            };
+            assert!(svg("x", &series, &axes).unwrap().contains("<circle"));
         }
         assert!(!drawable(&(f64::NAN, 0.0)) && !drawable(&(0.0, f64::INFINITY)));
     }

@@ -8,7 +8,7 @@ use super::{Arm, Run, escape};
 pub(super) fn arms(arms: &[Arm]) -> String {
     let mut html = String::from("<section>\n<div class=\"scroll\"><table>\n");
     html += "<thead><tr><th>Arm<th>Test accuracy, %<th>vs full, points\
-             <th>vs uniform, points<th>Operations saved, %<th>Assistant’s share, %\
+             <th>vs uniform, points<th>Operations saved, %<th>Assistant’s AUC\
              <th>Images/s<th>Time, s<th>Seeds</tr></thead>\n<tbody>\n";
     for arm in arms {
         let over = |value: fn(&Run) -> f64, scale: f64, decimals: usize, plus: bool| {
@@ -28,7 +28,7 @@ pub(super) fn arms(arms: &[Arm]) -> String {
                 true
             ),
             over(|r| r.ops_saved, 100.0, 1, false),
-            over(assistant_share, 100.0, 2, false),
+            over(|r| r.assist_auc.unwrap_or(f64::NAN), 1.0, 3, false),
             over(|r| r.images_per_second, 1.0, 0, false),
             over(|r| r.wall_seconds, 1.0, 1, false),
             arm.runs.len(),
@@ -99,12 +99,12 @@ pub(super) fn terms(arms: &[Arm]) -> String {
              Assistant’s own counted as spent.\n\
              <dt>keep rate<dd>Share of the images offered that the Boss, the network proper, is \
              given to train on; the Assistant, a light model beside it, drops the rest.\n\
+             <dt>AUC<dd>How well the Assistant’s scores tell which images will have a loss above the \
+             mean: the chance that one that does was scored above one that does not. 1 is perfect, \
+             0.5 is guessing. Measured on images kept whatever their score, before their loss was \
+             known.\n\
              <dt>points<dd>Differences of two percentages.\n</dl>\n";
     html
-}
-
-fn assistant_share(run: &Run) -> f64 {
-    run.assist_ops / (run.boss_ops + run.assist_ops)
 }
 
 /// Mean ± standard deviation of the values that are numbers; a dash if none is.

@@ -9,6 +9,7 @@ fn run(arm: &str, seed: u64) -> Run {
             train_loss: 2.3 * (-2.0 * t).exp() + seed as f64 * 0.01,
             keep_rate: (arm == "memory").then_some(1.0 - 0.5 * t),
             test_accuracy: (i % 10 == 0).then_some(0.8 * t),
+            assist_auc: (arm == "memory").then_some(0.6 + 0.1 * t),
         }
     });
     Run {
@@ -18,11 +19,25 @@ fn run(arm: &str, seed: u64) -> Run {
         accuracy_vs_full: (arm != "full").then_some(-0.01),
         accuracy_vs_uniform: (arm == "memory").then_some(0.005),
         ops_saved: 1.0 - share,
+        full_ops: 1e12,
         boss_ops: 1e12 * share,
         assist_ops: 1e8,
+        assist_auc: (arm == "memory").then_some(0.68),
+        calibration: match arm {
+            "memory" => vec![bin(10, 0.05), bin(900, 0.15), bin(800, 0.25)],
+            _ => Vec::new(),
+        },
         wall_seconds: 30.0,
         images_per_second: 3000.0,
         points: points.collect(),
+    }
+}
+
+fn bin(count: u64, score: f64) -> Calibration {
+    Calibration {
+        count,
+        score,
+        observed: 0.9 * score,
     }
 }
 
@@ -64,6 +79,7 @@ fn the_verdict_comes_first_and_all_parts_follow() {
     let parts = [
         "<h1>Worth it.",
         "<table",
+        "Assistant 0.010 % · saved 35.0 %",
         "class=\"legend\"",
         "Test accuracy, %</h3>",
         "Training loss</h3>",
@@ -71,6 +87,8 @@ fn the_verdict_comes_first_and_all_parts_follow() {
     .into_iter()
     .chain([
         "Keep rate, %</h3>",
+        "AUC</h3>",
+        "Calibration: observed, %</h3>",
         "<dt>uniform",
         "Hardest",
         "Easiest",
@@ -81,8 +99,10 @@ fn the_verdict_comes_first_and_all_parts_follow() {
     assert_eq!(html.matches("data:image/png;base64,").count(), 3);
     assert!(html.contains("<b>80.00 <small>± 0.00</small></b>"));
     assert!(html.contains("+0.50") && html.contains("−1.00"));
-    // Three seeds and their mean of each arm that has a keep rate, all on three charts at most.
-    assert_eq!(html.matches("role=\"img\"").count(), 3);
+    assert_eq!(html.matches("role=\"img\"").count(), 5);
+    // Without an Assistant that scores there is nothing to say of it.
+    let html = render(&report(vec![run("full", 0), run("infobatch", 0)])).unwrap();
+    assert!(!html.contains("AUC</h3>") && !html.contains("Calibration"));
     assert!(html.ends_with("</html>\n"));
 }
 
@@ -110,9 +130,9 @@ fn text_is_escaped_wherever_it_comes_from() {
     }
     let html = render(&report).unwrap();
     assert!(!html.contains("<script") && !html.contains("\"'&<"));
-    // Title twice, verdict, subtitle, arm in two tables (one of them twice) and the legend, class,
-    // configuration.
-    assert_eq!(html.matches("&quot;&#39;&amp;&lt;script&gt;").count(), 10);
+    // Title twice, verdict, subtitle, arm in two tables (one of them twice), ledger and legend,
+    // class, configuration.
+    assert_eq!(html.matches("&quot;&#39;&amp;&lt;script&gt;").count(), 11);
 }
 
 #[test]
@@ -123,6 +143,7 @@ fn missing_and_broken_numbers_are_no_error() {
         for point in &mut broken.points {
             point.test_accuracy = None;
             point.keep_rate = Some(f64::INFINITY);
+            point.assist_auc = Some(f64::NAN);
             point.train_loss = f64::NAN;
         }
         for number in [
@@ -137,15 +158,20 @@ fn missing_and_broken_numbers_are_no_error() {
         }
         broken.accuracy_vs_full = None;
         broken.accuracy_vs_uniform = Some(f64::NAN);
+        broken.assist_auc = Some(f64::NAN);
+        broken
+            .calibration
+            .iter_mut()
+            .for_each(|bin| bin.observed = f64::NAN);
         let alone = render(&report(vec![broken.clone()])).unwrap();
-        assert!(!alone.contains("NaN") && alone.matches("Nothing measured").count() == 3);
+        assert!(!alone.contains("NaN") && alone.matches("Nothing measured").count() == 5);
         let says = format!("{points} value(s) were not finite");
         assert_eq!(
             alone.matches(&says).count(),
-            if points == 0 { 0 } else { 2 }
+            if points == 0 { 0 } else { 3 }
         );
         let beside = render(&report(vec![run("memory", 1), broken])).unwrap();
-        assert_eq!(beside.matches("role=\"img\"").count(), 3);
+        assert_eq!(beside.matches("role=\"img\"").count(), 5);
     }
     let nothing = render(&Report::default()).unwrap();
     assert!(!nothing.contains("<table") && !nothing.contains("<figure"));
