@@ -195,12 +195,12 @@ impl Feeder {
         })
     }
 
-    /// The figures so far. Batches composed but not yet taken are included.
+    /// The figures so far. The operations of batches composed but not yet taken are included.
     pub fn stats(&self) -> FeedStats {
         let counters = lock(&self.shared.queue).counters;
         FeedStats {
             assist_ops: counters.assist_ops,
-            candidates_seen: lock(&self.shared.sweeps).drawn(),
+            candidates_seen: counters.candidates,
             loss_records_dropped: counters.dropped,
             batches_unscored: counters.unscored,
             feed_stall_seconds: self.shared.stall_nanos.load(Ordering::Relaxed) as f64 * 1e-9,
@@ -242,6 +242,7 @@ impl Shared {
         loop {
             queue.alive()?;
             if let Some(batch) = queue.ready.pop_front() {
+                queue.counters.candidates += batch.candidates;
                 drop(queue);
                 self.work.notify_one();
                 return Ok(batch);
@@ -265,6 +266,7 @@ impl Shared {
     fn help_oneself(&self, mut queue: MutexGuard<'_, Queue>) -> Batch {
         let number = queue.next;
         queue.next += 1;
+        queue.counters.candidates += self.config.batch as u64;
         queue.counters.unscored += u64::from(self.config.preset.selects(self.plan.phase(number)));
         drop(queue);
         Batch::unchosen(number, self.config.batch, &self.sweeps)

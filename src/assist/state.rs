@@ -20,7 +20,7 @@ pub struct FeederConfig {
 pub struct FeedStats {
     /// Operations of scoring and learning, see [`Assistant::ops`].
     pub assist_ops: u64,
-    /// Candidates drawn.
+    /// Candidates looked at for the batches taken.
     pub candidates_seen: u64,
     /// Records that the Assistant never saw because its queue was full.
     pub loss_records_dropped: u64,
@@ -68,6 +68,7 @@ impl AssistState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Counters {
     pub(super) assist_ops: u64,
+    pub(super) candidates: u64,
     pub(super) dropped: u64,
     pub(super) unscored: u64,
     /// Over the batches that were composed with some feedback.

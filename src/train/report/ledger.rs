@@ -40,13 +40,15 @@ pub(super) fn bars(arms: &[Arm]) -> String {
     html + "</ul>\n</section>\n"
 }
 
-/// With one decimal, or as many as it takes to show two digits of a small share.
+/// With one decimal, or as many as it takes to show a small share.
 fn percent(share: f64) -> String {
-    let decimals = match share.abs() {
-        size if (1e-9..0.1).contains(&size) => 1 - size.log10().floor() as i32,
-        _ => 1,
-    };
-    super::table::number(share, decimals as usize) + " %"
+    let text = |decimals| super::table::number(share, decimals) + " %";
+    match share.abs() {
+        0.0 => text(1),
+        size if size < 0.001 => "under 0.001 %".to_owned(),
+        size if size < 0.1 => text(3),
+        _ => text(1),
+    }
 }
 
 #[cfg(test)]
@@ -54,16 +56,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_shares_keep_two_digits() {
-        let text = [65.04, 0.0, 0.1, 0.0345, 0.0018, f64::NAN, -0.02].map(percent);
+    fn small_shares_are_not_zero() {
+        let text = [65.04, 0.0, 0.1, 0.0345, 3e-6, f64::NAN, -0.053].map(percent);
         let want = [
             "65.0 %",
             "0.0 %",
             "0.1 %",
             "0.035 %",
-            "0.0018 %",
+            "under 0.001 %",
             "– %",
-            "−0.020 %",
+            "−0.053 %",
         ];
         assert_eq!(text, want);
     }
