@@ -23,18 +23,7 @@
 // Registers (sm_80 / sm_90a) and shared memory: 127 / 124 and 18 KiB, 96 / 96 and 20 KiB, 94 / 80
 // and 24 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
 #include "conv.cuh"
-
-// Count, mean, and sum of squares around the mean.
-struct Moments {
-    float n, mean, m2;
-};
-
-DEVICE Moments combine(Moments a, Moments b) {
-    if (b.n == 0) return a;
-    if (a.n == 0) return b;
-    float n = a.n + b.n, d = b.mean - a.mean;
-    return {n, a.mean + d * (b.n / n), a.m2 + b.m2 + d * d * (a.n * (b.n / n))};
-}
+#include "reduce.cuh"
 
 // Copies slices of w transposed: thread t takes four taps of channel t % WIDTH.
 template <int WIDTH> struct Filters {
@@ -167,22 +156,22 @@ EXPORT(conv_fprop_64)
 KERNEL(conv_moments, 32)(const float *__restrict__ partial, int blocks, int pixels, int co,
                          float *__restrict__ mean, float *__restrict__ var) {
     int o = int(blockIdx.x);
-    Moments all = {0, 0, 0};
+    Moments<1> all = {0, {0}, {0}};
     for (int i = int(threadIdx.x); i < blocks; i += 32) {
         float count = float(min(PIXELS, pixels - i * PIXELS));
         size_t at = size_t(o) * blocks + i;
-        all = combine(all, {count, partial[at], partial[size_t(co) * blocks + at]});
+        all.add({count, {partial[at]}, {partial[size_t(co) * blocks + at]}});
     }
     for (int d = 16; d > 0; d /= 2) {
-        Moments other;
+        Moments<1> other;
         other.n = __shfl_down_sync(~0u, all.n, d);
-        other.mean = __shfl_down_sync(~0u, all.mean, d);
-        other.m2 = __shfl_down_sync(~0u, all.m2, d);
-        all = combine(all, other);
+        other.mean[0] = __shfl_down_sync(~0u, all.mean[0], d);
+        other.m2[0] = __shfl_down_sync(~0u, all.m2[0], d);
+        all.add(other);
     }
     if (threadIdx.x == 0) {
-        mean[o] = all.mean;
-        var[o] = all.m2 / all.n;
+        mean[o] = all.mean[0];
+        var[o] = all.m2[0] / all.n;
     }
 }
 EXPORT(conv_moments)
