@@ -394,13 +394,13 @@ type Device = (String, fn() -> Result<Gpu, DeviceError>);
 fn devices() -> Vec<Device> {
     #[cfg(simt)]
     let others: [Device; 2] = {
-        use autoassist::backend::gpu::simt::Schedule;
+        use autoassist::backend::gpu::simt::{Landing, Schedule};
         [
             ("simt/high".into(), || {
-                Ok(Gpu::simt_scheduled(Schedule::High))
+                Ok(Gpu::simt_scheduled(Schedule::High, Landing::AtOnce))
             }),
             ("simt/random".into(), || {
-                Ok(Gpu::simt_scheduled(Schedule::Random(7)))
+                Ok(Gpu::simt_scheduled(Schedule::Random(7), Landing::Randomly))
             }),
         ]
     };

@@ -15,7 +15,7 @@ mod ops;
 mod rounded;
 
 use autoassist::backend::cpu::{Cpu, simd::Isa};
-use autoassist::backend::gpu::Gpu;
+use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{DeviceError, Executor};
 use fixture::{Check, Fixture};
 use std::collections::BTreeMap;
@@ -49,7 +49,47 @@ enum Precision {
 struct Candidate {
     name: String,
     precision: Precision,
+    /// The only op to run, if not all.
+    only: Option<&'static str>,
     open: Open,
+}
+
+/// The fixtures that a ladder's steps are tried on.
+fn op_of(ladder: Ladder) -> Option<&'static str> {
+    match ladder {
+        Ladder::Conv => Some("conv2d"),
+        Ladder::SoftmaxXent => Some("softmax_xent"),
+        Ladder::BatchNorm => Some("batchnorm"),
+        Ladder::Sgd => Some("sgd"),
+        Ladder::Gather => None,
+    }
+}
+
+type OpenGpu = fn() -> Result<Gpu, DeviceError>;
+
+/// An executor that goes to the top of every ladder, and one for each lower step.
+fn rungs(name: &str, open: OpenGpu) -> Vec<Candidate> {
+    let there = move || open().expect("it was there a moment ago");
+    let mut all = vec![Candidate {
+        name: name.into(),
+        precision: Precision::Bf16,
+        only: None,
+        open: Box::new(move || Box::new(there())),
+    }];
+    for ladder in Ladder::ALL {
+        let Some(op) = op_of(ladder) else { continue };
+        all.extend((1..ladder.last()).map(|step| Candidate {
+            name: format!("{name}, step {step}"),
+            precision: Precision::Bf16,
+            only: Some(op),
+            open: Box::new(move || {
+                let mut gpu = there();
+                gpu.limit(ladder, step);
+                Box::new(gpu)
+            }),
+        }));
+    }
+    all
 }
 
 /// Everything on this machine that can run the op set, and what is not there with the reason.
@@ -58,34 +98,42 @@ fn executors() -> (Vec<Candidate>, Vec<(&'static str, DeviceError)>) {
     let cpu = Isa::available().into_iter().map(|isa| Candidate {
         name: format!("cpu/{isa}"),
         precision: Precision::F32,
+        only: None,
         open: Box::new(move || Box::new(Cpu::with_isa(isa))),
     });
     let mut all: Vec<Candidate> = cpu.collect();
-    type Gpus = [(&'static str, fn() -> Result<Gpu, DeviceError>); 2];
-    let gpus: Gpus = [("simt", Gpu::simt), ("cuda", || Gpu::cuda(0))];
+    let gpus: [(&'static str, OpenGpu); 2] = [("simt", Gpu::simt), ("cuda", || Gpu::cuda(0))];
     for (name, open) in gpus {
         match open() {
-            Ok(_) => all.push(Candidate {
-                name: name.into(),
-                precision: Precision::Bf16,
-                open: Box::new(move || Box::new(open().expect("it was there a moment ago"))),
-            }),
+            Ok(_) => all.extend(rungs(name, open)),
             Err(e) => absent.push((name, e)),
         }
     }
     (all, absent)
 }
 
-/// Comparisons with the reference, and what else there is to say about them.
-type Outcome = Result<(Vec<Check>, Vec<String>), ops::Failure>;
+/// What became of a fixture on an executor.
+struct Outcome {
+    /// Comparisons with the reference.
+    checks: Vec<Check>,
+    /// What else there is to say about them.
+    notes: Vec<String>,
+    /// The worst error of the naive computation in the executor's precision, if it is a low one.
+    naive: Option<f64>,
+}
 
-fn run(fixture: &Fixture, candidate: &Candidate) -> Outcome {
+fn run(fixture: &Fixture, candidate: &Candidate) -> Result<Outcome, ops::Failure> {
     let exec = &mut *(candidate.open)();
     if candidate.precision == Precision::F32 {
-        return match fixture.op.as_str() {
-            "resnet_train" => ops::resnet_train(fixture, exec),
-            _ => Ok((ops::run(fixture, exec)?, Vec::new())),
+        let (checks, notes) = match fixture.op.as_str() {
+            "resnet_train" => ops::resnet_train(fixture, exec)?,
+            _ => (ops::run(fixture, exec)?, Vec::new()),
         };
+        return Ok(Outcome {
+            checks,
+            notes,
+            naive: None,
+        });
     }
     let cpu = || Cpu::with_isa(Isa::PORTABLE);
     let mut naive = vec![ops::run(fixture, &mut rounded::Rounded::new(cpu()))?];
@@ -99,7 +147,12 @@ fn run(fixture: &Fixture, candidate: &Candidate) -> Outcome {
     }
     let checks = ops::run(fixture, exec)?;
     let little = ops::little(fixture);
-    Ok((fixture::beside(checks, &naive, little), Vec::new()))
+    let errors = naive.iter().flatten().map(Check::error);
+    Ok(Outcome {
+        naive: Some(errors.fold(0.0, f64::max)),
+        checks: fixture::beside(checks, &naive, little),
+        notes: Vec::new(),
+    })
 }
 
 /// Worst error of each op on each executor.
@@ -113,24 +166,31 @@ fn failures(
     worst: &mut Worst,
 ) -> Vec<String> {
     let mut found = Vec::new();
-    for candidate in candidates {
+    let concerned = |c: &&Candidate| c.only.is_none_or(|op| op == fixture.op);
+    for candidate in candidates.iter().filter(concerned) {
         let executor = &candidate.name;
-        let (checks, notes) = match run(fixture, candidate) {
+        let outcome = match run(fixture, candidate) {
             Ok(outcome) => outcome,
             Err(e) => {
                 found.push(format!("on {executor}: {e}"));
                 continue;
             }
         };
-        for note in notes {
+        let mut keep = |executor: &str, error: f64| {
+            let key = (fixture.op.clone(), executor.to_string());
+            let worst = worst.entry(key).or_default();
+            *worst = worst.max(error);
+        };
+        if let Some(error) = outcome.naive {
+            keep("naive bf16", error);
+        }
+        for note in outcome.notes {
             println!(
                 "note: {name} on {executor} agrees with this decided as in the reference: {note}"
             );
         }
-        for check in &checks {
-            let key = (fixture.op.clone(), executor.clone());
-            let error = worst.entry(key).or_default();
-            *error = error.max(check.error());
+        for check in &outcome.checks {
+            keep(executor, check.error());
             match check.verdict() {
                 Err(e) => found.push(format!("on {executor}: {e}")),
                 Ok(()) if !check.notices_errors() => {

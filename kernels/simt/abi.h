@@ -38,12 +38,20 @@ enum {
     SIMT_RANDOM = 2,      // drawn from the launch's seed and the block's number
 };
 
+// When the bytes of an asynchronous copy land. A right kernel gives the same under all.
+enum {
+    SIMT_LAND_LATE = 0,      // when they are waited for
+    SIMT_LAND_AT_ONCE = 1,
+    SIMT_LAND_RANDOMLY = 2,  // one or the other, drawn for each copy
+};
+
 typedef struct SimtLaunch {
     uint32_t grid[3];         // blocks; x, y, z
     uint32_t block[3];        // threads of a block; x, y, z
     uint32_t dynamic_shared;  // bytes
     uint32_t schedule;        // SIMT_LOW_FIRST, ...
-    uint64_t seed;            // of SIMT_RANDOM
+    uint32_t landing;         // SIMT_LAND_LATE, ...
+    uint64_t seed;            // of what is random
 } SimtLaunch;
 
 // The kernels of the build: a table that build.rs generates. Every EXPORT(name) is a global

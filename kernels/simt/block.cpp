@@ -165,6 +165,10 @@ void Core::run_block(uint64_t number) {
         warps_[w] = {0, lanes, 0, ~lanes};
         make_ready(w, lanes);
     }
+    if (copied_)
+        for (uint32_t i = 0; i < threads; i++)
+            copies_[i].forget();
+    copied_ = false;
     gone_ = arrived_ = 0;
     mixed_ = false;
     votes_ = 0;
@@ -188,17 +192,22 @@ void Core::make_ready(uint32_t warp, uint32_t lanes) {
     ready_warps_ |= uint32_t(lanes != 0) << warp;
 }
 
+// xorshift64*
+uint64_t Core::draw() {
+    random_ ^= random_ >> 12;
+    random_ ^= random_ << 25;
+    random_ ^= random_ >> 27;
+    return random_ * 0x2545f4914f6cdd1d;
+}
+
 int Core::pick(uint32_t set) {
     switch (job_->launch.schedule) {
     case SIMT_LOW_FIRST:
         return __builtin_ctz(set);
     case SIMT_HIGH_FIRST:
         return 31 - __builtin_clz(set);
-    default: {  // xorshift64*: the first member from a random place on
-        random_ ^= random_ >> 12;
-        random_ ^= random_ << 25;
-        random_ ^= random_ >> 27;
-        const uint32_t from = uint32_t(random_ * 0x2545f4914f6cdd1d >> 59);
+    default: {  // the first member from a random place on
+        const uint32_t from = uint32_t(draw() >> 59);
         const uint32_t turned = set >> from | set << (-from & 31);
         return int((uint32_t(__builtin_ctz(turned)) + from) & 31);
     }
@@ -373,6 +382,12 @@ void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line
              variable.name, file, line, end, job_->launch.dynamic_shared, SHARED_LIMIT);
     static_used_ = std::max(static_used_, end);
     return arena_ + offset;
+}
+
+bool Core::shared_holds(const void *p, size_t size) const {
+    const uintptr_t at = uintptr_t(p), low = uintptr_t(arena_), dynamic = uintptr_t(dynamic_);
+    return (at >= low && at + size <= low + static_used_) ||
+           (at >= dynamic && at + size <= dynamic + job_->launch.dynamic_shared);
 }
 
 void Core::abandon() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "abi.h"
+#include "copies.h"
 #include "fiber.h"
 #include "simt.h"
 
@@ -97,6 +98,13 @@ public:
     void *dynamic_shared() {
         return dynamic_;
     }
+    // Whether the bytes are the block's shared memory.
+    bool shared_holds(const void *p, size_t size) const;
+    void copy_async(void *to, const void *from, bool there, int line, const char *file);
+    // The running thread's copies.
+    Copies &copies() {
+        return copies_[running()];
+    }
     // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are
     // abandoned: what is on their stacks is forgotten, which is right, because kernels own nothing.
     [[noreturn]] void fail(int thread, const char *format, ...)
@@ -124,6 +132,10 @@ private:
     void choose(bool anew);
     void *stack_of_running();
     int pick(uint32_t set);
+    uint64_t draw();
+    bool coin() {
+        return draw() >> 63;
+    }
     void meet(const Thread &like);
     void release();
     void make_ready(uint32_t warp, uint32_t lanes);
@@ -140,7 +152,7 @@ private:
     size_t static_used_ = 0;        // bytes of static shared memory that may have been written
     void *main_ = nullptr;          // stack pointer of run_block
     bool inside_ = false;           // a fiber is running
-    uint64_t random_ = 0;           // state of the random schedule
+    uint64_t random_ = 0;           // state of the random choices
     uint32_t warp_ = 0;             // of the running thread
     Thread *running_ = nullptr;
     uint32_t ready_warps_ = 0;      // those with ready lanes
@@ -156,6 +168,8 @@ private:
     uint32_t laid_out_[3] = {};     // the block shape that `index` of the threads is for
     Warp warps_[MAX_THREADS / 32] = {};
     Thread threads_[MAX_THREADS] = {};
+    Copies copies_[MAX_THREADS];
+    bool copied_ = false;            // some copies_ are not as new
 };
 
 // The core that the OS thread is running.

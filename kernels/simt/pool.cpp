@@ -189,6 +189,8 @@ void launch_checked(const SimtKernel &kernel, const SimtLaunch &launch, void **a
         throw std::invalid_argument(std::to_string(launch.dynamic_shared) +
                                     " bytes of dynamic shared memory, the limit is " +
                                     std::to_string(SHARED_LIMIT));
+    if (launch.landing > SIMT_LAND_RANDOMLY)
+        throw std::invalid_argument("landing " + std::to_string(launch.landing) + " is unknown");
     if (launch.schedule > SIMT_RANDOM)
         throw std::invalid_argument("schedule " + std::to_string(launch.schedule) + " is unknown");
     Bank bank;

@@ -93,6 +93,10 @@ void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int
                   const char *file);
 void *simt_dynamic_shared();
 [[noreturn]] void simt_trap(int line, const char *file);
+bool simt_shared_holds(const void *p, size_t size);
+void simt_copy_async(void *shared, const void *global, bool there, int line, const char *file);
+void simt_copy_commit();
+void simt_copy_wait(uint64_t keep);
 }
 
 #include "types.h"
@@ -100,6 +104,8 @@ void *simt_dynamic_shared();
 #include "intrinsics.h"
 
 #include "warp.h"
+
+#include "tensor.h"
 
 namespace simt {
 inline namespace SIMT_FLAVOUR {

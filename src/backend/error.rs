@@ -23,6 +23,9 @@ pub enum DeviceError {
     /// `AUTOASSIST_SIMT_SCHEDULE` names none.
     #[error("AUTOASSIST_SIMT_SCHEDULE={0}: choose low, high or random")]
     Schedule(String),
+    /// `AUTOASSIST_SIMT_LANDING` names none.
+    #[error("AUTOASSIST_SIMT_LANDING={0}: choose late, at-once or randomly")]
+    Landing(String),
     /// The build found no nvcc.
     #[error("--device cuda: this build has no CUDA kernels; {NVCC_REMEDY}")]
     NoKernels,

@@ -20,6 +20,7 @@ struct RawLaunch {
     block: [u32; 3],
     dynamic_shared: u32,
     schedule: u32,
+    landing: u32,
     seed: u64,
 }
 
@@ -52,6 +53,14 @@ pub const SCHEDULES: [Schedule; 4] = [
     Schedule::Random(1),
     Schedule::Random(2),
 ];
+
+/// When the bytes of asynchronous copies land.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Landing {
+    Late,
+    AtOnce,
+    Randomly,
+}
 
 /// An argument: its bytes, and how many of them count.
 #[derive(Clone, Copy)]
@@ -113,6 +122,7 @@ pub struct Launch {
     pub block: [u32; 3],
     pub shared: u32,
     pub schedule: Schedule,
+    pub landing: Landing,
 }
 
 /// `blocks` x `threads`, no dynamic shared memory, low first.
@@ -123,6 +133,7 @@ pub fn launch(kernel: &'static str, blocks: u32, threads: u32) -> Launch {
         block: [threads, 1, 1],
         shared: 0,
         schedule: Schedule::Low,
+        landing: Landing::Late,
     }
 }
 
@@ -144,6 +155,10 @@ pub fn launches(name: &str) -> u64 {
 impl Launch {
     pub fn on(self, schedule: Schedule) -> Launch {
         Launch { schedule, ..self }
+    }
+
+    pub fn landing(self, landing: Landing) -> Launch {
+        Launch { landing, ..self }
     }
 
     /// Runs the kernel; the error is the executor's message.
@@ -173,6 +188,7 @@ impl Launch {
             block: self.block,
             dynamic_shared: self.shared,
             schedule,
+            landing: self.landing as u32,
             seed,
         };
         let mut error = vec![0_u8; room];

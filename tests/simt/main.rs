@@ -8,6 +8,7 @@ mod launch;
 mod pool;
 mod primitives;
 mod programs;
+mod tensor;
 
 // Its library holds the executor.
 use autoassist as _;

@@ -4,7 +4,7 @@
 //! in bf16: the kernels then differ from exact arithmetic only in the last rounding of what they
 //! store.
 
-use super::super::simt::Schedule;
+use super::super::simt::{Landing, Schedule};
 use super::*;
 use crate::backend::cpu::Cpu;
 use crate::backend::{Executor, Kind};
@@ -204,7 +204,7 @@ impl Case {
     }
 
     fn simt(&self, schedule: Schedule) -> Outputs {
-        self.run(&mut Gpu::simt_scheduled(schedule))
+        self.run(&mut Gpu::simt_scheduled(schedule, Landing::Randomly))
     }
 
     fn check(&self) {

@@ -70,7 +70,7 @@ pub(super) fn gather(
 mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
-    use crate::backend::gpu::simt::Schedule;
+    use crate::backend::gpu::simt::{Landing, Schedule};
     use crate::backend::{Executor, Kind, LossOutputs, Pass, StepInputs};
     use crate::data::Images;
     use crate::rng::Stream;
@@ -173,7 +173,7 @@ mod tests {
                 .collect();
             let cpu = run(&mut Cpu::new().unwrap(), &images, batch, augment, &steps);
             for schedule in [Schedule::Low, Schedule::High, Schedule::Random(seed)] {
-                let mut gpu = Gpu::simt_scheduled(schedule);
+                let mut gpu = Gpu::simt_scheduled(schedule, Landing::Randomly);
                 prop_assert_eq!(&run(&mut gpu, &images, batch, augment, &steps), &cpu);
             }
         }

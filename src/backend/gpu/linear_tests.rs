@@ -1,7 +1,7 @@
 //! The kernels, run by the SIMT executor, against the `cpu` executor. Every op starts from the same
 //! numbers on both, so that only its own error counts.
 
-use super::super::simt::Schedule;
+use super::super::simt::{Landing, Schedule};
 use super::*;
 use crate::backend::cpu::Cpu;
 use crate::backend::{Executor, Kind};
@@ -86,7 +86,7 @@ impl Case {
     }
 
     fn simt(&self, schedule: Schedule) -> ([Vec<f32>; 2], Grads) {
-        let mut gpu = Gpu::simt_scheduled(schedule);
+        let mut gpu = Gpu::simt_scheduled(schedule, Landing::Randomly);
         let outputs = self.forward(&mut gpu, self.dims, &self.x);
         let grads = self.backward(&mut gpu, &outputs[0]);
         (outputs, grads)

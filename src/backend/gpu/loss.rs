@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::assist::Record;
     use crate::backend::cpu::Cpu;
-    use crate::backend::gpu::simt::Schedule;
+    use crate::backend::gpu::simt::{Landing, Schedule};
     use crate::backend::{Executor, Kind, Pass, StepInputs};
     use crate::rng::Stream;
     use half::bf16;
@@ -230,7 +230,10 @@ mod tests {
             let first = simt(&batch);
             check(&first, &cpu(&batch)).unwrap();
             for schedule in [Schedule::High, Schedule::Random(7)] {
-                let other = run(&mut Gpu::simt_scheduled(schedule), &batch);
+                let other = run(
+                    &mut Gpu::simt_scheduled(schedule, Landing::Randomly),
+                    &batch,
+                );
                 assert!(other == first, "{schedule:?}");
             }
         }

@@ -12,6 +12,7 @@ mod cuda;
 pub mod driver;
 mod executor;
 mod gather;
+mod ladder;
 mod linear;
 mod loss;
 mod norm;
@@ -27,6 +28,8 @@ use crate::data::Images;
 use arena::{Arena, Purpose};
 use driver::{Arg, Counted, Driver, Graph, Launch};
 use gather::Resident;
+pub use ladder::Ladder;
+use ladder::Limits;
 use std::sync::Arc;
 use steps::{StepBuffers, Steps};
 
@@ -83,6 +86,7 @@ pub struct Gpu {
     graphs: [Option<Captured>; 2],
     pass: Pass,
     mode: Mode,
+    limits: Limits,
     /// Launches since planning began.
     planned: Vec<Launch>,
     scratch: Scratch,
@@ -112,13 +116,15 @@ struct Scratch {
 }
 
 impl Gpu {
-    /// The SIMT executor, under the schedule that `AUTOASSIST_SIMT_SCHEDULE` names.
+    /// The SIMT executor, under the schedule and the landing of asynchronous copies that
+    /// `AUTOASSIST_SIMT_SCHEDULE` and `AUTOASSIST_SIMT_LANDING` name.
     ///
     /// # Errors
-    /// A build without it, or a schedule that is none.
+    /// A build without it, or a schedule or landing that is none.
     #[cfg(simt)]
     pub fn simt() -> Result<Gpu, DeviceError> {
-        Ok(Gpu::simt_scheduled(simt::Schedule::from_env()?))
+        let (schedule, landing) = (simt::Schedule::from_env()?, simt::Landing::from_env()?);
+        Ok(Gpu::simt_scheduled(schedule, landing))
     }
 
     /// A build without the SIMT executor says so.
@@ -130,10 +136,10 @@ impl Gpu {
         Err(DeviceError::NoSimt)
     }
 
-    /// The SIMT executor under a given schedule.
+    /// The SIMT executor under a given schedule, with copies that land as given.
     #[cfg(simt)]
-    pub fn simt_scheduled(schedule: simt::Schedule) -> Gpu {
-        Gpu::new(Box::new(simt::Simt::new(schedule)))
+    pub fn simt_scheduled(schedule: simt::Schedule, landing: simt::Landing) -> Gpu {
+        Gpu::new(Box::new(simt::Simt::new(schedule, landing)))
     }
 
     /// An NVIDIA GPU.
@@ -156,6 +162,7 @@ impl Gpu {
             graphs: [None, None],
             pass: Pass::Train,
             mode: Mode::Run,
+            limits: Limits::default(),
             planned: Vec::new(),
             scratch: Scratch::default(),
             launched: 0,

@@ -1,7 +1,7 @@
 //! The kernels, run by the SIMT executor, against the `cpu` executor. Every op starts from the same
 //! numbers on both, so that only its own error counts.
 
-use super::super::simt::Schedule;
+use super::super::simt::{Landing, Schedule};
 use super::*;
 use crate::backend::cpu::Cpu;
 use crate::backend::{Executor, Kind};
@@ -231,7 +231,7 @@ impl Case {
     }
 
     fn simt(&self, schedule: Schedule) -> Results {
-        self.run(&mut Gpu::simt_scheduled(schedule))
+        self.run(&mut Gpu::simt_scheduled(schedule, Landing::Randomly))
     }
 
     fn check(&self) {

@@ -28,6 +28,7 @@ struct RawLaunch {
     block: [u32; 3],
     dynamic_shared: u32,
     schedule: u32,
+    landing: u32,
     seed: u64,
 }
 
@@ -70,6 +71,33 @@ impl Schedule {
     }
 }
 
+/// When the bytes of asynchronous copies (`cp.async`) land. A right kernel gives the same in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Landing {
+    /// When they are waited for; until then the destination is NaN.
+    #[default]
+    Late,
+    /// At once.
+    AtOnce,
+    /// One or the other, by a coin for each copy.
+    Randomly,
+}
+
+impl Landing {
+    /// What `AUTOASSIST_SIMT_LANDING` (`late`, `at-once`, `randomly`) asks for.
+    ///
+    /// # Errors
+    /// Another word.
+    pub fn from_env() -> Result<Landing, DeviceError> {
+        match std::env::var("AUTOASSIST_SIMT_LANDING").as_deref() {
+            Err(_) | Ok("late") => Ok(Landing::Late),
+            Ok("at-once") => Ok(Landing::AtOnce),
+            Ok("randomly") => Ok(Landing::Randomly),
+            Ok(other) => Err(DeviceError::Landing(other.into())),
+        }
+    }
+}
+
 /// All kernels of this build.
 fn kernels() -> &'static [*const Kernel] {
     let mut count = 0;
@@ -106,7 +134,7 @@ unsafe impl Send for Checked {}
 unsafe impl Sync for Checked {}
 
 impl Checked {
-    fn new(launch: &Launch, schedule: Schedule) -> Result<Checked, DeviceError> {
+    fn new(launch: &Launch, schedule: Schedule, landing: Landing) -> Result<Checked, DeviceError> {
         let fault = |what: String| DeviceError::Fault(format!("{}: {what}", launch.kernel));
         // SAFETY: pointers in the table are good for as long as the program runs.
         let all = kernels().iter().map(|&k| (k, unsafe { &*k }));
@@ -134,6 +162,7 @@ impl Checked {
                 block: [launch.threads, 1, 1],
                 dynamic_shared: launch.shared,
                 schedule,
+                landing: landing as u32,
                 seed,
             },
             words: launch.args.iter().map(|a| a.word()).collect(),
@@ -193,6 +222,7 @@ impl Shared {
 /// The SIMT executor as a [`Driver`].
 pub struct Simt {
     schedule: Schedule,
+    landing: Landing,
     shared: Arc<Shared>,
     /// Taken when the stream is closed.
     commands: Option<Sender<Command>>,
@@ -244,7 +274,7 @@ impl Drop for Block {
 
 impl Simt {
     /// Starts a stream.
-    pub fn new(schedule: Schedule) -> Simt {
+    pub fn new(schedule: Schedule, landing: Landing) -> Simt {
         let shared = Arc::new(Shared::default());
         let (commands, inbox) = channel();
         let state = shared.clone();
@@ -269,6 +299,7 @@ impl Simt {
         });
         Simt {
             schedule,
+            landing,
             shared,
             commands: Some(commands),
             thread: Some(thread),
@@ -327,7 +358,7 @@ impl Driver for Simt {
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
-        let checked = Checked::new(launch, self.schedule)?;
+        let checked = Checked::new(launch, self.schedule, self.landing)?;
         match &mut self.capture {
             Some(launches) => launches.push(checked),
             None => self.run(Arc::new([checked]))?,

@@ -1,7 +1,7 @@
 //! The executor on a device with little memory, and on wrong launches.
 
 use super::driver::{Arg, Driver, Graph, Launch, Mapped};
-use super::simt::{Schedule, Simt};
+use super::simt::{Landing, Schedule, Simt};
 use super::*;
 use crate::backend::StepInputs;
 
@@ -68,7 +68,7 @@ impl Driver for Small {
 }
 
 fn small(free: u64) -> Gpu {
-    let simt = Simt::new(Schedule::Low);
+    let simt = Simt::new(Schedule::Low, Landing::Late);
     Gpu::new(Box::new(Small { simt, free }))
 }
 
@@ -102,7 +102,7 @@ fn a_batch_that_does_not_fit_is_told_which_would() {
 
 #[test]
 fn launches_that_no_kernel_can_take_are_faults() {
-    let mut simt = Simt::new(Schedule::Low);
+    let mut simt = Simt::new(Schedule::Low, Landing::Late);
     let launch = Launch {
         kernel: "sgd",
         grid: [1, 1, 1],

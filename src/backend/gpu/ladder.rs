@@ -1,0 +1,64 @@
+//! Which kernels of an op an executor takes.
+
+use super::Gpu;
+
+/// An op with several steps in `kernels/`: each is right, and each but the first has one idea more
+/// than the step before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ladder {
+    /// `conv_{fprop,dgrad,wgrad}`.
+    Conv,
+    /// `softmax_xent`.
+    SoftmaxXent,
+    /// `batch_norm`.
+    BatchNorm,
+    /// `gather`.
+    Gather,
+    /// `sgd`.
+    Sgd,
+}
+
+impl Ladder {
+    /// All of them.
+    pub const ALL: [Ladder; 5] = [
+        Ladder::Conv,
+        Ladder::SoftmaxXent,
+        Ladder::BatchNorm,
+        Ladder::Gather,
+        Ladder::Sgd,
+    ];
+
+    /// Number of the last step, the one that training takes where device and shape allow it.
+    pub fn last(self) -> u32 {
+        match self {
+            Ladder::Conv => 1,
+            Ladder::SoftmaxXent => 1,
+            Ladder::BatchNorm => 1,
+            Ladder::Gather => 1,
+            Ladder::Sgd => 1,
+        }
+    }
+}
+
+/// The highest step of each ladder that may be taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits([u32; Ladder::ALL.len()]);
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits(Ladder::ALL.map(Ladder::last))
+    }
+}
+
+impl Gpu {
+    /// Takes no step of a ladder above this one, from the next launch or capture on: for
+    /// comparisons. Steps that the device or a shape is too small for are left out without it.
+    pub fn limit(&mut self, ladder: Ladder, step: u32) {
+        self.limits.0[ladder as usize] = step;
+    }
+
+    /// Whether a step of a ladder may be taken.
+    pub(super) fn allows(&self, ladder: Ladder, step: u32) -> bool {
+        step <= self.limits.0[ladder as usize]
+    }
+}
