@@ -9,7 +9,7 @@ mod rounded;
 
 use autoassist::assist::{Drain, StepRecords};
 use autoassist::backend::cpu::{Cpu, simd::Isa};
-use autoassist::backend::gpu::Gpu;
+use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, Kind, LossOutputs, Pass, Sgd,
     StepInputs,
@@ -169,14 +169,30 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 
 /// Losses and gradients stay as near to the CPU's f32 as a naive computation in bf16 does.
 fn trains_like_the_cpu(gpu: &mut Gpu) {
+    all_train_like_the_cpu(gpu, &[(depth(8), false), (odd(), false), (depth(50), true)]);
+}
+
+/// With the lower steps of the kernels' ladders, too.
+fn lower_steps_train_like_the_cpu(gpu: &mut Gpu) {
+    let last = Ladder::ALL.map(Ladder::last);
+    for step in 1..last.into_iter().max().expect("there are ladders") {
+        Ladder::ALL
+            .into_iter()
+            .for_each(|ladder| gpu.limit(ladder, step));
+        all_train_like_the_cpu(gpu, &[(depth(8), false), (odd(), false)]);
+    }
+}
+
+/// Architectures, and whether they are too deep for several steps.
+fn all_train_like_the_cpu(gpu: &mut Gpu, archs: &[(Architecture, bool)]) {
     let data = data(CLASSES);
-    for (arch, deep) in [(depth(8), false), (odd(), false), (depth(50), true)] {
+    for (arch, deep) in archs {
         let run = |exec: &mut dyn Executor| {
-            let mut setup = Setup::new(exec, &arch, &data, 0);
+            let mut setup = Setup::new(exec, arch, &data, 0);
             let first = setup.losses(0..1);
             let grads = setup.exec.read(setup.net.params.grads).expect("gradients");
             // Fifty layers over six small images are chaos after a step or two.
-            if deep {
+            if *deep {
                 return vec![first, grads];
             }
             let losses = setup.losses(1..4);
@@ -371,8 +387,12 @@ fn a_fault_is_reported_within_seconds(gpu: &mut Gpu) {
 
 type Test = (&'static str, fn(&mut Gpu));
 
-const TESTS: [Test; 5] = [
+const TESTS: [Test; 6] = [
     ("trains_like_the_cpu", trains_like_the_cpu),
+    (
+        "lower_steps_train_like_the_cpu",
+        lower_steps_train_like_the_cpu,
+    ),
     ("ops_agree_with_the_cpu", ops_agree_with_the_cpu),
     (
         "a_steady_state_has_no_synchronisation",

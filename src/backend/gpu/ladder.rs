@@ -31,7 +31,7 @@ impl Ladder {
     /// Number of the last step, the one that training takes where device and shape allow it.
     pub fn last(self) -> u32 {
         match self {
-            Ladder::Conv => 1,
+            Ladder::Conv => 3,
             Ladder::SoftmaxXent => 1,
             Ladder::BatchNorm => 1,
             Ladder::Gather => 1,
