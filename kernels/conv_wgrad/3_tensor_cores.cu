@@ -18,15 +18,6 @@ constexpr int WGRAD_WARPS = 3;
 template <int WIDTH> constexpr int TILES = WIDTH > 32 ? 2 : 3;
 template <int WIDTH> constexpr int WEIGHTS_OF = 16 * TILES<WIDTH> * WGRAD_WARPS;
 
-// The channels of a thread do not change from step to step, and the compiler would keep all their
-// coefficients in registers. They are in L1.
-DEVICE int opaque(int v) {
-#ifdef __CUDACC__
-    asm volatile("" : "+r"(v));
-#endif
-    return v;
-}
-
 // Walks over the output pixels of a chunk: lane t takes pixel t of each step.
 struct Pixels {
     int pixel, last, ho, wo;

@@ -19,18 +19,23 @@ DEVICE int warp() {
     return int(threadIdx.x) / 32;
 }
 
-// A matrix of bf16 in shared memory, in chunks of eight (16 bytes). Eight neighbouring rows' chunk
-// c, which ldmatrix reads at once, lie on different banks: a row's chunks are permuted by XOR with
-// some bits of the row's number (a "swizzle").
+// Matrices of bf16 lie in shared memory in chunks of eight (16 bytes). Where chunk `chunk` of a row
+// of `CHUNKS` is: eight neighbouring rows' chunk c, which ldmatrix reads at once, shall lie on
+// different banks, so a row's chunks are permuted by XOR with some bits of the row's number (a
+// "swizzle").
+template <int CHUNKS> DEVICE int swizzled(int row, int chunk) {
+    // Rows that fill the 128 bytes of all banks meet the same banks again.
+    constexpr int GROUP = CHUNKS % 8 == 0 ? 8 : CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
+    return row * CHUNKS + (chunk ^ (row / (8 / GROUP) % GROUP));
+}
+
 template <int ROWS, int COLS> struct Tile {
     static constexpr int CHUNKS = COLS / 8;
-    // Rows that fill the 128 bytes of all banks meet the same banks again.
-    static constexpr int GROUP = CHUNKS % 8 == 0 ? 8 : CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
 
-    bf16x8 v[ROWS][CHUNKS];
+    bf16x8 v[ROWS * CHUNKS];
 
     DEVICE bf16x8 &at(int row, int chunk) {
-        return v[row][chunk ^ (row / (8 / GROUP) % GROUP)];
+        return v[swizzled<CHUNKS>(row, chunk)];
     }
 };
 
@@ -56,6 +61,15 @@ template <class T> DEVICE void load_b_trans(uint32_t (*b)[2], T &tile, int k, in
     uint32_t r[4];
     ldmatrix_trans(r, &tile.at(k + lane() % 16, chunk + lane() / 16));
     b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
+}
+
+// The same value, of which the compiler does not know that. Where the channels of a thread do not
+// change from step to step, it would keep all their coefficients in registers; they are in L1.
+DEVICE int opaque(int v) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(v));
+#endif
+    return v;
 }
 
 DEVICE bf16x8 rounded8(const float (&v)[8]) {

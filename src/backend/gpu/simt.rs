@@ -340,11 +340,11 @@ impl Driver for Simt {
         }
     }
 
-    /// A Hopper with few multiprocessors, so that a block has more than one turn.
+    /// A Hopper with one multiprocessor, so that blocks that stay have more than one turn.
     fn capability(&self) -> Capability {
         Capability {
             arch: (9, 0),
-            multiprocessors: 2,
+            multiprocessors: 1,
             block_shared: 227 << 10,
             shared: 228 << 10,
         }

@@ -1,6 +1,8 @@
 //! Launches of the convolution kernels: `kernels/conv_{fprop,dgrad,wgrad}`.
 
+mod fused;
 mod naive;
+mod resident;
 mod tiles;
 
 use super::Gpu;
@@ -140,6 +142,9 @@ pub(super) fn conv2d(
     moments: Option<BatchNorm>,
 ) {
     let shape = Shape::new(x.x, w, window, y);
+    if let Some(kernel) = resident::Fprop::fitting(gpu, &shape) {
+        return kernel.launch(gpu, &shape, x, w, y, moments);
+    }
     match Tiles::allowed(gpu) {
         None => naive::fprop(gpu, &shape, x, w, y, moments),
         Some(tiles) => tiles.fprop(gpu, &shape, x, w, y, moments),
@@ -162,6 +167,11 @@ pub(super) fn conv2d_backward(
         assert_eq!(dx.dx.dims, x.x.dims, "gradient of the input");
     }
     let from = Read { x, w, dy };
+    if let Some(dx) = dx
+        && let Some(kernel) = fused::Backward::fitting(gpu, &shape)
+    {
+        return kernel.launch(gpu, &shape, from, dw, dx);
+    }
     match Tiles::allowed(gpu) {
         None => naive::backward(gpu, &shape, from, dw, dx),
         Some(tiles) => tiles.backward(gpu, &shape, from, dw, dx),

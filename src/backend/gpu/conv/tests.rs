@@ -272,7 +272,7 @@ impl Case {
     }
 }
 
-const STEPS: std::ops::RangeInclusive<u32> = 1..=3;
+const STEPS: std::ops::RangeInclusive<u32> = 1..=5;
 
 /// Half of the distance between neighbours, and a little.
 const BF16: f32 = 1.01 / 256.0;
@@ -379,6 +379,14 @@ fn layers_of_resnets() {
         [2, 16, 16, 16, 32, 3, 2, 1],
         [2, 8, 8, 32, 32, 3, 1, 1],
         [3, 4, 4, 64, 64, 3, 1, 1],
+        // With tiles of whole rows or images, and blocks that take several.
+        [3, 32, 32, 3, 16, 3, 1, 1],
+        [5, 16, 16, 16, 16, 3, 1, 1],
+        [5, 16, 16, 16, 32, 3, 2, 1],
+        [3, 16, 16, 32, 32, 3, 1, 1],
+        [7, 8, 8, 64, 64, 3, 1, 1],
+        [5, 16, 16, 32, 64, 3, 2, 1],
+        [1, 128, 256, 16, 16, 3, 2, 1],
         [5, 2, 2, 64, 128, 3, 1, 1],
         [3, 8, 8, 32, 64, 1, 2, 0],
         [2, 7, 7, 64, 32, 1, 1, 0],
@@ -408,6 +416,8 @@ fn every_combination_of_options() {
             if !options.dx && (add != Add::None || options.mask || options.sums) {
                 continue;
             }
+            // Whole tiles, and one that is not full.
+            Case::new([3, 8, 8, 16, 16, 3, 1, 1], options).check();
             // Vector and scalar loads by turns.
             let (ci, co) = if bits.count_ones() % 2 == 0 {
                 (5, 17)
@@ -478,7 +488,12 @@ proptest! {
 
 #[test]
 fn bits_do_not_depend_on_the_schedule() {
-    for sizes in [[3, 9, 8, 16, 24, 3, 1, 1], [5, 11, 6, 3, 40, 3, 2, 1]] {
+    for sizes in [
+        [3, 9, 8, 16, 24, 3, 1, 1],
+        [5, 11, 6, 3, 40, 3, 2, 1],
+        [17, 8, 8, 16, 16, 3, 1, 1],
+        [9, 16, 16, 32, 32, 3, 1, 1],
+    ] {
         let case = Case::new(sizes, ALL);
         for step in STEPS {
             let want = case.simt(step, Schedule::Low).bits();

@@ -141,15 +141,7 @@ impl Tiles {
         let grid = [count(blocks), width.tiles(shape.co), 1];
         gpu.launch(name, grid, threads, 0, &args);
         if let Some(bn) = moments {
-            let args = [
-                partial,
-                int(blocks).into(),
-                int(shape.outputs()).into(),
-                int(shape.co).into(),
-                gpu.address(bn.mean),
-                gpu.address(bn.var),
-            ];
-            gpu.launch("conv_moments", [count(shape.co), 1, 1], 32, 0, &args);
+            combine_moments(gpu, shape, partial, bn);
         }
     }
 
@@ -206,18 +198,7 @@ impl Tiles {
         ];
         gpu.launch(name, grid, threads, 0, &args);
         if chunks > 1 {
-            // With few elements and many chunks, threads share an element's.
-            let slices = if chunks >= 32 { 8 } else { 1 };
-            let args = [
-                partial,
-                int(chunks).into(),
-                int(slices).into(),
-                int(dw.len()).into(),
-                out,
-            ];
-            let blocks = dw.len().div_ceil(ADD_THREADS / slices);
-            let grid = [count(blocks), 1, 1];
-            gpu.launch("conv_wgrad_add", grid, ADD_THREADS as u32, 0, &args);
+            add_chunks(gpu, partial, chunks, dw);
         }
     }
 
@@ -254,14 +235,7 @@ impl Tiles {
         let grid = [count(tiles), width.tiles(shape.ci), 1];
         gpu.launch(name, grid, threads, 0, &args);
         if let Some((bn, _)) = out.sums {
-            let args = [
-                partial,
-                int(tiles).into(),
-                int(shape.ci).into(),
-                gpu.address(bn.dgamma),
-                gpu.address(bn.dbeta),
-            ];
-            gpu.launch("conv_dgrad_sums", [count(shape.ci), 1, 1], 32, 0, &args);
+            combine_sums(gpu, partial, tiles, shape.ci, bn);
         }
     }
 }
@@ -273,4 +247,45 @@ fn input_tiles(shape: &Shape) -> usize {
     let classes = stride.min(shape.h) * stride.min(shape.w);
     let largest = shape.n * shape.h.div_ceil(stride) * shape.w.div_ceil(stride);
     classes * largest.div_ceil(PIXELS)
+}
+
+/// Mean and variance from the partial ones of each tile.
+pub(super) fn combine_moments(gpu: &mut Gpu, shape: &Shape, partial: Arg, bn: BatchNorm) {
+    let args = [
+        partial,
+        int(shape.outputs().div_ceil(PIXELS)).into(),
+        int(shape.outputs()).into(),
+        int(shape.co).into(),
+        gpu.address(bn.mean),
+        gpu.address(bn.var),
+    ];
+    gpu.launch("conv_moments", [count(shape.co), 1, 1], 32, 0, &args);
+}
+
+/// `dbeta` and `dgamma` from the partial ones of each tile.
+pub(super) fn combine_sums(gpu: &mut Gpu, partial: Arg, tiles: usize, ci: usize, bn: BatchNorm) {
+    let args = [
+        partial,
+        int(tiles).into(),
+        int(ci).into(),
+        gpu.address(bn.dgamma),
+        gpu.address(bn.dbeta),
+    ];
+    gpu.launch("conv_dgrad_sums", [count(ci), 1, 1], 32, 0, &args);
+}
+
+/// The weights' gradient from those of chunks of the pixels.
+pub(super) fn add_chunks(gpu: &mut Gpu, partial: Arg, chunks: usize, dw: Tensor) {
+    // With few elements and many chunks, threads share an element's.
+    let slices = if chunks >= 32 { 8 } else { 1 };
+    let args = [
+        partial,
+        int(chunks).into(),
+        int(slices).into(),
+        int(dw.len()).into(),
+        gpu.address(dw),
+    ];
+    let blocks = dw.len().div_ceil(ADD_THREADS / slices);
+    let grid = [count(blocks), 1, 1];
+    gpu.launch("conv_wgrad_add", grid, ADD_THREADS as u32, 0, &args);
 }
