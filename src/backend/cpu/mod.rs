@@ -12,6 +12,11 @@ mod conv_tests;
 mod conv_tile;
 mod conv_wgrad;
 mod gather;
+pub mod gemm;
+mod gemm_pack;
+#[cfg(test)]
+mod gemm_tests;
+mod gemm_tile;
 mod linear;
 mod loss;
 mod memory;

@@ -48,6 +48,8 @@ pub trait Simd: Copy + Send + Sync {
     fn at_least(self, floor: Self::V, v: Self::V) -> Self::V;
     /// `v` where `x > 0` (or `x` is NaN), else 0: the backward pass of ReLU.
     fn where_positive(self, x: Self::V, v: Self::V) -> Self::V;
+    /// Lane `i` of vector `j` becomes lane `j` of vector `i`.
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES];
 
     /// Zeros.
     fn wide_zero(self) -> Self::D;
@@ -286,6 +288,10 @@ impl Simd for Portable {
         lanes!(0.0, i => if x[i] <= 0.0 { 0.0 } else { v[i] })
     }
     #[inline(always)]
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
+        lanes!([0.0; LANES], i => lanes!(0.0, j => rows[j][i]))
+    }
+    #[inline(always)]
     fn wide_zero(self) -> Self::D {
         [0.0; LANES]
     }
@@ -342,6 +348,15 @@ mod tests {
                 out.push(lanes);
                 let mut lanes = [7.0; LANES];
                 s.store_first(&mut lanes[..self.2], v);
+                out.push(lanes);
+            }
+            let mut square = [a; LANES];
+            for (i, row) in square.iter_mut().enumerate() {
+                *row = s.mul(s.splat(i as f32), a);
+            }
+            for row in s.transpose(square) {
+                let mut lanes = [7.0; LANES];
+                s.store(&mut lanes, row);
                 out.push(lanes);
             }
             let sum = s.wide_fma(a, b, s.wide_add(s.wide_zero(), a));

@@ -39,6 +39,52 @@ macro_rules! halves {
     };
 }
 
+/// Four vectors `u` of four `rows`: of each quarter of 4 lanes, `u[j]` holds column `j`.
+macro_rules! quarters {
+    ($rows:expr, $lo:ident, $hi:ident, $lo2:ident, $hi2:ident, $to:ident, $from:ident) => {{
+        let [a, b, c, d] = $rows;
+        // SAFETY: the module's.
+        unsafe {
+            let [p, q] = [$to($lo(a, b)), $to($lo(c, d))];
+            let [r, t] = [$to($hi(a, b)), $to($hi(c, d))];
+            [
+                $from($lo2(p, q)),
+                $from($hi2(p, q)),
+                $from($lo2(r, t)),
+                $from($hi2(r, t)),
+            ]
+        }
+    }};
+}
+
+/// [`quarters`] of 256 bits.
+#[inline(always)]
+fn quarters256(rows: [__m256; 4]) -> [__m256; 4] {
+    quarters!(
+        rows,
+        _mm256_unpacklo_ps,
+        _mm256_unpackhi_ps,
+        _mm256_unpacklo_pd,
+        _mm256_unpackhi_pd,
+        _mm256_castps_pd,
+        _mm256_castpd_ps
+    )
+}
+
+/// [`quarters`] of 512 bits.
+#[inline(always)]
+fn quarters512(rows: [__m512; 4]) -> [__m512; 4] {
+    quarters!(
+        rows,
+        _mm512_unpacklo_ps,
+        _mm512_unpackhi_ps,
+        _mm512_unpacklo_pd,
+        _mm512_unpackhi_pd,
+        _mm512_castps_pd,
+        _mm512_castpd_ps
+    )
+}
+
 /// All ones in the lanes below `n` of 8.
 #[inline(always)]
 fn mask8(n: usize) -> __m256i {
@@ -127,6 +173,34 @@ impl Simd for Avx2 {
                 _mm256_and_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(x[1], zero), v[1]),
             ]
         }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
+        let mut out = rows;
+        for i in 0..4 {
+            // Eight rows and eight columns.
+            let (down, right) = (i / 2, i % 2);
+            let mut halves = [[rows[0][0]; 4]; 2];
+            for (from, half) in halves.iter_mut().enumerate() {
+                let at = 8 * down + 4 * from;
+                *half = quarters256([
+                    rows[at][right],
+                    rows[at + 1][right],
+                    rows[at + 2][right],
+                    rows[at + 3][right],
+                ]);
+            }
+            let [top, bottom] = halves;
+            for j in 0..4 {
+                // SAFETY: the module's.
+                unsafe {
+                    out[8 * right + j][down] = _mm256_permute2f128_ps::<0x20>(top[j], bottom[j]);
+                    out[8 * right + 4 + j][down] =
+                        _mm256_permute2f128_ps::<0x31>(top[j], bottom[j]);
+                }
+            }
+        }
+        out
     }
     #[inline(always)]
     fn wide_zero(self) -> Self::D {
@@ -266,6 +340,37 @@ impl Simd for Avx512 {
             let keep = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, _mm512_setzero_ps());
             _mm512_maskz_mov_ps(keep, v)
         }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [Self::V; LANES]) -> [Self::V; LANES] {
+        let [mut a, mut b, mut c, mut d] = [[rows[0]; 4]; 4];
+        for (i, four) in [&mut a, &mut b, &mut c, &mut d].into_iter().enumerate() {
+            *four = quarters512([
+                rows[4 * i],
+                rows[4 * i + 1],
+                rows[4 * i + 2],
+                rows[4 * i + 3],
+            ]);
+        }
+        let mut out = rows;
+        for j in 0..4 {
+            // SAFETY: the module's. The even quarters of two vectors, then the odd ones.
+            unsafe {
+                let even = [
+                    _mm512_shuffle_f32x4::<0x88>(a[j], b[j]),
+                    _mm512_shuffle_f32x4::<0x88>(c[j], d[j]),
+                ];
+                let odd = [
+                    _mm512_shuffle_f32x4::<0xdd>(a[j], b[j]),
+                    _mm512_shuffle_f32x4::<0xdd>(c[j], d[j]),
+                ];
+                out[j] = _mm512_shuffle_f32x4::<0x88>(even[0], even[1]);
+                out[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]);
+                out[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]);
+                out[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]);
+            }
+        }
+        out
     }
     #[inline(always)]
     fn wide_zero(self) -> Self::D {

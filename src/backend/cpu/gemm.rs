@@ -1,0 +1,335 @@
+//! The matrix product: `C = op(A)·op(B) (+ C)` with an epilogue.
+//!
+//! The scheme is BLIS's (Van Zee, van de Geijn, 2015), with the inner two loops exchanged. `B` is
+//! packed once, in panels of 32 columns. A task owns a block of `C` and goes through `k` in blocks
+//! of at most [`KC`]: it packs its rows of `A`, and for each panel of up to 14 of them goes through
+//! the panels of `B`. So the panel of `A`, which every element of that panel of `B` meets, stays
+//! in L1, and the block of `B` streams from L2: one vector load for 14 multiply-adds.
+//!
+//! An element is a sum over `k` in one order, fixed by `k` alone, whatever the tile or the thread
+//! that computes it.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::conv::{CALL, TASK};
+use super::gemm_pack::{PackedA, PackedB};
+use super::gemm_tile::{self as tile, C};
+use super::simd::{Buffer, Isa, Kernel, Simd};
+
+/// Most steps of `k` between two visits to an element of `C`: 14 rows of `A` in 14 KiB, which with
+/// the two panels of `B` that come and go leave room in an L1 of 48 KiB.
+pub(super) const KC: usize = 256;
+
+/// Columns of `C` in a task at most: the block of `B` that its rows share is 1 MiB, half of the L2.
+const NC: usize = 1024;
+
+/// Rows of `C` in a task at most.
+const MC: usize = 64;
+
+/// Columns of a panel of `B`: two vectors.
+pub(super) const PANEL: usize = 32;
+
+/// Fewer multiply-adds than this are not worth another thread.
+const SERIAL: usize = 1 << 17;
+
+/// A matrix to read: row-major floats, or the transpose of such.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// Row `i` begins at `i·ld`.
+    pub(super) values: &'a [f32],
+    pub(super) ld: usize,
+    pub(super) transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows of floats that begin `ld` apart.
+    pub fn new(values: &'a [f32], ld: usize) -> Matrix<'a> {
+        Matrix {
+            values,
+            ld,
+            transposed: false,
+        }
+    }
+
+    /// Its transpose.
+    pub fn t(self) -> Matrix<'a> {
+        Matrix {
+            transposed: !self.transposed,
+            ..self
+        }
+    }
+
+    fn check(&self, name: &str, rows: usize, cols: usize) {
+        let (rows, cols) = match self.transposed {
+            true => (cols, rows),
+            false => (rows, cols),
+        };
+        check(name, self.values, self.ld, rows, cols);
+    }
+}
+
+fn check(name: &str, values: &[f32], ld: usize, rows: usize, cols: usize) {
+    assert!(cols <= ld || rows <= 1, "{name}: {cols} columns, ld {ld}");
+    let least = match (rows, cols) {
+        (0, _) | (_, 0) => 0,
+        _ => (rows - 1) * ld + cols,
+    };
+    let len = values.len();
+    assert!(len >= least, "{name}: {rows}x{cols}, ld {ld}, in {len}");
+}
+
+/// Where a product goes.
+#[derive(Debug)]
+pub struct Out<'a> {
+    /// Row-major.
+    pub c: &'a mut [f32],
+    /// Row `i` of `c` (and of `before`) begins at `i·ld`.
+    pub ld: usize,
+    /// Add to what is in `c`, else what is there does not matter.
+    pub accumulate: bool,
+    /// Gets what the epilogue was given.
+    pub before: Option<&'a mut [f32]>,
+}
+
+impl<'a> Out<'a> {
+    /// Overwrites rows that begin `ld` apart.
+    pub fn new(c: &'a mut [f32], ld: usize) -> Out<'a> {
+        Out {
+            c,
+            ld,
+            accumulate: false,
+            before: None,
+        }
+    }
+}
+
+/// What becomes of a product before it leaves the cache.
+pub trait Epilogue: Sync {
+    /// Changes `c`, at most 32 neighbours of a row from `column` on; called once for each element,
+    /// after the sum over `k` and what was in `C` are in it. Mark it `#[inline(always)]`, which
+    /// makes it vector code.
+    fn finish<S: Simd>(&self, s: S, row: usize, column: usize, c: &mut [f32]);
+}
+
+/// Nothing.
+impl Epilogue for () {
+    #[inline(always)]
+    fn finish<S: Simd>(&self, _: S, _: usize, _: usize, _: &mut [f32]) {}
+}
+
+/// `C[m, n] = A[m, k]·B[k, n] (+ C)`, then the epilogue. Equal inputs give equal bits for any
+/// number of threads. May be called within rayon's tasks.
+///
+/// # Panics
+/// If a slice is too short for its shape, or a leading dimension for its columns.
+pub fn gemm<E: Epilogue>(
+    isa: Isa,
+    [m, n, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    mut out: Out,
+    epilogue: &E,
+) {
+    a.check("A", m, k);
+    b.check("B", k, n);
+    check("C", out.c, out.ld, m, n);
+    if let Some(before) = &out.before {
+        check("C before the epilogue", before, out.ld, m, n);
+    }
+    if m == 0 || n == 0 {
+        return;
+    }
+    let depth = Depth::new(k);
+    let mut scratch = CALL.take();
+    // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie.
+    let direct = !b.transposed && m <= 2 * tile::MOST_ROWS;
+    let b = PackedB::new(isa, b, &depth, n, direct, &mut scratch.0);
+    let cuts = Cuts::new(m, n, k);
+    let blocks = Blocks {
+        a,
+        b,
+        depth,
+        out: Shared {
+            c: C {
+                values: out.c.as_mut_ptr(),
+                ld: out.ld,
+            },
+            before: out.before.as_mut().map(|before| before.as_mut_ptr()),
+            accumulate: out.accumulate,
+        },
+        epilogue,
+    };
+    let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
+    each(tasks, false, |(rows, columns)| {
+        let mut scratch = TASK.take();
+        isa.run(Block {
+            all: &blocks,
+            rows,
+            columns,
+            a: &mut scratch.0,
+        });
+        TASK.set(scratch);
+    });
+    CALL.set(scratch);
+}
+
+/// Calls `f` with each task, on this thread if there is one only or they are small.
+pub(super) fn each<T: Send>(tasks: Vec<T>, small: bool, f: impl Fn(T) + Send + Sync) {
+    if small || tasks.len() == 1 {
+        tasks.into_iter().for_each(f);
+    } else {
+        tasks.into_par_iter().with_max_len(1).for_each(f);
+    }
+}
+
+/// The blocks of `k`.
+pub(super) struct Depth {
+    k: usize,
+    pub blocks: usize,
+}
+
+impl Depth {
+    fn new(k: usize) -> Depth {
+        // Without steps there still is one visit, for what is not a sum.
+        let blocks = k.div_ceil(KC).max(1);
+        Depth { k, blocks }
+    }
+
+    /// Block `i`.
+    pub fn block(&self, i: usize) -> Range<usize> {
+        part(self.k, self.blocks, i)
+    }
+}
+
+/// Part `i` of `count` even ones of `0..len`.
+pub(super) fn part(len: usize, count: usize, i: usize) -> Range<usize> {
+    len * i / count..len * (i + 1) / count
+}
+
+/// How `C` is cut into tasks: by its shape alone.
+struct Cuts {
+    m: usize,
+    n: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Cuts {
+    fn new(m: usize, n: usize, k: usize) -> Cuts {
+        let whole = m * n * k <= SERIAL;
+        let (mut height, mut width) = match whole {
+            true => (m, n),
+            false => (m.min(MC), n.min(NC)),
+        };
+        let count = |height, width| m.div_ceil(height) * n.div_ceil(width);
+        // Enough tasks to keep all threads busy to the end.
+        while !whole && count(height, width) < 16 && height * width * k > SERIAL {
+            match () {
+                () if width >= height && width > PANEL => width /= 2,
+                () if height > tile::MOST_ROWS => height /= 2,
+                () => break,
+            }
+        }
+        Cuts {
+            m,
+            n,
+            rows: m.div_ceil(height),
+            columns: n.div_ceil(width),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// Rows and columns of task `i`; neighbours share columns, and so what is in a core's L2.
+    fn get(&self, i: usize) -> (Range<usize>, Range<usize>) {
+        let panels = part(self.n.div_ceil(PANEL), self.columns, i / self.rows);
+        let columns = panels.start * PANEL..self.n.min(panels.end * PANEL);
+        (part(self.m, self.rows, i % self.rows), columns)
+    }
+}
+
+/// All that tasks share.
+struct Blocks<'a, E> {
+    a: Matrix<'a>,
+    b: PackedB<'a>,
+    depth: Depth,
+    out: Shared,
+    epilogue: &'a E,
+}
+
+/// [`Out`] for many writers.
+struct Shared {
+    c: C,
+    before: Option<*mut f32>,
+    accumulate: bool,
+}
+
+// SAFETY: `gemm` holds the slices' exclusive borrows while tasks run, and tasks touch disjoint
+// elements: `Cuts` covers rows × columns without overlap.
+unsafe impl Sync for Shared {}
+
+/// A task: some rows and columns of `C`.
+struct Block<'a, E> {
+    all: &'a Blocks<'a, E>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Scratch for packed rows of `A`.
+    a: &'a mut Buffer,
+}
+
+impl<E: Epilogue> Kernel for Block<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Block {
+            all,
+            rows,
+            columns,
+            a,
+        } = self;
+        let (c, last) = (all.out.c, all.depth.blocks - 1);
+        for i in 0..=last {
+            let depth = all.depth.block(i);
+            let panels = PackedA::new(s, all.a, rows.clone(), depth.clone(), a);
+            for (rows, a) in panels.iter() {
+                for column in columns.clone().step_by(PANEL) {
+                    let width = PANEL.min(columns.end - column);
+                    let b = all.b.panel(depth.clone(), column);
+                    let to = c.at(rows.start, column);
+                    let add = i > 0 || all.out.accumulate;
+                    // SAFETY: the panels hold `depth` steps of these rows and columns, which are
+                    // this task's and within `C`.
+                    unsafe { tile::run(s, rows.len(), a, b, to, width, add) };
+                    if i == last {
+                        for row in rows.clone() {
+                            // SAFETY: as above; `before` is as large as `C` and cut the same way.
+                            unsafe { all.finish(s, row, column, width) };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<E: Epilogue> Blocks<'_, E> {
+    /// # Safety
+    /// The piece of `C` must be within it and not accessed by others.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, s: S, row: usize, column: usize, width: usize) {
+        let at = row * self.out.c.ld + column;
+        // SAFETY: the caller's.
+        unsafe {
+            let piece = std::slice::from_raw_parts_mut(self.out.c.values.add(at), width);
+            if let Some(before) = self.out.before {
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), before.add(at), width);
+            }
+            self.epilogue.finish(s, row, column, piece);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The register tile of the matrix product: up to 14 rows × 32 columns of sums that stay in
+//! registers for a block of `k`. AVX-512: 14×32 in 28 of 32 registers, two loads and 14 broadcasts
+//! for 28 multiply-adds. AVX2: 6×16 in 12 of 16. Portably: 2×16.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "plain counters are what unrolls"
+)]
+
+use super::gemm::PANEL;
+use super::gemm_pack::{A_ROW, A_STEP};
+use super::simd::{Kernel, LANES, Simd};
+
+/// Rows of a tile at most, on any instruction set.
+pub(super) const MOST_ROWS: usize = 14;
+
+/// Rows of a tile at most.
+pub(super) const fn most_rows<S: Simd>() -> usize {
+    match S::REGISTERS {
+        32.. => MOST_ROWS,
+        8.. => 6,
+        _ => 2,
+    }
+}
+
+/// Rows of `C` in memory, or of it from some element on.
+#[derive(Clone, Copy)]
+pub(super) struct C {
+    pub values: *mut f32,
+    pub ld: usize,
+}
+
+impl C {
+    /// From another element on.
+    #[inline(always)]
+    pub fn at(self, row: usize, column: usize) -> C {
+        let values = self.values.wrapping_add(row * self.ld + column);
+        C { values, ..self }
+    }
+}
+
+/// Some rows of `A` in a block of `k`, packed.
+#[derive(Clone, Copy)]
+pub(super) struct PanelA {
+    pub values: *const f32,
+    /// Each row is contiguous ([`A_ROW`] apart), not each step of `k` ([`A_STEP`] apart).
+    pub by_rows: bool,
+    /// Steps of `k`.
+    pub depth: usize,
+}
+
+/// Columns of `B` in a block of `k`: a multiple of 16, contiguous in each step.
+#[derive(Clone, Copy)]
+pub(super) struct PanelB {
+    pub values: *const f32,
+    /// Floats from a step of `k` to the next.
+    pub step: usize,
+}
+
+/// `C = a·b`, or `C += a·b` if `add`, for `rows ≤ most_rows::<S>()` and `width ≤ 32`.
+///
+/// # Safety
+/// The panels must hold `rows` and `width` (rounded up to vectors) of `a.depth` steps, `c` must
+/// reach over `rows` by `width` elements that nothing else accesses.
+#[inline(always)]
+pub(super) unsafe fn run<S: Simd>(
+    s: S,
+    rows: usize,
+    a: PanelA,
+    b: PanelB,
+    c: C,
+    width: usize,
+    add: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if const { S::REGISTERS >= 32 } && width > LANES {
+            layouts::<S, 2>(s, rows, a, b, c, width - LANES, add);
+            return;
+        }
+        for column in (0..width).step_by(LANES) {
+            let b = PanelB {
+                values: b.values.add(column),
+                ..b
+            };
+            let lanes = (width - column).min(LANES);
+            layouts::<S, 1>(s, rows, a, b, c.at(0, column), lanes, add);
+        }
+    }
+}
+
+/// # Safety
+/// That of [`run`]; the last of `NV` vectors has `lanes` columns.
+#[inline(always)]
+unsafe fn layouts<S: Simd, const NV: usize>(
+    s: S,
+    rows: usize,
+    a: PanelA,
+    b: PanelB,
+    c: C,
+    lanes: usize,
+    add: bool,
+) {
+    macro_rules! heights {
+        ($($rows:literal)*) => {
+            match rows {
+                $($rows => if const { $rows <= most_rows::<S>() } {
+                    if a.by_rows {
+                        s.call(Tile::<$rows, NV, A_ROW, 1> { a, b, c, lanes, add });
+                    } else {
+                        s.call(Tile::<$rows, NV, 1, A_STEP> { a, b, c, lanes, add });
+                    }
+                },)*
+                _ => unreachable!("tiles are at most 14 high"),
+            }
+        };
+    }
+    heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+}
+
+/// A tile of `ROWS` by `NV` vectors; `ROW` and `STEP` are the distances in the panel of `A`. Made
+/// by [`run`]'s callers only, whose promises `Kernel::run` relies on.
+struct Tile<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> {
+    a: PanelA,
+    b: PanelB,
+    c: C,
+    lanes: usize,
+    add: bool,
+}
+
+impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> Kernel
+    for Tile<ROWS, NV, ROW, STEP>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const { assert!(NV * LANES <= PANEL) };
+        let Tile {
+            a,
+            b,
+            c,
+            lanes,
+            add,
+        } = self;
+        for r in 0..ROWS {
+            // C is far away as a rule, and its lines are wanted only after the sums.
+            s.prefetch(c.at(r, 0).values);
+            s.prefetch(c.at(r, (NV - 1) * LANES + lanes - 1).values);
+        }
+        let mut acc = [[s.splat(0.0); NV]; ROWS];
+        let (mut pa, mut pb) = (a.values, b.values);
+        for _ in 0..a.depth {
+            let mut columns = [s.splat(0.0); NV];
+            for v in 0..NV {
+                // SAFETY: `run`'s caller vouches for `NV` vectors of `b` in each step.
+                columns[v] = unsafe { s.load(&*pb.add(v * LANES).cast()) };
+            }
+            // By a macro, because the compiler leaves a loop this long a loop, and then the sums
+            // are not in registers.
+            macro_rules! rows {
+                ($($r:literal)*) => {$(
+                    if const { $r < ROWS } {
+                        // SAFETY: `run`'s caller vouches for `ROWS` rows of `a` in each step.
+                        let value = s.splat(unsafe { *pa.add($r * ROW) });
+                        for v in 0..NV {
+                            acc[$r][v] = s.fma(value, columns[v], acc[$r][v]);
+                        }
+                    }
+                )*};
+            }
+            rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+            pa = pa.wrapping_add(STEP);
+            pb = pb.wrapping_add(b.step);
+        }
+        for r in 0..ROWS {
+            for v in 0..NV {
+                let at = c.at(r, v * LANES).values;
+                // SAFETY: `run`'s caller vouches for 16 floats of all vectors of a row but the
+                // last, and `lanes` of that.
+                unsafe {
+                    if v + 1 < NV || lanes == LANES {
+                        let to = &mut *at.cast();
+                        let sum = match add {
+                            true => s.add(s.load(to), acc[r][v]),
+                            false => acc[r][v],
+                        };
+                        s.store(to, sum);
+                    } else {
+                        let to = std::slice::from_raw_parts_mut(at, lanes);
+                        let sum = match add {
+                            true => s.add(s.load_first(to), acc[r][v]),
+                            false => acc[r][v],
+                        };
+                        s.store_first(to, sum);
+                    }
+                }
+            }
+        }
+    }
+}
