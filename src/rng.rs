@@ -32,6 +32,21 @@ pub fn unit_f64(bits: u64) -> f64 {
     (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
+/// What tells the draws of one dropout, number `site` of the network, in one step from all others.
+/// (Instance numbers have 32 bits, so the high bit keeps it apart from those of the augmentation.)
+pub fn dropout_key(seed: u64, step: u64, site: u32) -> u64 {
+    hash(seed, step, 1 << 63 | u64::from(site))
+}
+
+/// 64 random bits for a dropout's elements `4·group … 4·group + 3`: element `i` takes bits
+/// `16·(i mod 4) …` and is zeroed where they are, as a number, below [`threshold`]. Kernels on a
+/// device compute the same.
+///
+/// [`threshold`]: crate::backend::sequence::Dropout::threshold
+pub fn dropout_bits(key: u64, group: u64) -> u64 {
+    mix((key ^ group).wrapping_add(STEP))
+}
+
 /// As many random numbers as one wants for one `(seed, a, b)`, one after the other.
 #[derive(Clone, Debug)]
 pub struct Stream(u64);
@@ -76,7 +91,10 @@ mod tests {
         let mut stream = Stream(0);
         assert_eq!(stream.bits(), 0xe220_a839_7b1d_cdaf);
         assert_eq!(stream.bits(), 0x6e78_9e6a_a1b9_65f4);
-        assert_eq!(hash(1, 2, 3), hash(1, 2, 3));
+        assert_eq!(hash(1, 2, 3), 0xd073_4750_fde3_62b3);
+        let key = dropout_key(1, 2, 3);
+        assert_eq!(key, 0x160b_2803_a35a_45d6);
+        assert_eq!(dropout_bits(key, 4), 0xcf6e_98d7_2d00_467d);
     }
 
     #[test]
@@ -85,6 +103,29 @@ mod tests {
             .map(|i| hash(i / 400, i / 20 % 20, i % 20))
             .collect();
         assert_eq!(all.len(), 8000);
+    }
+
+    #[test]
+    fn dropout_draws_are_uniform_and_unlike_each_other() {
+        let mut bins = [[0usize; 8]; 4];
+        for group in 0..8000 {
+            let bits = dropout_bits(dropout_key(3, 1, 0), group);
+            for (lane, bins) in bins.iter_mut().enumerate() {
+                bins[(bits >> (16 * lane + 13) & 7) as usize] += 1;
+            }
+        }
+        let even = |n: &usize| (900..1100).contains(n);
+        assert!(bins.as_flattened().iter().all(even), "{bins:?}");
+        let draws = (0..1000).map(|i| dropout_bits(dropout_key(3, i / 100, i as u32 % 100), i));
+        assert_eq!(
+            draws.collect::<std::collections::HashSet<u64>>().len(),
+            1000
+        );
+        // Not the augmentation's numbers of an instance either.
+        assert_ne!(
+            dropout_bits(dropout_key(3, 1, 5), 0),
+            Stream::new(3, 1, 5).bits()
+        );
     }
 
     #[test]

@@ -49,13 +49,15 @@ pub struct LinearInputGrad {
     pub dx: Tensor,
     /// Back through the activation that made the input: its derivative at the value before it.
     pub through: Option<(Act, Tensor)>,
-    /// Add to what is there (queries, keys and values read the same input).
+    /// Add to what is there (queries, keys and values read the same input). Not together with
+    /// `through`: an activation's output has one reader.
     pub accumulate: bool,
 }
 
-/// Zeroes each element with probability `p` and divides the others by `1 − p`. The choice depends
-/// on the step's seed and number, `site` and the element's index alone, so host and device draw the
-/// same, and the backward pass draws again what the forward pass drew.
+/// Multiplies each element by 0 with probability `p` and by `1/(1 − p)` otherwise; `p` counts in
+/// whole 65536ths, rounded. The choice depends on the step's seed and number, `site` and the
+/// element's index alone (see [`dropout_bits`](crate::rng::dropout_bits)), so host and device draw
+/// the same, and the backward pass draws again what the forward pass drew. A NaN stays one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability of a zero, in `[0, 1)`.
@@ -63,6 +65,25 @@ pub struct Dropout {
     /// Which dropout of the network this is.
     pub site: u32,
 }
+
+impl Dropout {
+    /// Of 65536 equally likely numbers, how many zero an element.
+    ///
+    /// # Panics
+    /// If `p` is not in `[0, 1)`: a bug in the network.
+    pub fn threshold(self) -> u32 {
+        assert!((0.0..1.0).contains(&self.p), "dropout of {}", self.p);
+        ((self.p * 65536.0).round() as u32).min(65535)
+    }
+
+    /// What the other elements are multiplied by, `1/(1 − p)` of the rounded `p`.
+    pub fn scale(self) -> f32 {
+        65536.0 / (65536 - self.threshold()) as f32
+    }
+}
+
+/// Added to a row's variance in layer norm.
+pub const NORM_EPS: f32 = 1e-5;
 
 /// Layer norm: `y = γ·(h − mean)·rstd + β` over each row, `rstd = 1/√(var + 1e-5)` with the biased
 /// variance.
@@ -194,7 +215,7 @@ pub struct SentenceLoss {
     pub logits: Tensor,
     /// `[R]`; −100 ignores a row.
     pub labels: Tensor,
-    /// `[B + 1]` labels: sentence b has rows `offsets[b]..offsets[b + 1]`.
+    /// `[B + 1]` labels, from 0 to R: sentence b has rows `offsets[b]..offsets[b + 1]`.
     pub offsets: Tensor,
     /// `[B]`: weight of each sentence.
     pub weights: Tensor,
@@ -206,7 +227,7 @@ pub struct SentenceLoss {
     pub token_loss: Tensor,
     /// `[B]`: mean over a sentence's rows that count, 0 if none does, without the weight.
     pub loss: Tensor,
-    /// `[B]`: 1 where the largest logit of every row that counts is its label's, else 0.
+    /// `[B]`: 1 where rows count and the largest logit of each is its label's, else 0.
     pub right: Tensor,
 }
 
@@ -224,7 +245,8 @@ pub struct Adam {
     pub decoupled: bool,
 }
 
-/// An executor with the ops of sequence networks. Deterministic, as all of [`Executor`].
+/// An executor with the ops of sequence networks. Deterministic, as all of [`Executor`]; within a
+/// step, [`Executor::sequence`] leads here.
 pub trait Sequence: Executor {
     /// `out` `[1, B, L, d]` from tokens.
     fn embed(&mut self, embedding: Embedding, out: Tensor);
@@ -244,7 +266,8 @@ pub trait Sequence: Executor {
         dx: Option<LinearInputGrad>,
     );
 
-    /// `h = x + dropout(branch)`, `y = norm(h)`. Without a branch `h` is `x` and not stored.
+    /// `h = x + dropout(branch)`, `y = norm(h)`, and the norm's `mean` and `rstd`. Without a branch
+    /// `h` is `x` and not stored.
     fn add_norm(
         &mut self,
         x: Tensor,
