@@ -20,6 +20,7 @@ pub use error::{DeviceError, NVCC_REMEDY};
 
 use crate::assist::LossRing;
 use crate::data::Images;
+use sequence::Sequence;
 use std::sync::Arc;
 
 /// Opens `auto`, `cpu`, `simt` or `cuda[:N]`. `auto` is `cuda` where the build has kernels and the
@@ -225,8 +226,7 @@ pub enum Pass {
     Eval,
 }
 
-/// Everything that changes from step to step (one slot of the ring on a GPU). Only
-/// [`Executor::gather`] reads ids, weights and seed.
+/// Everything that changes from step to step (one slot of the ring on a GPU).
 #[derive(Clone, Debug, Default)]
 pub struct StepInputs {
     /// Number of the step, from 0.
@@ -238,7 +238,7 @@ pub struct StepInputs {
     pub weights: Vec<f32>,
     /// Learning rate.
     pub lr: f32,
-    /// Seed of the augmentation.
+    /// Seed of the augmentation and of dropout.
     pub seed: u64,
 }
 
@@ -420,4 +420,10 @@ pub trait Executor: Send {
     /// PyTorch's SGD on flat buffers: `g = grad + wd·p; buf = µ·buf + g; p −= lr·(nesterov ? g +
     /// µ·buf : buf)`.
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd);
+
+    /// The ops of sequence networks, where the executor has them. The way to them within a
+    /// [`step`](Executor::step).
+    fn sequence(&mut self) -> Option<&mut dyn Sequence> {
+        None
+    }
 }

@@ -1,6 +1,8 @@
 //! Softmax cross-entropy with its gradient, each row's loss and right bit, in one pass over the
 //! rows.
 
+use super::math::{exp, largest, sum};
+use super::simd::{Isa, Kernel, Simd};
 use rayon::prelude::*;
 
 /// Label of a row that does not count.
@@ -19,7 +21,13 @@ pub struct Rows<'a> {
 }
 
 /// See [`Executor::softmax_xent`](crate::backend::Executor::softmax_xent).
-pub fn softmax_xent(rows: &Rows, dlogits: &mut [f32], loss: &mut [f32], right: &mut [f32]) {
+pub fn softmax_xent(
+    isa: Isa,
+    rows: &Rows,
+    dlogits: &mut [f32],
+    loss: &mut [f32],
+    right: &mut [f32],
+) {
     let n = rows.labels.len();
     assert!(n > 0, "a batch has rows");
     let classes = rows.logits.len() / n;
@@ -50,66 +58,105 @@ pub fn softmax_xent(rows: &Rows, dlogits: &mut [f32], loss: &mut [f32], right: &
                 (*loss, *right) = (0.0, 0.0);
                 return;
             }
-            let class = usize::try_from(*label).ok().filter(|l| *l < classes);
-            let label = class.unwrap_or_else(|| panic!("label {label} of {classes} classes"));
-            let scale = weight / valid as f32;
-            (*loss, *right) = row(z, label, rows.smoothing, scale, d);
+            d.copy_from_slice(z);
+            let guess = isa.run(Row {
+                z: d,
+                label: class(*label, classes),
+                smoothing: rows.smoothing,
+                scale: weight / valid as f32,
+            });
+            *loss = guess.loss;
+            *right = if guess.right { 1.0 } else { 0.0 };
         });
 }
 
-/// Loss and right bit of one row; `d = scale·(softmax(z) − q)`.
-fn row(z: &[f32], label: usize, smoothing: f32, scale: f32, d: &mut [f32]) -> (f32, f32) {
-    // The first of the largest. A comparison with NaN is false, so a NaN is never chosen (unless it
-    // is the first, and then stays); it comes back through the sum.
-    let mut top = 0;
-    for (c, v) in z.iter().enumerate() {
-        if *v > z[top] {
-            top = c;
+/// The class that a label names.
+///
+/// # Panics
+/// If there is none: a bug in the data's reader.
+pub fn class(label: i32, classes: usize) -> usize {
+    let class = usize::try_from(label).ok().filter(|l| *l < classes);
+    class.unwrap_or_else(|| panic!("label {label} of {classes} classes"))
+}
+
+/// Loss of one row; its logits become their gradient, `scale·(softmax(z) − q)`.
+pub struct Row<'a> {
+    /// `[classes]`.
+    pub z: &'a mut [f32],
+    pub label: usize,
+    /// As in [`Rows`].
+    pub smoothing: f32,
+    pub scale: f32,
+}
+
+/// What a network makes of one row.
+pub struct Guess {
+    pub loss: f32,
+    /// Whether the first of the largest logits is the label's.
+    pub right: bool,
+}
+
+impl Kernel for Row<'_> {
+    type Output = Guess;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Guess {
+        let Row {
+            z,
+            label,
+            smoothing,
+            scale,
+        } = self;
+        // A comparison with NaN is false, so a NaN is never the largest; it comes back through the
+        // sum.
+        let max = largest(s, z);
+        let first = z[label] == max && !z[..label].contains(&max);
+        // lse − Σ q·z with everything taken relative to the maximum, so that nothing large cancels.
+        let mut loss = -f64::from(1.0 - smoothing) * f64::from(z[label] - max);
+        let share = smoothing / z.len() as f32;
+        // Not 0·∞ where nothing is spread over classes that are infinitely unlikely.
+        if share > 0.0 {
+            loss -= f64::from(share) * sum(s, z, max);
+        }
+        for z in z.iter_mut() {
+            *z = exp(*z - max);
+        }
+        let sum = sum(s, z, 0.0);
+        let loss = (loss + sum.ln()) as f32;
+        let inverse = (1.0 / sum) as f32;
+        for z in z.iter_mut() {
+            *z = scale * (*z * inverse - share);
+        }
+        z[label] -= scale * (1.0 - smoothing);
+        Guess {
+            loss,
+            right: first && loss.is_finite(),
         }
     }
-    let max = z[top];
-    let (mut sum, mut offsets) = (0.0_f64, 0.0_f64);
-    for (d, z) in d.iter_mut().zip(z) {
-        *d = (z - max).exp();
-        sum += f64::from(*d);
-        offsets += f64::from(z - max);
-    }
-    // lse − Σ q·z with everything taken relative to the maximum, so that nothing large cancels.
-    let share = smoothing / z.len() as f32;
-    let mut loss = sum.ln() - f64::from(1.0 - smoothing) * f64::from(z[label] - max);
-    // Not 0·∞ where nothing is spread over classes that are infinitely unlikely.
-    if share > 0.0 {
-        loss -= f64::from(share) * offsets;
-    }
-    let (loss, inverse) = (loss as f32, (1.0 / sum) as f32);
-    for d in d.iter_mut() {
-        *d = scale * (*d * inverse - share);
-    }
-    d[label] -= scale * (1.0 - smoothing);
-    (
-        loss,
-        if top == label && loss.is_finite() {
-            1.0
-        } else {
-            0.0
-        },
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// On every instruction set: nothing here is fused, so all give equal bits.
     fn one(z: &[f32], label: i32, smoothing: f32) -> (f32, f32, Vec<f32>) {
-        let (mut d, mut loss, mut right) = (vec![0.0; z.len()], [0.0], [0.0]);
-        let rows = Rows {
-            logits: z,
-            labels: &[label],
-            weights: &[1.0],
-            smoothing,
+        let on = |isa: Isa| {
+            let (mut d, mut loss, mut right) = (vec![0.0; z.len()], [0.0], [0.0]);
+            let rows = Rows {
+                logits: z,
+                labels: &[label],
+                weights: &[1.0],
+                smoothing,
+            };
+            softmax_xent(isa, &rows, &mut d, &mut loss, &mut right);
+            (loss[0], right[0], d)
         };
-        softmax_xent(&rows, &mut d, &mut loss, &mut right);
-        (loss[0], right[0], d)
+        let result = on(Isa::PORTABLE);
+        for isa in Isa::available() {
+            assert_eq!(format!("{:?}", on(isa)), format!("{result:?}"), "{isa}");
+        }
+        result
     }
 
     #[test]
@@ -144,7 +191,7 @@ mod tests {
             weights: &[1.0, 0.0],
             smoothing: 0.0,
         };
-        softmax_xent(&rows, &mut d, &mut loss, &mut right);
+        softmax_xent(Isa::PORTABLE, &rows, &mut d, &mut loss, &mut right);
         let alone = one(&[1.0, 2.0], 1, 0.0);
         assert_eq!((loss[0], right[0], d[..2].to_vec()), alone);
         assert_eq!((loss[1], right[1], &d[2..]), (0.0, 0.0, &[0.0, 0.0][..]));
@@ -233,7 +280,8 @@ mod tests {
                 .num_threads(threads)
                 .build()
                 .unwrap();
-            pool.install(|| softmax_xent(&rows, &mut d, &mut loss, &mut right));
+            let isa = Isa::PORTABLE;
+            pool.install(|| softmax_xent(isa, &rows, &mut d, &mut loss, &mut right));
             (d, loss, right)
         };
         let (one, twice) = (run(1, 1.0), run(3, 2.0));

@@ -4,6 +4,9 @@
 //! Every reduction is cut into pieces by the shapes alone and added up in a fixed order, so results
 //! do not depend on the number of threads.
 
+mod activation;
+mod adam;
+mod attention;
 mod conv;
 mod conv_backward;
 mod conv_dgrad;
@@ -11,19 +14,29 @@ mod conv_dgrad;
 mod conv_tests;
 mod conv_tile;
 mod conv_wgrad;
+mod dropout;
+mod embedding;
 mod gather;
 pub mod gemm;
 mod gemm_pack;
 #[cfg(test)]
 mod gemm_tests;
 mod gemm_tile;
+mod layer_norm;
 mod linear;
+mod linear_layer;
 mod loss;
+mod math;
 mod memory;
 mod norm;
 mod optim;
+mod sentence_loss;
+mod sequence;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 
+use super::sequence::Sequence;
 use super::{
     Augment, BN_MOMENTUM, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load,
     LossOutputs, Pass, Sgd, StepInputs, Tensor, Window,
@@ -98,6 +111,19 @@ fn added<'a>(memory: &'a Others, spec: &InputGrad) -> Add<'a> {
         None => Add::None,
         Some(t) if t == spec.dx => Add::InPlace,
         Some(t) => Add::From(memory.get(t)),
+    }
+}
+
+fn labels_of(labels: &[Vec<i32>], t: Tensor) -> &[i32] {
+    &labels[t.buffer][t.range()]
+}
+
+/// Stores the records of a step's instances.
+fn record_losses(ring: &Option<Arc<LossRing>>, inputs: &StepInputs, loss: &[f32], right: &[f32]) {
+    let ring = ring.as_deref();
+    let ring = ring.expect("a ring is attached before losses are recorded");
+    for row in 0..inputs.ids.len() {
+        ring.store(inputs.step, row, loss[row], right[row] == 1.0);
     }
 }
 
@@ -428,11 +454,9 @@ impl Executor for Cpu {
         out: LossOutputs,
         record: bool,
     ) {
-        let ring = record.then(|| {
-            let ring = self.ring.as_deref();
-            ring.expect("a ring is attached before losses are recorded")
-        });
-        let (inputs, labels) = (&self.inputs, &self.labels[labels.buffer][labels.range()]);
+        let (isa, inputs) = (self.isa, &self.inputs);
+        let ring = record.then_some(&self.ring);
+        let labels = labels_of(&self.labels, labels);
         let written = [out.dlogits, out.loss, out.right];
         self.memory
             .write(written, |memory, [dlogits, loss, right]| {
@@ -442,13 +466,15 @@ impl Executor for Cpu {
                     weights: memory.get(weights),
                     smoothing,
                 };
-                loss::softmax_xent(&rows, dlogits, loss, right);
+                loss::softmax_xent(isa, &rows, dlogits, loss, right);
                 if let Some(ring) = ring {
-                    for row in 0..inputs.ids.len() {
-                        ring.store(inputs.step, row, loss[row], right[row] == 1.0);
-                    }
+                    record_losses(ring, inputs, loss, right);
                 }
             });
+    }
+
+    fn sequence(&mut self) -> Option<&mut dyn Sequence> {
+        Some(self)
     }
 
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {

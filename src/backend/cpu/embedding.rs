@@ -1,0 +1,288 @@
+//! Tokens to vectors, and the gradients of vectors back to the table.
+
+use super::dropout::Mask;
+use super::simd::{Isa, Kernel, Simd};
+use rayon::prelude::*;
+
+/// Rows that are worth a task.
+const ROWS: usize = 32;
+
+/// What is embedded how. `R` rows of `d`.
+#[derive(Clone, Copy)]
+pub struct Tokens<'a> {
+    /// `[R]`.
+    pub tokens: &'a [i32],
+    /// Tokens of a sentence.
+    pub length: usize,
+    /// Whose rows are zero.
+    pub padding: Option<i32>,
+    pub mask: Option<Mask>,
+}
+
+impl Tokens<'_> {
+    /// The table's row of each token; none for padding.
+    ///
+    /// # Panics
+    /// If there is none: a bug in the data's reader.
+    fn place(&self, row: usize, vocabulary: usize) -> Option<usize> {
+        let token = self.tokens[row];
+        if Some(token) == self.padding {
+            return None;
+        }
+        let place = usize::try_from(token).ok().filter(|t| *t < vocabulary);
+        Some(place.unwrap_or_else(|| panic!("token {token} of {vocabulary}")))
+    }
+
+    /// Sets `to` to the factors of a row: `scale` through the dropout.
+    fn factors(&self, row: usize, scale: f32, to: &mut [f32]) {
+        match self.mask {
+            None => to.fill(scale),
+            Some(mask) => {
+                mask.factors(row * to.len(), to);
+                for f in to {
+                    *f *= scale;
+                }
+            }
+        }
+    }
+}
+
+/// `out[r] = dropout(√d·table[token] + positions[place in the sentence])`, 0 for padding. `table`
+/// is `[V, d]`, `positions` `[at least the length, d]`.
+pub fn forward(
+    isa: Isa,
+    tokens: Tokens,
+    width: usize,
+    table: &[f32],
+    positions: &[f32],
+    out: &mut [f32],
+) {
+    let vocabulary = table.len() / width;
+    assert_eq!(out.len(), tokens.tokens.len() * width);
+    assert_eq!(table.len(), vocabulary * width);
+    let rows = out.par_chunks_mut(width).enumerate().with_min_len(ROWS);
+    rows.for_each_init(
+        || vec![1.0; width],
+        |factors, (row, out)| {
+            let Some(place) = tokens.place(row, vocabulary) else {
+                out.fill(0.0);
+                return;
+            };
+            tokens.factors(row, 1.0, factors);
+            isa.run(Embed {
+                vector: &table[place * width..][..width],
+                position: &positions[row % tokens.length * width..][..width],
+                factors,
+                scale: (width as f32).sqrt(),
+                out,
+            });
+        },
+    );
+}
+
+struct Embed<'a> {
+    vector: &'a [f32],
+    position: &'a [f32],
+    factors: &'a [f32],
+    scale: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Embed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let inputs = self.vector.iter().zip(self.position).zip(self.factors);
+        for (out, ((vector, position), factor)) in self.out.iter_mut().zip(inputs) {
+            *out = factor * (self.scale * vector + position);
+        }
+    }
+}
+
+/// Adds `√d·dropout(dout)` of each row to its token's row of `dtable` `[V, d]`, in the rows' order.
+pub fn backward(isa: Isa, tokens: Tokens, width: usize, dout: &[f32], dtable: &mut [f32]) {
+    let (n, vocabulary) = (tokens.tokens.len(), dtable.len() / width);
+    assert_eq!((dout.len(), dtable.len()), (n * width, vocabulary * width));
+    // Rows sorted by token, stably: a token's are order[ends[token − 1]..ends[token]].
+    let place = |row: usize| tokens.place(row, vocabulary);
+    let mut ends = vec![0; vocabulary + 1];
+    for token in (0..n).filter_map(place) {
+        ends[token + 1] += 1;
+    }
+    for token in 0..vocabulary {
+        ends[token + 1] += ends[token];
+    }
+    let mut order = vec![0; ends[vocabulary]];
+    for row in 0..n {
+        if let Some(token) = place(row) {
+            order[ends[token]] = row;
+            ends[token] += 1;
+        }
+    }
+    let used: Vec<(&mut [f32], &[usize])> = dtable
+        .chunks_exact_mut(width)
+        .enumerate()
+        .map(|(token, to)| {
+            let first = if token == 0 { 0 } else { ends[token - 1] };
+            (to, &order[first..ends[token]])
+        })
+        .filter(|(_, rows)| !rows.is_empty())
+        .collect();
+    used.into_par_iter().with_min_len(ROWS).for_each_init(
+        || vec![1.0; width],
+        |factors, (to, rows)| {
+            for row in rows {
+                tokens.factors(*row, (width as f32).sqrt(), factors);
+                isa.run(AddProduct {
+                    to,
+                    factors,
+                    x: &dout[row * width..][..width],
+                });
+            }
+        },
+    );
+}
+
+struct AddProduct<'a> {
+    to: &'a mut [f32],
+    factors: &'a [f32],
+    x: &'a [f32],
+}
+
+impl Kernel for AddProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for ((to, factor), x) in self.to.iter_mut().zip(self.factors).zip(self.x) {
+            *to += factor * x;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{close, random, slopes, threads_change_nothing, wide};
+    use super::*;
+    use crate::backend::StepInputs;
+    use crate::backend::sequence::Dropout;
+
+    const PADDING: i32 = 1;
+
+    struct Case {
+        tokens: Vec<i32>,
+        length: usize,
+        width: usize,
+        table: Vec<f32>,
+        positions: Vec<f32>,
+        dout: Vec<f32>,
+        mask: Option<Mask>,
+    }
+
+    impl Case {
+        fn new(n: usize, length: usize, width: usize, vocabulary: usize, p: Option<f32>) -> Case {
+            let token = |i: usize| (i * i % 17 % vocabulary) as i32;
+            Case {
+                tokens: (0..n * length).map(token).collect(),
+                length,
+                width,
+                table: random(1, vocabulary * width, 0.0, 1.0),
+                positions: random(2, (length + 3) * width, 0.0, 1.0),
+                dout: random(3, n * length * width, 0.2, 1.0),
+                mask: p.map(|p| Mask::new(&StepInputs::default(), Dropout { p, site: 4 })),
+            }
+        }
+
+        fn tokens(&self) -> Tokens<'_> {
+            Tokens {
+                tokens: &self.tokens,
+                length: self.length,
+                padding: Some(PADDING),
+                mask: self.mask,
+            }
+        }
+
+        /// `out`, and `dtable` on top of the table itself.
+        fn run(&self, isa: Isa) -> [Vec<f32>; 2] {
+            let mut out = vec![f32::NAN; self.dout.len()];
+            forward(
+                isa,
+                self.tokens(),
+                self.width,
+                &self.table,
+                &self.positions,
+                &mut out,
+            );
+            let mut dtable = self.table.clone();
+            backward(isa, self.tokens(), self.width, &self.dout, &mut dtable);
+            [out, dtable]
+        }
+
+        fn exact(&self, table: &[f64]) -> Vec<f64> {
+            let mut factors = vec![1.0; self.dout.len()];
+            if let Some(mask) = self.mask {
+                mask.factors(0, &mut factors);
+            }
+            let value = |i: usize| {
+                let (row, c) = (i / self.width, i % self.width);
+                let token = self.tokens[row];
+                if token == PADDING {
+                    return 0.0;
+                }
+                let position = self.positions[row % self.length * self.width + c];
+                let vector = table[token as usize * self.width + c];
+                f64::from(factors[i]) * ((self.width as f64).sqrt() * vector + f64::from(position))
+            };
+            (0..self.dout.len()).map(value).collect()
+        }
+    }
+
+    #[test]
+    fn agrees_with_f64_and_the_gradient_is_the_slope() {
+        for (n, length, width, vocabulary) in [(1, 1, 2, 1), (3, 5, 6, 4), (2, 9, 19, 40)] {
+            for p in [None, Some(0.3)] {
+                let case = Case::new(n, length, width, vocabulary, p);
+                let table = wide(&case.table);
+                let objective = |table: &[f64]| -> f64 {
+                    let out = case.exact(table);
+                    out.iter()
+                        .zip(&case.dout)
+                        .map(|(o, d)| o * f64::from(*d))
+                        .sum()
+                };
+                let slopes = slopes(&table, objective);
+                let dtable: Vec<f64> = slopes.iter().zip(&table).map(|(d, t)| d + t).collect();
+                for isa in Isa::available() {
+                    let [out, got] = case.run(isa);
+                    close("out", &out, &case.exact(&table), 2e-7);
+                    close("dtable", &got, &dtable, 1e-6);
+                    for (row, token) in case.tokens.iter().enumerate() {
+                        let zeros = out[row * width..][..width].iter().all(|v| *v == 0.0);
+                        assert_eq!(zeros, *token == PADDING);
+                    }
+                    let padding = PADDING as usize * width;
+                    let untouched = got.get(padding..padding + width);
+                    assert_eq!(untouched, case.table.get(padding..padding + width));
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "token 4 of 4")]
+    fn a_token_out_of_the_vocabulary_panics() {
+        let mut case = Case::new(2, 3, 4, 4, None);
+        case.tokens[3] = 4;
+        case.run(Isa::PORTABLE);
+    }
+
+    #[test]
+    fn one_thread_and_three_give_equal_bits() {
+        let case = Case::new(90, 7, 24, 50, Some(0.1));
+        threads_change_nothing(
+            |isa| case.run(isa),
+            |results| results.iter().flatten().map(|x| x.to_bits()).collect(),
+        );
+    }
+}

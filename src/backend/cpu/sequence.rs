@@ -1,0 +1,336 @@
+//! The CPU as a [`Sequence`]: borrows tensors, calls kernels.
+
+use super::attention::{self, Place};
+use super::dropout::Mask;
+use super::linear_layer::{self, Layer};
+use super::memory::Others;
+use super::sentence_loss::{self, Sentences};
+use super::{Cpu, adam, embedding, labels_of, layer_norm, record_losses};
+use crate::backend::Tensor;
+use crate::backend::sequence::{
+    Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
+    LinearInputGrad, SentenceLoss, Sequence,
+};
+
+impl Cpu {
+    fn mask(&self, dropout: Option<Dropout>) -> Option<Mask> {
+        dropout.map(|d| Mask::new(&self.inputs, d))
+    }
+}
+
+/// The tokens of an embedding as the kernels take them.
+fn tokens<'a>(e: &Embedding, tokens: &'a [i32], mask: Option<Mask>) -> embedding::Tokens<'a> {
+    embedding::Tokens {
+        tokens,
+        length: e.tokens.dims[3],
+        padding: e.padding,
+        mask,
+    }
+}
+
+/// A linear layer as the kernels take it.
+fn layer<'a>(memory: &'a Others, x: Tensor, w: Tensor) -> Layer<'a> {
+    Layer {
+        x: memory.get(x),
+        w: memory.get(w),
+        shape: linear_shape(x, w),
+    }
+}
+
+/// Rows, inputs, outputs.
+fn linear_shape(x: Tensor, w: Tensor) -> [usize; 3] {
+    let [_, _, outputs, inputs] = w.dims;
+    assert_eq!(x.dims[3], inputs, "weights {:?} for {:?}", w.dims, x.dims);
+    [x.len() / inputs, inputs, outputs]
+}
+
+/// An attention as the kernels take it.
+fn heads_of<'a>(memory: &'a Others, a: &Attention, key_len: &'a [i32]) -> attention::Attention<'a> {
+    let [_, _, queries, width] = a.out.dims;
+    assert!(
+        width.is_multiple_of(a.heads),
+        "{} heads in {width}",
+        a.heads
+    );
+    let heads = |h: Heads| attention::Heads {
+        values: memory.get(h.t),
+        width: h.t.dims[3],
+        first: h.first,
+    };
+    attention::Attention {
+        heads: a.heads,
+        depth: width / a.heads,
+        lengths: [queries, a.k.t.dims[2]],
+        q: heads(a.q),
+        k: heads(a.k),
+        v: heads(a.v),
+        key_len,
+        causal: a.mask.causal,
+    }
+}
+
+impl Sequence for Cpu {
+    fn embed(&mut self, e: Embedding, out: Tensor) {
+        let (isa, mask) = (self.isa, self.mask(e.dropout));
+        let labels = labels_of(&self.labels, e.tokens);
+        self.memory.write([out], |memory, [out]| {
+            let (table, positions) = (memory.get(e.table), memory.get(e.positions));
+            let tokens = tokens(&e, labels, mask);
+            embedding::forward(isa, tokens, e.table.dims[3], table, positions, out);
+        });
+    }
+
+    fn embed_backward(&mut self, e: Embedding, dout: Tensor, dtable: Tensor) {
+        let (isa, mask) = (self.isa, self.mask(e.dropout));
+        let labels = labels_of(&self.labels, e.tokens);
+        self.memory.write([dtable], |memory, [dtable]| {
+            let tokens = tokens(&e, labels, mask);
+            embedding::backward(isa, tokens, e.table.dims[3], memory.get(dout), dtable);
+        });
+    }
+
+    fn linear(&mut self, x: Tensor, linear: Linear, act: Act, pre: Option<Tensor>, y: Tensor) {
+        let isa = self.isa;
+        let forward = |memory: &Others, pre: Option<&mut [f32]>, y: &mut [f32]| {
+            let bias = linear.b.map(|b| memory.get(b));
+            linear_layer::forward(isa, layer(memory, x, linear.w), bias, act, pre, y);
+        };
+        match pre {
+            None => self
+                .memory
+                .write([y], |memory, [y]| forward(memory, None, y)),
+            Some(pre) => self
+                .memory
+                .write([pre, y], |memory, [pre, y]| forward(memory, Some(pre), y)),
+        }
+    }
+
+    fn linear_backward(
+        &mut self,
+        x: Tensor,
+        w: Tensor,
+        dz: Tensor,
+        grad: LinearGrad,
+        dx: Option<LinearInputGrad>,
+    ) {
+        let isa = self.isa;
+        let params = |memory: &Others, dw: &mut [f32], db: Option<&mut [f32]>| {
+            let accumulate = grad.accumulate;
+            let grad = linear_layer::ParamGrad { dw, db, accumulate };
+            linear_layer::backward_params(isa, layer(memory, x, w), memory.get(dz), grad);
+        };
+        match grad.db {
+            None => self
+                .memory
+                .write([grad.dw], |memory, [dw]| params(memory, dw, None)),
+            Some(db) => self.memory.write([grad.dw, db], |memory, [dw, db]| {
+                params(memory, dw, Some(db))
+            }),
+        }
+        let Some(spec) = dx else { return };
+        self.memory.write([spec.dx], |memory, [dx]| {
+            let grad = linear_layer::InputGrad {
+                dx,
+                through: spec.through.map(|(act, at)| (act, memory.get(at))),
+                accumulate: spec.accumulate,
+            };
+            let (w_values, dz) = (memory.get(w), memory.get(dz));
+            linear_layer::backward_input(isa, w_values, dz, linear_shape(x, w), grad);
+        });
+    }
+
+    fn add_norm(
+        &mut self,
+        x: Tensor,
+        branch: Option<(Tensor, Option<Dropout>)>,
+        norm: LayerNorm,
+        h: Tensor,
+        y: Tensor,
+    ) {
+        let isa = self.isa;
+        let branch = branch.map(|(branch, dropout)| (branch, self.mask(dropout)));
+        let forward = |memory: &Others, out: layer_norm::Output| {
+            let input = layer_norm::Input {
+                x: memory.get(x),
+                branch: branch.map(|(branch, mask)| (memory.get(branch), mask)),
+                gamma: memory.get(norm.gamma),
+                beta: memory.get(norm.beta),
+            };
+            layer_norm::forward(isa, input, out);
+        };
+        let written = [y, norm.mean, norm.rstd];
+        if branch.is_none() {
+            self.memory.write(written, |memory, [y, mean, rstd]| {
+                let h = None;
+                forward(memory, layer_norm::Output { h, y, mean, rstd });
+            });
+            return;
+        }
+        let [y, mean, rstd] = written;
+        self.memory
+            .write([h, y, mean, rstd], |memory, [h, y, mean, rstd]| {
+                let h = Some(h);
+                forward(memory, layer_norm::Output { h, y, mean, rstd });
+            });
+    }
+
+    fn add_norm_backward(
+        &mut self,
+        h: Tensor,
+        norm: LayerNorm,
+        dy: Tensor,
+        dh: Option<Tensor>,
+        dx: Tensor,
+        branch: Option<(Tensor, Dropout)>,
+    ) {
+        let isa = self.isa;
+        let mask = self.mask(branch.map(|(_, dropout)| dropout));
+        let backward = |memory: &Others, out: layer_norm::GradOutput| {
+            let input = layer_norm::GradInput {
+                h: memory.get(h),
+                gamma: memory.get(norm.gamma),
+                mean: memory.get(norm.mean),
+                rstd: memory.get(norm.rstd),
+                dy: (dy != dx).then(|| memory.get(dy)),
+                dh: match dh {
+                    None => layer_norm::Add::None,
+                    Some(dh) if dh == dx => layer_norm::Add::InPlace,
+                    Some(dh) => layer_norm::Add::From(memory.get(dh)),
+                },
+                mask,
+            };
+            layer_norm::backward(isa, input, out);
+        };
+        let written = [dx, norm.dgamma, norm.dbeta];
+        match branch {
+            None => self.memory.write(written, |memory, [dx, dgamma, dbeta]| {
+                let branch = None;
+                backward(
+                    memory,
+                    layer_norm::GradOutput {
+                        dx,
+                        branch,
+                        dgamma,
+                        dbeta,
+                    },
+                );
+            }),
+            Some((branch, _)) => {
+                let [dx, dgamma, dbeta] = written;
+                let written = [dx, branch, dgamma, dbeta];
+                self.memory
+                    .write(written, |memory, [dx, branch, dgamma, dbeta]| {
+                        let branch = Some(branch);
+                        backward(
+                            memory,
+                            layer_norm::GradOutput {
+                                dx,
+                                branch,
+                                dgamma,
+                                dbeta,
+                            },
+                        );
+                    });
+            }
+        }
+    }
+
+    fn attention(&mut self, a: Attention) {
+        let isa = self.isa;
+        let key_len = labels_of(&self.labels, a.mask.key_len);
+        self.memory.write([a.out, a.lse], |memory, [out, lse]| {
+            attention::forward(isa, &heads_of(memory, &a, key_len), out, lse);
+        });
+    }
+
+    fn attention_backward(&mut self, a: Attention, grad: AttentionGrad) {
+        let isa = self.isa;
+        let key_len = labels_of(&self.labels, a.mask.key_len);
+        // Gradients that lie side by side in one tensor are one output.
+        let mut tensors: Vec<Tensor> = Vec::new();
+        let places = [grad.dq, grad.dk, grad.dv].map(|h| {
+            let known = tensors.iter().position(|t| *t == h.t);
+            Place {
+                tensor: known.unwrap_or_else(|| {
+                    tensors.push(h.t);
+                    tensors.len() - 1
+                }),
+                width: h.t.dims[3],
+                first: h.first,
+            }
+        });
+        let backward = |memory: &Others, tensors: &mut [&mut [f32]]| {
+            let input = attention::GradInput {
+                out: memory.get(a.out),
+                lse: memory.get(a.lse),
+                dout: memory.get(grad.dout),
+            };
+            let attention = heads_of(memory, &a, key_len);
+            attention::backward(isa, &attention, input, places, tensors);
+        };
+        let memory = &mut self.memory;
+        match tensors[..] {
+            [x] => memory.write([x], |memory, mut out| backward(memory, &mut out)),
+            [x, y] => memory.write([x, y], |memory, mut out| backward(memory, &mut out)),
+            _ => memory.write([grad.dq.t, grad.dk.t, grad.dv.t], |memory, mut out| {
+                backward(memory, &mut out);
+            }),
+        }
+    }
+
+    fn sentence_xent(&mut self, loss: SentenceLoss, record: bool) {
+        let isa = self.isa;
+        let [labels, offsets] = [loss.labels, loss.offsets].map(|t| labels_of(&self.labels, t));
+        let (inputs, ring) = (&self.inputs, record.then_some(&self.ring));
+        let written = [loss.dlogits, loss.token_loss, loss.loss, loss.right];
+        self.memory
+            .write(written, |memory, [dlogits, token_loss, mean, right]| {
+                let input = Sentences {
+                    logits: (loss.logits != loss.dlogits).then(|| memory.get(loss.logits)),
+                    labels,
+                    offsets,
+                    weights: memory.get(loss.weights),
+                    smoothing: loss.smoothing,
+                };
+                let (loss, right) = (mean, right);
+                let out = sentence_loss::Results {
+                    dlogits,
+                    token_loss,
+                    loss: &mut *loss,
+                    right: &mut *right,
+                };
+                sentence_loss::sentence_xent(isa, &input, out);
+                if let Some(ring) = ring {
+                    record_losses(ring, inputs, loss, right);
+                }
+            });
+    }
+
+    fn clip_scale(&mut self, grads: Tensor, clip: f32, scale: Tensor) {
+        let isa = self.isa;
+        self.memory.write([scale], |memory, [scale]| {
+            scale[0] = adam::clip_scale(isa, memory.get(grads), clip);
+        });
+    }
+
+    fn adam(
+        &mut self,
+        params: Tensor,
+        grads: Tensor,
+        moments: [Tensor; 2],
+        config: Adam,
+        scale: Option<Tensor>,
+    ) {
+        let (isa, lr, t) = (self.isa, self.inputs.lr, self.inputs.step + 1);
+        let [m, v] = moments;
+        self.memory.write([params, m, v], |memory, [params, m, v]| {
+            let scale = scale.map_or(1.0, |scale| memory.get(scale)[0]);
+            let state = adam::State { params, m, v };
+            adam::adam(isa, state, memory.get(grads), scale, lr, t, config);
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "sequence_tests.rs"]
+mod tests;
