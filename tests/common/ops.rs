@@ -9,20 +9,25 @@ use autoassist::backend::{
 };
 use autoassist::nn::{Architecture, InputShape, Params, ResNet};
 
-const OP: f64 = 1e-5;
+pub const OP: f64 = 1e-5;
 const RUN: f64 = 1e-4;
 
-type Checks = Result<Vec<Check>, Failure>;
+pub type Checks = Result<Vec<Check>, Failure>;
 /// Why an op could not be run at all.
 pub type Failure = Box<dyn std::error::Error>;
 
-fn upload(exec: &mut dyn Executor, f: &Fixture, kind: Kind, name: &str) -> Result<Tensor, Failure> {
+pub fn upload(
+    exec: &mut dyn Executor,
+    f: &Fixture,
+    kind: Kind,
+    name: &str,
+) -> Result<Tensor, Failure> {
     let tensor = exec.alloc(kind, f.dims(name)?);
     exec.write(tensor, f.floats(name)?)?;
     Ok(tensor)
 }
 
-fn floats(exec: &mut dyn Executor, dims: [usize; 4]) -> Tensor {
+pub fn floats(exec: &mut dyn Executor, dims: [usize; 4]) -> Tensor {
     exec.alloc(Kind::Float, dims)
 }
 
