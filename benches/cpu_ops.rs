@@ -1,10 +1,13 @@
-//! Every op of the CPU executor at the shapes of ResNet-20 (batch 128, 32×32): time, GFLOP/s, GB/s
-//! and the percentage of the roof, which is measured in the same process (multiply-adds without
-//! memory, copies without arithmetic).
+//! Every op of the CPU executor at the shapes of ResNet-20 (batch 128, 32×32) and of a small
+//! Transformer: time, GFLOP/s, GB/s and the percentage of the roof, which is measured in the same
+//! process (multiply-adds without memory, copies without arithmetic).
 //!
-//! FLOPs are two a multiply-add of convolutions and the linear layer; bytes are those of tensors
-//! that must come from and go to memory once. Caches may beat such a floor: more than 100 % means
-//! that tensors did not have to travel.
+//! FLOPs are two a multiply-add of convolutions, linear layers and attention; bytes are those of
+//! tensors that must come from and go to memory once. Caches may beat such a floor: more than 100 %
+//! means that tensors did not have to travel.
+
+#[path = "cpu_ops/sequence.rs"]
+mod sequence;
 
 use autoassist::backend::cpu::Cpu;
 use autoassist::backend::cpu::simd::{Isa, Kernel, Simd};
@@ -356,6 +359,7 @@ fn main() {
     }
     head(&mut bench);
     update(&mut bench);
+    sequence::all(&mut bench);
     bench.criterion.final_summary();
     let isa = Isa::detect().expect("a known AUTOASSIST_ISA");
     table(&bench.rows, peak_flops(isa), peak_bandwidth());
