@@ -32,7 +32,7 @@ impl Ladder {
     pub fn last(self) -> u32 {
         match self {
             Ladder::Conv => 1,
-            Ladder::SoftmaxXent => 1,
+            Ladder::SoftmaxXent => 3,
             Ladder::BatchNorm => 1,
             Ladder::Gather => 1,
             Ladder::Sgd => 1,
