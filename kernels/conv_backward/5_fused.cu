@@ -228,9 +228,9 @@ DEVICE void conv_backward(Gradient dy, const float *w, Activation x, int mask, c
     F::store_weight_gradient(dw_acc, scratch, dw + size_t(blockIdx.x) * C * TAPS * C);
 }
 
-// add may be dx, and raw x.
-#define FUSED(C)                                                                                   \
-    KERNEL(conv_backward_##C, MMA_THREADS)                                                         \
+// add may be dx, and raw x. BLOCKS: what registers shall allow on a multiprocessor.
+#define FUSED(C, BLOCKS)                                                                           \
+    KERNEL_BLOCKS(conv_backward_##C, MMA_THREADS, BLOCKS)                                          \
     (const bf16 *__restrict__ g, const bf16 *__restrict__ y, const float *__restrict__ mean,       \
      const float *__restrict__ invstd, const float *__restrict__ gain,                             \
      const float *__restrict__ dgamma, const float *__restrict__ dbeta, float inverse,             \
@@ -246,7 +246,7 @@ DEVICE void conv_backward(Gradient dy, const float *w, Activation x, int mask, c
                          partial, dw, n, h, width);                                                \
     }
 
-FUSED(16)
+FUSED(16, 3)
 EXPORT(conv_backward_16)
-FUSED(32)
+FUSED(32, 2)
 EXPORT(conv_backward_32)
