@@ -40,7 +40,7 @@ fn warn(text: &str) {
 
 /// A file with kernels.
 struct Source {
-    /// Relative to the repository: `kernels/sgd/1_sgd.cu`.
+    /// Relative to the repository: `kernels/sgd/2_vectors.cu`.
     path: PathBuf,
     kernels: Vec<String>,
 }
@@ -182,7 +182,7 @@ fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
     Ok(all.chain([&registry]).map(|s| job(s)).collect())
 }
 
-/// `kernels/sgd/1_sgd.cu` as one name.
+/// `kernels/sgd/2_vectors.cu` as one name.
 fn flat_name(path: &Path) -> OsString {
     let file = || path.file_name().map(Path::new);
     let inner = path.strip_prefix("kernels").ok().or_else(file);

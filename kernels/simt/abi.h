@@ -23,7 +23,7 @@ extern "C" {
 // A kernel, described by EXPORT(name) in its source.
 typedef struct SimtKernel {
     const char *name;            // as in the source
-    const char *file;            // relative to the repository: kernels/sgd/1_sgd.cu
+    const char *file;            // relative to the repository: kernels/sgd/2_vectors.cu
     uint32_t max_threads;        // of KERNEL(name, max_threads)
     uint32_t argc;               // number of parameters
     const uint32_t *arg_sizes;   // their sizes in bytes

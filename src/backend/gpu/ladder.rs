@@ -34,8 +34,8 @@ impl Ladder {
             Ladder::Conv => 5,
             Ladder::SoftmaxXent => 3,
             Ladder::BatchNorm => 1,
-            Ladder::Gather => 1,
-            Ladder::Sgd => 1,
+            Ladder::Gather => 3,
+            Ladder::Sgd => 2,
         }
     }
 }
