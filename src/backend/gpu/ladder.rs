@@ -10,7 +10,7 @@ pub enum Ladder {
     Conv,
     /// `softmax_xent`.
     SoftmaxXent,
-    /// `batch_norm`.
+    /// `bn_{moments,coefficients,apply,backward_sums,backward}`.
     BatchNorm,
     /// `gather`.
     Gather,
@@ -33,7 +33,7 @@ impl Ladder {
         match self {
             Ladder::Conv => 5,
             Ladder::SoftmaxXent => 3,
-            Ladder::BatchNorm => 1,
+            Ladder::BatchNorm => 3,
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
         }
