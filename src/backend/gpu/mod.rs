@@ -12,6 +12,7 @@ mod cuda;
 pub mod driver;
 mod executor;
 mod gather;
+mod join;
 mod ladder;
 mod linear;
 mod loss;
@@ -354,7 +355,11 @@ impl Gpu {
         ops(self);
         // Ops outside of steps are taken to be parts of training.
         (self.mode, self.pass) = (Mode::Run, Pass::Train);
-        std::mem::take(&mut self.planned)
+        let launches = std::mem::take(&mut self.planned);
+        match self.allows(Ladder::BatchNorm, 2) {
+            true => join::joined(launches),
+            false => launches,
+        }
     }
 
     /// Makes a pass's graph if there is none, and says whether it did.
