@@ -137,14 +137,14 @@ DEVICE void conv_backward(Gradient dy, const float *w, Activation x, int mask, c
     const auto fetch = [&](int tile, int turn) {
         bf16x8 *g = gradients(turn);
         Copy::each(regions, tile, n, C, [&](int i, bool inside, size_t from) {
-            copy_async(&g[i], inside ? dy.g + from : nullptr, inside);
-            if (dy.y) copy_async(&g[region + i], inside ? dy.y + from : nullptr, inside);
+            if (!inside) from = 0;
+            copy_async(&g[i], dy.g + from, inside);
+            if (dy.y) copy_async(&g[region + i], dy.y + from, inside);
         });
         for (int r = row; r < PIXELS; r += Out::STRIDE) {
             int pixel = tile * PIXELS + r;
-            const bf16 *from = x.x + size_t(pixel) * C + chunk * 8;
-            copy_async(&shared.x[turn & 1].at(r, chunk), pixel < pixels ? from : nullptr,
-                       pixel < pixels);
+            size_t from = pixel < pixels ? size_t(pixel) * C + chunk * 8 : 0;
+            copy_async(&shared.x[turn & 1].at(r, chunk), x.x + from, pixel < pixels);
         }
     };
 

@@ -50,7 +50,7 @@ DEVICE void conv_fprop(const bf16 *x, const float *scale, const float *shift, in
     const auto fetch = [&](int tile, bf16x8 *to) {
         Copy::each(regions, tile, n, ci, [&](int i, bool inside, size_t from) {
             if (ci % 8 == 0) {
-                copy_async(&to[i], inside ? x + from : nullptr, inside);
+                copy_async(&to[i], x + (inside ? from : 0), inside);
             } else {
                 bf16x8 v = {};
                 for (int c = 0; c < CI; c++)
