@@ -1,7 +1,7 @@
 //! The driver that runs kernels on the CPU: the SIMT executor of `kernels/simt/` behind a stream
 //! with a thread of its own, so that launches are as asynchronous as on a GPU.
 
-use super::driver::{Driver, Graph, Launch, Mapped};
+use super::driver::{Capability, Driver, Graph, Launch, Mapped};
 use crate::backend::DeviceError;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
@@ -337,6 +337,16 @@ impl Driver for Simt {
         match self.schedule {
             Schedule::Low => "simt".into(),
             schedule => format!("simt ({schedule:?})"),
+        }
+    }
+
+    /// A Hopper with few multiprocessors, so that a block has more than one turn.
+    fn capability(&self) -> Capability {
+        Capability {
+            arch: (9, 0),
+            multiprocessors: 2,
+            block_shared: 227 << 10,
+            shared: 228 << 10,
         }
     }
 
