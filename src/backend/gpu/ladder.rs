@@ -16,16 +16,19 @@ pub enum Ladder {
     Gather,
     /// `sgd`.
     Sgd,
+    /// `gemm`.
+    Gemm,
 }
 
 impl Ladder {
     /// All of them.
-    pub const ALL: [Ladder; 5] = [
+    pub const ALL: [Ladder; 6] = [
         Ladder::Conv,
         Ladder::SoftmaxXent,
         Ladder::BatchNorm,
         Ladder::Gather,
         Ladder::Sgd,
+        Ladder::Gemm,
     ];
 
     /// Number of the last step, the one that training takes where device and shape allow it.
@@ -36,6 +39,7 @@ impl Ladder {
             Ladder::BatchNorm => 3,
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
+            Ladder::Gemm => 5,
         }
     }
 }

@@ -12,6 +12,7 @@ mod cuda;
 pub mod driver;
 mod executor;
 mod gather;
+mod gemm;
 mod join;
 mod ladder;
 mod linear;
