@@ -27,6 +27,7 @@ template <bool trans> void ldmatrix_run(const Lanes &lanes) {
             lanes.fail(lane, "row %p is not aligned to 16 bytes", (const void *)arg.row);
         if (!simt_shared_holds(arg.row, 16))
             lanes.fail(lane, "row %p is not in shared memory", (const void *)arg.row);
+        simt_check(lane, arg.row, 16, false);
         __builtin_memcpy(tiles[lane / 8][lane % 8], arg.row, 16);
     });
     each_lane<LdmatrixArg>(lanes, [&](int lane, LdmatrixArg &arg) {

@@ -6,7 +6,7 @@
 //! could break it).
 
 use super::catalog::{FILES, TOOLKIT};
-use super::driver::{Driver, Graph, Launch, Mapped};
+use super::driver::{Driver, Graph, Launch, Mapped, carve};
 use crate::backend::DeviceError;
 use cudarc::driver::sys::{self, CUresult};
 use std::collections::HashMap;
@@ -299,6 +299,10 @@ impl Driver for Cuda {
             cu!(cuMemsetD8Async(address, 0, bytes, self.stream))?;
         }
         Ok(address)
+    }
+
+    fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+        carve(self, sizes)
     }
 
     fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError> {
