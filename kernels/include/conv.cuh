@@ -164,6 +164,11 @@ struct Image {
     int h, w, c;
     int kh, kw;
 
+    // Offset of the i-th image.
+    DEVICE size_t start(int i) const {
+        return size_t(i) * h * w * c;
+    }
+
     // Whether elements of eight neighbouring channels can be loaded at once.
     DEVICE bool aligned() const {
         return c % 8 == 0;
@@ -175,6 +180,31 @@ struct Image {
         int row = top + tap.a, col = left + tap.b;
         at = (size_t(row) * w + col) * c + tap.c;
         return tap.a < kh && unsigned(row) < unsigned(h) && unsigned(col) < unsigned(w);
+    }
+};
+
+// A class of input pixels of a strided convolution (conv_dgrad/2_tiles.cu has the idea): the pixels
+// (row + i s, col + j s) with i < h, j < w, and the taps (a + i s, b + j s) with
+// i < kh, j < kw that they meet.
+struct Class {
+    int row, col, h, w;
+    int a, b, kh, kw;
+
+    // There are no more classes than pixels, however large the stride.
+    DEVICE static int count(int stride, int h, int w) {
+        return min(stride, h) * min(stride, w);
+    }
+
+    DEVICE Class(int i, int height, int width, int kernel, int stride, int pad) {
+        int cols = min(stride, width);
+        row = i / cols;
+        col = i % cols;
+        h = (height - row + stride - 1) / stride;
+        w = (width - col + stride - 1) / stride;
+        a = (row + pad) % stride;
+        b = (col + pad) % stride;
+        kh = max(kernel - a + stride - 1, 0) / stride;
+        kw = max(kernel - b + stride - 1, 0) / stride;
     }
 };
 

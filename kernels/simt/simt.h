@@ -38,6 +38,8 @@
     static constexpr uint32_t name##_max_threads_ = threads; \
     static void name
 
+#define KERNEL_BLOCKS(name, threads, blocks) KERNEL(name, threads)
+
 // `extern` twice, because a const object is not global by itself.
 #define EXPORT(name)                                                                      \
     extern "C" {                                                                          \

@@ -14,6 +14,7 @@
 pub mod cpu;
 mod error;
 pub mod gpu;
+pub mod sequence;
 
 pub use error::{DeviceError, NVCC_REMEDY};
 

@@ -257,7 +257,7 @@ fn batch_norm(
 }
 
 /// n, h, w, ci, co, kernel, stride, pad.
-const CONVOLUTIONS: [[usize; 8]; 9] = [
+const CONVOLUTIONS: [[usize; 8]; 11] = [
     [2, 7, 5, 3, 16, 3, 1, 1],
     [1, 1, 1, 1, 1, 1, 1, 0],
     [3, 5, 6, 16, 16, 3, 1, 1],
@@ -267,6 +267,8 @@ const CONVOLUTIONS: [[usize; 8]; 9] = [
     [2, 4, 4, 64, 64, 3, 1, 1],
     [1, 5, 4, 17, 33, 3, 1, 1],
     [1, 4, 3, 70, 72, 1, 1, 0],
+    [5, 6, 6, 32, 32, 3, 1, 1],
+    [3, 11, 9, 5, 16, 3, 1, 1],
 ];
 
 fn conv(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 8]) -> Result<(), DeviceError> {
@@ -353,7 +355,7 @@ const LINEARS: [[usize; 5]; 5] = [
     [3, 2, 5, 16, 10],
     [5, 4, 4, 64, 10],
     [2, 3, 3, 70, 33],
-    [33, 1, 2, 9, 100],
+    [129, 1, 2, 9, 20],
 ];
 
 fn linear(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 5]) -> Result<(), DeviceError> {
@@ -373,7 +375,15 @@ fn linear(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 5]) -> Result<(), D
 }
 
 /// Rows, classes.
-const LOSSES: [[usize; 2]; 6] = [[1, 1], [5, 10], [33, 3], [9, 100], [3, 1000], [130, 7]];
+const LOSSES: [[usize; 2]; 7] = [
+    [1, 1],
+    [5, 10],
+    [33, 3],
+    [9, 100],
+    [3, 1000],
+    [2, 1030],
+    [130, 7],
+];
 
 fn loss(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 2]) -> Result<(), DeviceError> {
     let [rows, classes] = sizes;

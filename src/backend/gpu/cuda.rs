@@ -6,7 +6,7 @@
 //! could break it).
 
 use super::catalog::{FILES, TOOLKIT};
-use super::driver::{Driver, Graph, Launch, Mapped, carve};
+use super::driver::{Capability, Driver, Graph, Launch, Mapped, carve};
 use crate::backend::DeviceError;
 use cudarc::driver::sys::{self, CUresult};
 use std::collections::HashMap;
@@ -118,6 +118,7 @@ const DEFAULT_SHARED: u32 = 48 << 10;
 /// An NVIDIA GPU as a [`Driver`].
 pub struct Cuda {
     description: String,
+    capability: Capability,
     context: Arc<Context>,
     stream: sys::CUstream,
     modules: Vec<sys::CUmodule>,
@@ -194,6 +195,16 @@ impl Cuda {
             if major < 8 {
                 return Err(DeviceError::OldDevice { name, major, minor });
             }
+            let capability = Capability {
+                arch: (major, minor),
+                multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+                block_shared: attribute(
+                    Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+                )?,
+                shared: attribute(
+                    Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+                )?,
+            };
             let mut handle = null_mut();
             cu!(cuDevicePrimaryCtxRetain(&mut handle, device))?;
             let context = Arc::new(Context { device, handle });
@@ -203,6 +214,7 @@ impl Cuda {
             cu!(cuStreamCreate(&mut stream, flags))?;
             let mut cuda = Cuda {
                 description: format!("{name} (cuda:{ordinal}, sm_{major}{minor})"),
+                capability,
                 context,
                 stream,
                 modules: Vec::new(),
@@ -284,6 +296,10 @@ impl Drop for Cuda {
 impl Driver for Cuda {
     fn describe(&self) -> String {
         self.description.clone()
+    }
+
+    fn capability(&self) -> Capability {
+        self.capability
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {

@@ -131,11 +131,26 @@ pub struct Mapped {
 // SAFETY: the address of memory that lives as long as the owner, which may be sent.
 unsafe impl Send for Mapped {}
 
+/// What decides which steps of a ladder a device can take, and how large its launches are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capability {
+    /// Compute capability: `(9, 0)`.
+    pub arch: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Most shared memory that a block may have, in bytes.
+    pub block_shared: u32,
+    /// Shared memory of a multiprocessor, in bytes.
+    pub shared: u32,
+}
+
 /// A device with one stream: launches, replays and copies happen in the order of the calls. A
 /// failure of a kernel is sticky: every later call may report it, and nothing after it is done.
 pub trait Driver: Send {
     /// For people: `NVIDIA H100 80GB HBM3 (cuda:0, sm_90)`.
     fn describe(&self) -> String;
+    /// What the device is capable of.
+    fn capability(&self) -> Capability;
 
     /// Zeroed device memory that lives as long as the driver, aligned to 256 bytes. May block.
     ///
@@ -248,6 +263,11 @@ impl Counted {
     /// See [`Driver::describe`].
     pub fn describe(&self) -> String {
         self.driver.describe()
+    }
+
+    /// See [`Driver::capability`].
+    pub fn capability(&self) -> Capability {
+        self.driver.capability()
     }
 
     /// See [`Driver::launch`].

@@ -6,7 +6,7 @@ use super::Gpu;
 /// than the step before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ladder {
-    /// `conv_{fprop,dgrad,wgrad}`.
+    /// `conv_{fprop,dgrad,wgrad,backward}`.
     Conv,
     /// `softmax_xent`.
     SoftmaxXent,
@@ -31,7 +31,7 @@ impl Ladder {
     /// Number of the last step, the one that training takes where device and shape allow it.
     pub fn last(self) -> u32 {
         match self {
-            Ladder::Conv => 1,
+            Ladder::Conv => 5,
             Ladder::SoftmaxXent => 1,
             Ladder::BatchNorm => 1,
             Ladder::Gather => 1,

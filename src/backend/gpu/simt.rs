@@ -2,7 +2,7 @@
 //! with a thread of its own, so that launches are as asynchronous as on a GPU.
 
 use super::checker::{self, Checker};
-use super::driver::{self, Driver, Graph, Launch, Mapped, Scratch};
+use super::driver::{self, Capability, Driver, Graph, Launch, Mapped, Scratch};
 use crate::backend::DeviceError;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
@@ -365,6 +365,16 @@ impl Driver for Simt {
         match self.schedule {
             Schedule::Low => "simt".into(),
             schedule => format!("simt ({schedule:?})"),
+        }
+    }
+
+    /// A Hopper with one multiprocessor, so that blocks that stay have more than one turn.
+    fn capability(&self) -> Capability {
+        Capability {
+            arch: (9, 0),
+            multiprocessors: 1,
+            block_shared: 227 << 10,
+            shared: 228 << 10,
         }
     }
 

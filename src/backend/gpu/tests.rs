@@ -1,6 +1,6 @@
 //! The executor on a device with little memory, and on wrong launches.
 
-use super::driver::{Arg, Driver, Graph, Launch, Mapped, carve};
+use super::driver::{Arg, Capability, Driver, Graph, Launch, Mapped, carve};
 use super::simt::{Landing, Schedule, Simt};
 use super::*;
 use crate::backend::StepInputs;
@@ -14,6 +14,10 @@ struct Small {
 impl Driver for Small {
     fn describe(&self) -> String {
         self.simt.describe()
+    }
+
+    fn capability(&self) -> Capability {
+        self.simt.capability()
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {

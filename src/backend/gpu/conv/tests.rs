@@ -4,9 +4,11 @@
 //! in bf16: the kernels then differ from exact arithmetic only in the last rounding of what they
 //! store.
 
-use super::super::simt::{Landing, Schedule};
+use super::tiles::{FMA, PIXELS, TENSOR_CORES};
 use super::*;
 use crate::backend::cpu::Cpu;
+use crate::backend::gpu::Ladder;
+use crate::backend::gpu::simt::{Landing, Schedule};
 use crate::backend::{Executor, Kind};
 use proptest::prelude::*;
 
@@ -203,13 +205,21 @@ impl Case {
         }
     }
 
-    fn simt(&self, schedule: Schedule) -> Outputs {
-        self.run(&mut Gpu::simt_scheduled(schedule, Landing::Randomly))
+    fn simt(&self, step: u32, schedule: Schedule) -> Outputs {
+        let mut gpu = Gpu::simt_scheduled(schedule, Landing::Randomly);
+        gpu.limit(Ladder::Conv, step);
+        self.run(&mut gpu)
     }
 
+    /// Every step.
     fn check(&self) {
-        let got = self.simt(Schedule::Low);
         let want = self.run(&mut Cpu::new().expect("opens"));
+        for step in STEPS {
+            self.compare(&self.simt(step, Schedule::Low), &want);
+        }
+    }
+
+    fn compare(&self, got: &Outputs, want: &Outputs) {
         self.near("y", &got.y, &want.y, BF16);
         self.near("dw", &got.dw, &want.dw, F32);
         self.near("dx", &got.dx, &want.dx, BF16);
@@ -261,6 +271,8 @@ impl Case {
         }
     }
 }
+
+const STEPS: std::ops::RangeInclusive<u32> = 1..=5;
 
 /// Half of the distance between neighbours, and a little.
 const BF16: f32 = 1.01 / 256.0;
@@ -332,9 +344,8 @@ fn batch_norm(exec: &mut dyn Executor, channels: usize, count: f32, seed: u64) -
     }
 }
 
-/// `NAME = VALUE;` in the kernels' header.
-fn constant(name: &str) -> usize {
-    let header = include_str!("../../../kernels/include/conv.cuh");
+/// `NAME = VALUE;` in a kernels' header.
+fn constant(header: &str, name: &str) -> usize {
     let (_, rest) = header
         .split_once(&format!("constexpr int {name} = "))
         .expect(name);
@@ -344,11 +355,20 @@ fn constant(name: &str) -> usize {
 
 #[test]
 fn tiles_are_those_of_the_kernels() {
-    assert_eq!(PIXELS, constant("PIXELS"));
-    assert_eq!(WEIGHTS, constant("WEIGHTS"));
-    assert_eq!(DEPTH, constant("DEPTH"));
-    let per_channel = constant("THREADS_PER_COLUMN") / constant("COLS");
-    assert_eq!(THREADS_PER_CHANNEL, per_channel);
+    let header = include_str!("../../../../kernels/include/conv.cuh");
+    assert_eq!(PIXELS, constant(header, "PIXELS"));
+    assert_eq!(FMA.weights, [constant(header, "WEIGHTS"); 3]);
+    assert_eq!(FMA.depth, constant(header, "DEPTH"));
+    let per_channel = constant(header, "THREADS_PER_COLUMN") / constant(header, "COLS");
+    assert_eq!(FMA.threads, [16, 32, 64].map(|w| (w * per_channel) as u32));
+    let header = include_str!("../../../../kernels/include/conv_mma.cuh");
+    assert_eq!(TENSOR_CORES.depth, constant(header, "STEP"));
+    let threads = constant(header, "MMA_THREADS") as u32;
+    assert_eq!(TENSOR_CORES.threads, [threads; 3]);
+    let source = include_str!("../../../../kernels/conv_wgrad/3_tensor_cores.cu");
+    let warps = constant(source, "WGRAD_WARPS");
+    assert_eq!(TENSOR_CORES.wgrad_threads, [32 * warps as u32; 3]);
+    assert_eq!(TENSOR_CORES.weights, [3, 3, 2].map(|m| 16 * m * warps));
 }
 
 #[test]
@@ -359,6 +379,14 @@ fn layers_of_resnets() {
         [2, 16, 16, 16, 32, 3, 2, 1],
         [2, 8, 8, 32, 32, 3, 1, 1],
         [3, 4, 4, 64, 64, 3, 1, 1],
+        // With tiles of whole rows or images, and blocks that take several.
+        [3, 32, 32, 3, 16, 3, 1, 1],
+        [5, 16, 16, 16, 16, 3, 1, 1],
+        [5, 16, 16, 16, 32, 3, 2, 1],
+        [3, 16, 16, 32, 32, 3, 1, 1],
+        [7, 8, 8, 64, 64, 3, 1, 1],
+        [5, 16, 16, 32, 64, 3, 2, 1],
+        [1, 128, 256, 16, 16, 3, 2, 1],
         [5, 2, 2, 64, 128, 3, 1, 1],
         [3, 8, 8, 32, 64, 1, 2, 0],
         [2, 7, 7, 64, 32, 1, 1, 0],
@@ -388,6 +416,8 @@ fn every_combination_of_options() {
             if !options.dx && (add != Add::None || options.mask || options.sums) {
                 continue;
             }
+            // Whole tiles, and one that is not full.
+            Case::new([3, 8, 8, 16, 16, 3, 1, 1], options).check();
             // Vector and scalar loads by turns.
             let (ci, co) = if bits.count_ones() % 2 == 0 {
                 (5, 17)
@@ -458,11 +488,19 @@ proptest! {
 
 #[test]
 fn bits_do_not_depend_on_the_schedule() {
-    for sizes in [[3, 9, 8, 16, 24, 3, 1, 1], [5, 11, 6, 3, 40, 3, 2, 1]] {
+    for sizes in [
+        [3, 9, 8, 16, 24, 3, 1, 1],
+        [5, 11, 6, 3, 40, 3, 2, 1],
+        [17, 8, 8, 16, 16, 3, 1, 1],
+        [9, 16, 16, 32, 32, 3, 1, 1],
+    ] {
         let case = Case::new(sizes, ALL);
-        let want = case.simt(Schedule::Low).bits();
-        for schedule in [Schedule::High, Schedule::Random(1), Schedule::Random(2)] {
-            assert_eq!(case.simt(schedule).bits(), want, "{sizes:?} {schedule:?}");
+        for step in STEPS {
+            let want = case.simt(step, Schedule::Low).bits();
+            for schedule in [Schedule::High, Schedule::Random(1), Schedule::Random(2)] {
+                let got = case.simt(step, schedule).bits();
+                assert_eq!(got, want, "{sizes:?} step {step} {schedule:?}");
+            }
         }
     }
 }
@@ -478,24 +516,26 @@ fn moments_are_accurate() {
     let mut case = Case::new([40, 8, 8, 1, 1, 1, 1, 0], options);
     case.inputs.w = vec![1.0];
     case.inputs.x.iter_mut().for_each(|x| *x += 60.0);
-    let out = case.simt(Schedule::Low);
-    let count = out.y.len() as f64;
-    let mean = sums(1, &out.y, |_, y| y / count)[0];
-    let var = sums(1, &out.y, |_, y| (y - mean).powi(2) / count)[0];
-    assert!(
-        (f64::from(out.mean[0]) / mean - 1.0).abs() < 1e-6,
-        "{out:?}"
-    );
-    assert!((f64::from(out.var[0]) / var - 1.0).abs() < 1e-5, "{out:?}");
+    for step in STEPS {
+        let out = case.simt(step, Schedule::Low);
+        let count = out.y.len() as f64;
+        let mean = sums(1, &out.y, |_, y| y / count)[0];
+        let var = sums(1, &out.y, |_, y| (y - mean).powi(2) / count)[0];
+        assert!(
+            (f64::from(out.mean[0]) / mean - 1.0).abs() < 1e-6,
+            "{out:?}"
+        );
+        assert!((f64::from(out.var[0]) / var - 1.0).abs() < 1e-5, "{out:?}");
+    }
 }
 
 /// A NaN reaches the outputs whose windows hold it, through ReLU too, and the statistics.
 #[test]
 fn nan_stays() {
-    for channels in [5, 16] {
+    for (channels, step) in [5, 16].into_iter().flat_map(|c| STEPS.map(move |s| (c, s))) {
         let mut case = Case::new([1, 6, 6, channels, channels, 3, 1, 1], ALL);
         case.inputs.x[0] = f32::NAN;
-        let out = case.simt(Schedule::Low);
+        let out = case.simt(step, Schedule::Low);
         let pixel = |i: usize| out.y[i * channels];
         assert!(pixel(0).is_nan() && pixel(1).is_nan() && !pixel(2).is_nan());
         assert!(out.mean[0].is_nan() && out.var[0].is_nan());
@@ -503,7 +543,7 @@ fn nan_stays() {
 
         case.inputs.x[0] = 0.5;
         case.inputs.g[0] = f32::NAN;
-        let out = case.simt(Schedule::Low);
+        let out = case.simt(step, Schedule::Low);
         assert!(out.dx.iter().any(|x| x.is_nan()));
         assert!(out.dgamma.iter().any(|x| x.is_nan()));
         assert!(out.dbeta.iter().any(|x| x.is_nan()));

@@ -1,4 +1,4 @@
-// Gradient of a convolution's input (see conv_fprop/1_tiles.cu for its shapes), and what becomes of
+// Gradient of a convolution's input (see conv_fprop/2_tiles.cu for its shapes), and what becomes of
 // it before it leaves the registers:
 //
 //   d[n,h,w,c] = sum over a,b,o of dy[n, (h + p - a) / s, (w + p - b) / s, o] w[o,a,b,c]
@@ -25,30 +25,6 @@
 // Registers (sm_80 / sm_90a) and shared memory: 168 / 167 and 19 KiB, 133 / 128 and 21 KiB, 128 /
 // 128 and 25 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
 #include "conv.cuh"
-
-// The pixels (row + i s, col + j s) with i < h, j < w, and the taps (a + i s, b + j s) with
-// i < kh, j < kw that they meet.
-struct Class {
-    int row, col, h, w;
-    int a, b, kh, kw;
-
-    // There are no more classes than pixels, however large the stride.
-    DEVICE static int count(int stride, int h, int w) {
-        return min(stride, h) * min(stride, w);
-    }
-
-    DEVICE Class(int i, int height, int width, int kernel, int stride, int pad) {
-        int cols = min(stride, width);
-        row = i / cols;
-        col = i % cols;
-        h = (height - row + stride - 1) / stride;
-        w = (width - col + stride - 1) / stride;
-        a = (row + pad) % stride;
-        b = (col + pad) % stride;
-        kh = max(kernel - a + stride - 1, 0) / stride;
-        kw = max(kernel - b + stride - 1, 0) / stride;
-    }
-};
 
 // Copies slices of w: the taps of a class in reverse order, channels of the output innermost, are
 // K; thread t takes four channels of the input.

@@ -1,4 +1,4 @@
-// Gradient of a convolution's weights (see conv_fprop/1_tiles.cu for its shapes):
+// Gradient of a convolution's weights (see conv_fprop/2_tiles.cu for its shapes):
 //
 //   dw[o,a,b,c] = sum over n,i,j of dy[n,i,j,o] load(x)[n, i s + a - p, j s + b - p, c]
 //

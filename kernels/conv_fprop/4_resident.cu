@@ -1,0 +1,183 @@
+// Forward convolution with a 3x3 kernel (see 2_tiles.cu for shapes, load and moments), everything
+// that is used more than once on chip.
+//
+// The idea over 3_tensor_cores.cu: a block stays. It keeps all weights (16 to 64 channels: 5 to 72
+// KiB) and walks over tiles; of each it copies the region of x once, by cp.async while the tile
+// before is being multiplied, transforms it once in place, and reads it nine times by ldmatrix,
+// shifted. So x comes from memory (1 + halo) times and not nine, and its batch norm and ReLU are
+// computed as often.
+//
+// Bound: memory, 2 (N H W Ci + N Ho Wo Co) bytes, and the halo's (up to half as much again of x)
+// from L2.
+//
+// Launch: conv_fprop_resident_CI_CO for Ci up to 8 (CI = 8), 16, 32, 64 and Co 16, 32, 64; as many
+// blocks as fit at once, 128 threads. Dynamic shared memory: weights, two regions, a tile of
+// outputs. Partial moments as in 2_tiles.cu, one a tile.
+#include "conv_region.cuh"
+
+// Weights: rows are output channels, along them taps of CI channels each, then zeros up to a
+// multiple of 16.
+template <int CI> constexpr int DEEP = (TAPS * CI + 15) / 16 * 16;
+
+template <int CI, int CO>
+DEVICE void load_weights(Tile<CO, DEEP<CI>> &to, const float *w, int ci) {
+    for (int i = int(threadIdx.x); i < CO * DEEP<CI> / 8; i += MMA_THREADS) {
+        int o = i / (DEEP<CI> / 8), chunk = i % (DEEP<CI> / 8), tap = chunk / (CI / 8);
+        int c = chunk % (CI / 8) * 8, count = tap < TAPS ? ci - c : 0;
+        to.at(o, chunk) = load_first8(w + (size_t(o) * TAPS + tap) * ci + c, count, ci % 8 == 0);
+    }
+}
+
+template <int CI, int CO>
+DEVICE void conv_fprop(const bf16 *x, const float *scale, const float *shift, int relu,
+                       const float *w, bf16 *y, float *partial, int n, int h, int width, int ci,
+                       int ho, int wo, int stride) {
+    constexpr int CHUNKS = CI / 8;
+    struct Shared {
+        Tile<CO, DEEP<CI>> weights;
+        Tile<PIXELS, CO> out;
+        float red[MMA_THREADS / 32][CO];
+    };
+    DYNAMIC_SHARED(unsigned char, memory);
+    Shared &shared = *reinterpret_cast<Shared *>(memory);
+    bf16x8 *buffers = reinterpret_cast<bf16x8 *>(memory + sizeof(Shared));
+
+    const Regions regions(h, width, ho, wo, stride);
+    const Activation load = {x, scale, shift, relu};
+    const int pixels = n * ho * wo, tiles = (pixels + PIXELS - 1) / PIXELS;
+    using Copy = Copier<CI, MMA_THREADS>;
+    const auto region = [&](int i) { return buffers + (i & 1) * regions.size() * CHUNKS; };
+    const auto fetch = [&](int tile, bf16x8 *to) {
+        Copy::each(regions, tile, n, ci, [&](int i, bool inside, size_t from) {
+            if (ci % 8 == 0) {
+                copy_async(&to[i], inside ? x + from : nullptr, inside);
+            } else {
+                bf16x8 v = {};
+                for (int c = 0; c < CI; c++)
+                    if (inside && c < ci) v.v[c] = load.one(from + c, c);
+                to[i] = v;
+            }
+        });
+    };
+    // Of this thread's channels.
+    float s[8], t[8];
+    const bool transform = ci % 8 == 0 && (scale || relu);
+#pragma unroll
+    for (int c = 0; c < 8; c++) {
+        s[c] = scale && transform ? scale[Copy::chunk() * 8 + c] : 1;
+        t[c] = scale && transform ? shift[Copy::chunk() * 8 + c] : 0;
+    }
+    int windows[2];
+#pragma unroll
+    for (int m = 0; m < 2; m++) windows[m] = regions.window(warp() * 32 + m * 16 + lane() % 16);
+
+    load_weights<CI, CO>(shared.weights, w, ci);
+    int tile = int(blockIdx.x);
+    if (tile < tiles) fetch(tile, region(0));
+    copy_commit();
+    for (int turn = 0; tile < tiles; turn++, tile += int(gridDim.x)) {
+        int next = tile + int(gridDim.x);
+        if (next < tiles) fetch(next, region(turn + 1));
+        copy_commit();
+        copy_wait<1>();
+        bf16x8 *in = region(turn);
+        // Each thread what it has copied itself, so there is no barrier in between.
+        if (transform) {
+            Copy::each(regions, tile, n, ci, [&](int i, bool inside, size_t) {
+                if (!inside) return;
+                bf16x8 v = in[i];
+#pragma unroll
+                for (int c = 0; c < 8; c++) v.v[c] = load.finish(to_float(v.v[c]), s[c], t[c]);
+                in[i] = v;
+            });
+        }
+        __syncthreads();
+
+        float acc[2][CO / 8][4] = {};
+        // Not wholly: the compiler would keep all addresses in registers from tile to tile.
+#pragma unroll CI == 8 ? 5 : CI == 16 ? 3 : 2
+        for (int chunk = 0; chunk < DEEP<CI> / 8; chunk += 2) {
+            uint32_t a[2][4], b[CO / 8][2];
+            // This lane's half of 16 channels; where a tap has only 8, of the next tap. What is
+            // past the last tap meets zeros, and the last tap's own x must do.
+            int half = chunk + lane() / 16, tap = min(half / CHUNKS, TAPS - 1);
+#pragma unroll
+            for (int m = 0; m < 2; m++) {
+                int pixel = windows[m] + regions.shift(tap);
+                ldmatrix(a[m], &in[swizzled<CHUNKS>(pixel, half % CHUNKS)]);
+            }
+#pragma unroll
+            for (int c = 0; c < CO / 8; c += 2) load_b(&b[c], shared.weights, c * 8, chunk);
+            mma(acc, a, b);
+        }
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+#pragma unroll
+            for (int c = 0; c < CO / 8; c++) {
+#pragma unroll
+                for (int i = 0; i < 4; i += 2) {
+                    int row = warp() * 32 + m * 16 + lane() / 4 + i * 4;
+                    bf16x2 pair = {{to_bf16(acc[m][c][i]), to_bf16(acc[m][c][i + 1])}};
+                    bf16 *to = &shared.out.at(row, c).v[lane() % 4 * 2];
+                    *reinterpret_cast<bf16x2 *>(to) = pair;
+                }
+            }
+        }
+        // Outputs are there, and the region may be filled again.
+        __syncthreads();
+
+        using Out = Outputs<CO>;
+        int first = tile * PIXELS, rows = min(PIXELS, pixels - first);
+        float mean[8] = {}, squares[8] = {};
+        for (int row = Out::row(); row < rows; row += Out::STRIDE) {
+            bf16x8 v = shared.out.at(row, Out::chunk());
+            *reinterpret_cast<bf16x8 *>(y + size_t(first + row) * CO + Out::chunk() * 8) = v;
+#pragma unroll
+            for (int c = 0; c < 8; c++) mean[c] += to_float(v.v[c]);
+        }
+        if (!partial) continue;
+        column_sums<CO>(mean, shared.red);
+#pragma unroll
+        for (int c = 0; c < 8; c++) mean[c] /= float(rows);
+        for (int row = Out::row(); row < rows; row += Out::STRIDE) {
+            bf16x8 v = shared.out.at(row, Out::chunk());
+#pragma unroll
+            for (int c = 0; c < 8; c++) {
+                float d = to_float(v.v[c]) - mean[c];
+                squares[c] += d * d;
+            }
+        }
+        column_sums<CO>(squares, shared.red);
+        if (Out::row() > 0) continue;
+#pragma unroll
+        for (int c = 0; c < 8; c++) {
+            float *to = partial + size_t(Out::chunk() * 8 + c) * tiles + tile;
+            to[0] = mean[c];
+            to[size_t(CO) * tiles] = squares[c];
+        }
+    }
+    copy_wait<0>();
+}
+
+#define RESIDENT(CI, CO)                                                                           \
+    KERNEL(conv_fprop_resident_##CI##_##CO, MMA_THREADS)                                           \
+    (const bf16 *__restrict__ x, const float *__restrict__ scale,                                  \
+     const float *__restrict__ shift, int relu, const float *__restrict__ w, bf16 *__restrict__ y, \
+     float *__restrict__ partial, int n, int h, int width, int ci, int co, int ho, int wo,         \
+     int kernel, int stride, int pad) {                                                            \
+        if (co != CO || kernel != 3 || pad != 1) __trap();                                         \
+        conv_fprop<CI, CO>(x, scale, shift, relu, w, y, partial, n, h, width, ci, ho, wo, stride); \
+    }
+
+RESIDENT(8, 16)
+EXPORT(conv_fprop_resident_8_16)
+RESIDENT(16, 16)
+EXPORT(conv_fprop_resident_16_16)
+RESIDENT(16, 32)
+EXPORT(conv_fprop_resident_16_32)
+RESIDENT(32, 32)
+EXPORT(conv_fprop_resident_32_32)
+RESIDENT(32, 64)
+EXPORT(conv_fprop_resident_32_64)
+RESIDENT(64, 64)
+EXPORT(conv_fprop_resident_64_64)

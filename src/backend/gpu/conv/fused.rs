@@ -1,0 +1,88 @@
+//! Step 5: both gradients in one pass.
+
+use super::resident::{Region, THREADS, resident_blocks};
+use super::tiles::{PIXELS, add_chunks, combine_sums};
+use super::{Read, Shape, activation, count, gradient};
+use crate::backend::gpu::driver::Arg;
+use crate::backend::gpu::{Gpu, Ladder};
+use crate::backend::{InputGrad, Tensor};
+
+/// A kernel of `kernels/conv_backward/5_fused.cu`, with what its launch needs.
+#[derive(Debug)]
+pub(super) struct Backward {
+    kernel: &'static str,
+    shared: u32,
+    region: Region,
+}
+
+impl Backward {
+    /// The kernel for a shape, if there is one and the device has the shared memory for it.
+    pub(super) fn fitting(gpu: &Gpu, shape: &Shape) -> Option<Backward> {
+        let kernel = match (shape.ci, shape.co, shape.window.stride) {
+            (16, 16, 1) => "conv_backward_16",
+            (32, 32, 1) => "conv_backward_32",
+            _ => return None,
+        };
+        let region = Region::of(shape).filter(|_| gpu.allows(Ladder::Conv, 5))?;
+        let c = shape.ci;
+        let weights = 2 * shape.co * shape.taps();
+        let inputs = 2 * 2 * PIXELS * c;
+        // Rows of Outputs (kernels/include/conv_mma.cuh) are padded.
+        let outputs = 4 * PIXELS * (c + 8);
+        let sums = 4 * THREADS / 32 * c;
+        let windows = 4 * PIXELS;
+        // At the end the block's gradient of the weights takes the regions' place.
+        let regions = (2 * 2 * 2 * region.pixels * c).max(4 * shape.co * shape.taps());
+        let shared = count(weights + inputs + outputs + sums + windows + regions);
+        (shared <= gpu.stream.capability().block_shared).then_some(Backward {
+            kernel,
+            shared,
+            region,
+        })
+    }
+
+    pub(super) fn launch(
+        &self,
+        gpu: &mut Gpu,
+        shape: &Shape,
+        Read { x, w, dy }: Read,
+        dw: Tensor,
+        out: InputGrad,
+    ) {
+        let Region { tiles, .. } = self.region;
+        let blocks = resident_blocks(gpu, self.shared, tiles);
+        let sums = 4 * 2 * shape.ci * tiles;
+        let scratch = gpu.scratch(sums + 4 * dw.len() * blocks as usize);
+        let weights = match blocks {
+            1 => gpu.address(dw),
+            _ => Arg::Ptr(scratch + sums as u64),
+        };
+        let add = out.add.map_or(Arg::NULL, |t| gpu.address(t));
+        let [raw, mean, invstd, partial] = match out.sums {
+            Some((bn, raw)) => [
+                gpu.address(raw),
+                gpu.address(bn.mean),
+                gpu.address(bn.invstd),
+                Arg::Ptr(scratch),
+            ],
+            None => [Arg::NULL; 4],
+        };
+        let args = [
+            &gradient(gpu, dy, shape.outputs())[..],
+            &[gpu.address(w)],
+            &activation(gpu, x),
+            &[Arg::I32(i32::from(out.relu)), add, gpu.address(out.dx)],
+            &[raw, mean, invstd, partial, weights],
+            &shape.args(),
+        ]
+        .concat();
+        let grid = [blocks, 1, 1];
+        gpu.launch(self.kernel, grid, THREADS as u32, self.shared, &args);
+        if blocks > 1 {
+            add_chunks(gpu, weights, blocks as usize, dw);
+        }
+        if let Some((bn, _)) = out.sums {
+            combine_sums(gpu, partial, tiles, shape.ci, bn);
+        }
+    }
+}
