@@ -7,7 +7,7 @@ use addr2line::Loader;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -391,8 +391,13 @@ impl Symbols {
 
 /// `kernels/sgd/1_sgd.cu`, wherever the repository lay when it was compiled.
 fn in_repository(file: &str) -> String {
-    let parts: Vec<_> = Path::new(file).components().collect();
-    let start = parts.iter().position(|part| part.as_os_str() == "kernels");
-    let path: std::path::PathBuf = parts[start.unwrap_or(0)..].iter().collect();
+    let mut path = PathBuf::new();
+    let parts = Path::new(file).components();
+    for part in parts.skip_while(|part| part.as_os_str() != "kernels") {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
     path.display().to_string()
 }
