@@ -33,6 +33,8 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
 #define DEVICE __forceinline__
+// What the executor does in a kernel's object. A checked launch need not look at it.
+#define SIMT_UNCHECKED __attribute__((no_sanitize("thread", "undefined")))
 
 #define KERNEL(name, threads)                              \
     static constexpr uint32_t name##_max_threads_ = threads; \
@@ -134,13 +136,11 @@ template <class... A, void (*function)(A...)> struct Described<void (*)(A...), f
     static_assert((std::is_trivially_copyable_v<A> && ...), "arguments are copied as bytes");
     static constexpr uint32_t sizes[] = {uint32_t(sizeof(A))..., 0};
 
-    // What the executor does is not the kernel's access.
     template <size_t... I>
-    __attribute__((no_sanitize("thread", "undefined"))) static void unpack(
-        [[maybe_unused]] void **args, std::index_sequence<I...>) {
+    SIMT_UNCHECKED static void unpack([[maybe_unused]] void **args, std::index_sequence<I...>) {
         function(*static_cast<std::remove_cv_t<A> *>(args[I])...);
     }
-    __attribute__((no_sanitize("thread", "undefined"))) static void call(void **args) {
+    SIMT_UNCHECKED static void call(void **args) {
         unpack(args, std::index_sequence_for<A...>{});
     }
     static constexpr SimtKernel kernel(const char *name, const char *file, uint32_t max_threads) {
