@@ -1,7 +1,9 @@
-//! The checker finds each of the mistakes of `kernels/simt/planted.cu`, and nothing else.
+//! The checker finds each of the mistakes of `kernels/simt/planted.cu`, and none in other kernels.
 
 #![cfg(simt)]
 
+use autoassist::backend::gpu::catalog::FILES;
+use autoassist::backend::gpu::check::check;
 use autoassist::backend::gpu::checker::{Access, Act, Checker, Finding, Mistake};
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch};
 use autoassist::backend::gpu::simt::{Landing, Schedule, Simt};
@@ -318,4 +320,21 @@ fn nothing_is_found_where_nothing_is_wrong() {
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
         }
     }
+}
+
+/// The rest of what `kernels check` does is left to it.
+#[test]
+fn no_kernel_of_the_build_has_a_mistake() {
+    let runs = [
+        (Schedule::Low, Landing::Late),
+        (Schedule::Random(1), Landing::Randomly),
+    ];
+    let report = check("", &runs, &|_| ()).expect("address space");
+    let report = report.expect("there are kernels");
+    assert!(report.is_clean(), "{}", report.text());
+    let kernels: usize = FILES.iter().map(|file| file.kernels.len()).sum();
+    let text = report.text();
+    assert!(text.starts_with(&format!("{kernels} kernels, ")), "{text}");
+    let end = " launches, 2 schedules × 2 landing modes: 0 findings\n";
+    assert!(text.ends_with(end), "{text}");
 }

@@ -53,10 +53,12 @@ fn main() -> ExitCode {
 
 #[cfg(simt)]
 fn check(name: &str) -> ExitCode {
-    use autoassist::backend::gpu::check::check;
+    use autoassist::backend::gpu::check::{RUNS, check};
     // Hidden where standard error is no terminal.
     let bar = indicatif::ProgressBar::new(1000);
-    let checked = check(name, &|done| bar.set_position((done * 1000.0) as u64));
+    let checked = check(name, &RUNS, &|done| {
+        bar.set_position((done * 1000.0) as u64)
+    });
     bar.finish_and_clear();
     match checked {
         Ok(Some(report)) => {

@@ -13,13 +13,14 @@ use crate::data::Images;
 use crate::nn::{Architecture, InputShape, ResNet};
 use crate::rng::Stream;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::mem::discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How often everything is run: schedules (the random one with another seed each time) with each
 /// landing of asynchronous copies.
-const RUNS: [(Schedule, Landing); 9] = [
+pub const RUNS: [(Schedule, Landing); 9] = [
     (Schedule::Low, Landing::Late),
     (Schedule::Low, Landing::AtOnce),
     (Schedule::Low, Landing::Randomly),
@@ -46,6 +47,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Launches that failed, whatever kernel they were of.
     pub faults: Vec<String>,
+    /// How many kinds of schedules and of landings there were.
+    pub modes: [usize; 2],
 }
 
 impl Report {
@@ -73,9 +76,11 @@ impl Report {
             text += &format!("{kernel}: no launch of the check's takes it\n");
         }
         let launches: u64 = self.kernels.values().sum();
+        let [schedules, landings] = self.modes;
         let count = self.findings.len() + self.faults.len();
         text += &format!(
-            "{} kernels, {launches} launches, 3 schedules × 3 landing modes: {count} finding{}\n",
+            "{} kernels, {launches} launches, {schedules} schedules × {landings} landing modes: \
+             {count} finding{}\n",
             self.kernels.len(),
             if count == 1 { "" } else { "s" },
         );
@@ -94,46 +99,56 @@ fn named(name: &str) -> BTreeMap<&'static str, u64> {
     found
 }
 
-/// Checks the kernels whose name or file contains `name`; `None` if there are none. `progress` is
-/// told how much of it is done, from 0 to 1.
+/// Checks the kernels whose name or file contains `name`, in some of [`RUNS`]; `None` if there are
+/// none. `progress` is told how much of it is done, from 0 to 1.
 ///
 /// # Errors
 /// The system refuses the checker's address space.
-pub fn check(name: &str, progress: &(dyn Fn(f64) + Sync)) -> Result<Option<Report>, DeviceError> {
+///
+/// # Panics
+/// If there are no runs.
+pub fn check(
+    name: &str,
+    runs: &[(Schedule, Landing)],
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<Option<Report>, DeviceError> {
     let kernels = named(name);
     if kernels.is_empty() {
         return Ok(None);
     }
-    // Which cases launch them: one run of each tells.
-    let all = cases();
-    let (schedule, landing) = RUNS[0];
-    let first: Result<Vec<Outcome>, DeviceError> = all
-        .par_iter()
-        .map(|case| run(case, schedule, landing))
-        .collect();
-    let first = first?;
-    let wanted = |outcome: &Outcome| outcome.launches.keys().any(|k| kernels.contains_key(k));
-    let cases = all.iter().zip(&first).filter(|(_, o)| wanted(o));
-    let rest: Vec<_> = cases
-        .flat_map(|(case, _)| RUNS[1..].iter().map(move |run| (case, *run)))
-        .collect();
+    let schedules: HashSet<_> = runs.iter().map(|run| discriminant(&run.0)).collect();
+    let landings: HashSet<_> = runs.iter().map(|run| discriminant(&run.1)).collect();
+    let mut report = Report {
+        kernels,
+        modes: [schedules.len(), landings.len()],
+        ..Report::default()
+    };
+    // Which cases launch them: the first run tells.
+    let cases = cases();
+    let (first, others) = runs.split_first().expect("some runs");
+    let outcomes: Result<Vec<Outcome>, DeviceError> =
+        cases.par_iter().map(|case| run(case, *first)).collect();
+    let mut rest = Vec::new();
+    for (case, outcome) in cases.iter().zip(outcomes?) {
+        let mut launched = outcome.launches.keys();
+        if launched.any(|kernel| report.kernels.contains_key(kernel)) {
+            report.add(outcome);
+            rest.extend(others.iter().map(|run| (case, *run)));
+        }
+    }
     let done = AtomicUsize::new(0);
-    let others: Result<Vec<Outcome>, DeviceError> = rest
+    let outcomes: Result<Vec<Outcome>, DeviceError> = rest
         .par_iter()
-        .map(|(case, (schedule, landing))| {
-            let outcome = run(case, *schedule, *landing);
+        .map(|(case, modes)| {
+            let outcome = run(case, *modes);
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             progress(done as f64 / rest.len() as f64);
             outcome
         })
         .collect();
-    let mut report = Report {
-        kernels: kernels.clone(),
-        ..Report::default()
-    };
-    for outcome in first.into_iter().filter(wanted).chain(others?) {
-        report.add(outcome);
-    }
+    outcomes?
+        .into_iter()
+        .for_each(|outcome| report.add(outcome));
     Ok(Some(report))
 }
 
@@ -165,7 +180,7 @@ impl Report {
     }
 }
 
-fn run(case: &Case, schedule: Schedule, landing: Landing) -> Result<Outcome, DeviceError> {
+fn run(case: &Case, (schedule, landing): (Schedule, Landing)) -> Result<Outcome, DeviceError> {
     let checker = Checker::new()?;
     let mut gpu = Gpu::simt_checked(schedule, landing, checker.clone());
     let mut random = Stream::new(1, 2, 3);
