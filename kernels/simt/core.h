@@ -19,6 +19,10 @@ namespace simt {
 constexpr uint32_t MAX_THREADS = 1024;  // of a block
 constexpr size_t STATIC_SHARED_LIMIT = 48 << 10;
 constexpr size_t SHARED_LIMIT = 227 << 10;
+// In checked launches there are unusable bytes between static variables.
+constexpr size_t STATIC_SHARED_ROOM = STATIC_SHARED_LIMIT + (16 << 10);
+
+using Checker = ::SimtChecker;
 
 // The text of an error, composed without allocating: its author may be about to be forgotten, or
 // the heap be broken.
@@ -38,7 +42,8 @@ struct Job {
     const SimtKernel *kernel;
     SimtLaunch launch;
     void **args;      // the parameter bank
-    uint64_t serial;  // of all launches
+    Checker *check;   // null unless the launch is checked
+    uint64_t serial;  // of all launches that are not
     uint64_t blocks;
     uint32_t threads;  // of a block
 
@@ -100,11 +105,15 @@ public:
     }
     // Whether the bytes are the block's shared memory.
     bool shared_holds(const void *p, size_t size) const;
-    void copy_async(void *to, const void *from, bool there, int line, const char *file);
-    // The running thread's copies.
-    Copies &copies() {
-        return copies_[running()];
+    // The running thread's copies; `site` is where the code goes on.
+    void copy_async(void *to, const void *from, bool there, int line, const char *file,
+                    uintptr_t site);
+    void copy_commit() {
+        copies_[running()].commit();
     }
+    void copy_wait(uint64_t keep);
+    // See simt_check.
+    void check(int lane, const void *p, size_t size, bool write);
     // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are
     // abandoned: what is on their stacks is forgotten, which is right, because kernels own nothing.
     [[noreturn]] void fail(int thread, const char *format, ...)
@@ -124,6 +133,12 @@ public:
     const Thread &thread(int i) const {
         return threads_[i];
     }
+    // Whether the running thread's stack has the address, which is not below `low`.
+    bool on_stack(uintptr_t address, uintptr_t low) const {
+        return address - low < stacks_.end(running_->stack) - low;
+    }
+    // Ends the block, about which everything has been said.
+    [[noreturn]] void abandon();
 
 private:
     void run_block(uint64_t number);
@@ -139,13 +154,14 @@ private:
     void meet(const Thread &like);
     void release();
     void make_ready(uint32_t warp, uint32_t lanes);
+    size_t place(SharedVariable &variable, size_t size, size_t unit);
     void lay_out();
     void blame(int thread);
     void blame_for_signal();
     [[noreturn]] void diverged();
-    [[noreturn]] void abandon();
 
     Job *job_ = nullptr;
+    Checker *check_ = nullptr;      // the job's
     Stacks stacks_;
     unsigned char *arena_;          // static shared memory, then dynamic, then a guard page
     unsigned char *dynamic_;        // ends where the guard page starts
@@ -172,6 +188,12 @@ private:
     bool copied_ = false;            // some copies_ are not as new
 };
 
+// A core, and the stack for signals of the OS thread that runs it.
+struct Worker {
+    Core core;
+    alignas(16) char signal_stack[64 << 10];
+};
+
 // The core that the OS thread is running.
 extern __thread Core *current __attribute__((tls_model("initial-exec")));
 
@@ -186,7 +208,7 @@ public:
     ~SignalStack();
     SignalStack(const SignalStack &) = delete;
     SignalStack &operator=(const SignalStack &) = delete;
-    static constexpr size_t SIZE = 64 << 10;
+    static constexpr size_t SIZE = sizeof(Worker::signal_stack);
 
 private:
     stack_t before_;

@@ -85,14 +85,6 @@ simt_resume:
 
 namespace simt {
 
-namespace {
-
-// Equal offsets of all stacks from multiples of 4 KiB would put their hot lines into the same sets
-// of the L1 cache.
-constexpr size_t STAGGER = 192, STAGGERED = 4 << 10;
-
-}  // namespace
-
 bool Stacks::grow() {
     const size_t size = GUARD + SIZE + STAGGERED;
     void *low = mmap(nullptr, size, PROT_READ | PROT_WRITE,

@@ -6,7 +6,7 @@
 //! could break it).
 
 use super::catalog::{FILES, TOOLKIT};
-use super::driver::{Capability, Driver, Graph, Launch, Mapped};
+use super::driver::{Capability, Driver, Graph, Launch, Mapped, carve};
 use crate::backend::DeviceError;
 use cudarc::driver::sys::{self, CUresult};
 use std::collections::HashMap;
@@ -315,6 +315,10 @@ impl Driver for Cuda {
             cu!(cuMemsetD8Async(address, 0, bytes, self.stream))?;
         }
         Ok(address)
+    }
+
+    fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+        carve(self, sizes)
     }
 
     fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError> {

@@ -81,6 +81,18 @@ pub struct Launch {
     pub shared: u32,
     /// In the order of the kernel's parameters.
     pub args: Vec<Arg>,
+    /// Memory whose contents are undefined when the launch starts; noted once, where an op that
+    /// wants it begins. For the checker.
+    pub scratch: Option<Scratch>,
+}
+
+/// A block of memory for partial results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// Where it starts: an allocation.
+    pub address: u64,
+    /// Bytes that the op uses.
+    pub bytes: usize,
 }
 
 impl Launch {
@@ -95,6 +107,7 @@ impl Launch {
                     scalar => *scalar,
                 })
                 .collect(),
+            scratch: None,
             ..launch.clone()
         };
         erased(self) == erased(other)
@@ -144,6 +157,12 @@ pub trait Driver: Send {
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError>;
+    /// Zeroed memory for several blocks at once, each aligned to 256 bytes: all of it or none. May
+    /// block.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError>;
     /// Memory for both sides. Not write-combined: the host reads it. May block.
     ///
     /// # Errors
@@ -191,6 +210,21 @@ pub trait Driver: Send {
     /// # Errors
     /// A kernel's fault.
     fn synchronize(&mut self) -> Result<(), DeviceError>;
+}
+
+/// Alignment of every block; any vector load and any TMA descriptor is content with it.
+pub(super) const ALIGN: usize = 256;
+
+/// Blocks of these sizes in one allocation: [`Driver::alloc_each`] for most drivers.
+pub(super) fn carve(driver: &mut dyn Driver, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+    let ends = sizes.iter().scan(0, |end, size| {
+        *end += size.next_multiple_of(ALIGN) as u64;
+        Some(*end)
+    });
+    let starts: Vec<u64> = std::iter::once(0).chain(ends).collect();
+    let (total, starts) = starts.split_last().expect("there is the first");
+    let address = driver.alloc(*total as usize)?;
+    Ok(starts.iter().map(|start| address + start).collect())
 }
 
 /// A driver whose blocking calls go through one place that counts them.
