@@ -71,6 +71,14 @@ struct Collective {
     void (*run)(const Lanes &);  // reads and writes what the lanes brought
 };
 
+// wgmma, as a warp issues it.
+struct Wgmma {
+    float *d[32];                // of each lane, 4 for each of the tiles
+    int tiles;                   // 8 columns each
+    const unsigned char *a, *b;  // the first rows' first element
+    bool add;
+};
+
 // A declaration of static shared memory.
 struct SharedVariable {
     std::atomic<uint64_t> place;  // launch and offset; see simt_shared
@@ -97,6 +105,17 @@ bool simt_shared_holds(const void *p, size_t size);
 void simt_copy_async(void *shared, const void *global, bool there, int line, const char *file);
 void simt_copy_commit();
 void simt_copy_wait(uint64_t keep);
+// mbarriers in shared memory, and copies that complete on them; see engines.h.
+void simt_mbarrier_init(uint64_t *barrier, uint32_t arrivals, int line, const char *file);
+void simt_mbarrier_arrive(uint64_t *barrier, uint32_t bytes, int line, const char *file);
+// Waits until the phase of that parity is complete.
+void simt_mbarrier_wait(uint64_t *barrier, uint32_t parity, int line, const char *file);
+void simt_tma_load(void *shared, const void *map, int column, int row, uint64_t *barrier, int line,
+                   const char *file);
+// For the operations of wgmma.
+void simt_wgmma_issue(const simt::Lanes &lanes, const simt::Wgmma &wgmma);
+void simt_wgmma_commit();
+void simt_wgmma_wait(uint64_t keep);
 }
 
 #include "types.h"
@@ -106,6 +125,8 @@ void simt_copy_wait(uint64_t keep);
 #include "warp.h"
 
 #include "tensor.h"
+
+#include "hopper.h"
 
 namespace simt {
 inline namespace SIMT_FLAVOUR {
