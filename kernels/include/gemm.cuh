@@ -39,3 +39,21 @@ DEVICE void store_pair(bf16 *c, int m, int n, int row, int column, float x, floa
             to[1] = to_bf16(y);
     }
 }
+
+// A warp's M x N results of mma (mma.cuh has who holds what), of which the first is c[row][column].
+template <int M, int N>
+DEVICE void store_fragments(bf16 *c, int m, int n, int row, int column,
+                            const float (&d)[M][N][4]) {
+    const int lane = int(threadIdx.x) % 32;
+#pragma unroll
+    for (int i = 0; i < M; i++) {
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                store_pair(c, m, n, row + 16 * i + 8 * half + lane / 4,
+                           column + 8 * j + 2 * (lane % 4), d[i][j][2 * half],
+                           d[i][j][2 * half + 1]);
+        }
+    }
+}

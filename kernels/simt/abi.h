@@ -38,7 +38,8 @@ enum {
     SIMT_RANDOM = 2,      // drawn from the launch's seed and the block's number
 };
 
-// When the bytes of an asynchronous copy land. A right kernel gives the same under all.
+// When the bytes of an asynchronous copy, or the sums of a wgmma, land. A right kernel gives the
+// same under all.
 enum {
     SIMT_LAND_LATE = 0,      // when they are waited for
     SIMT_LAND_AT_ONCE = 1,

@@ -13,8 +13,9 @@
 //               without barriers runs all of its threads on one stack, by a loop (`enter`).
 //   meeting     waits in a warp collective. Whoever makes it complete runs the operation for all
 //               lanes, whose arguments lie on their stacks, and makes them ready.
-//   at barrier  neither ready nor meeting, and not the one that runs. When as many have arrived as
-//               have not returned, all are made ready.
+//   waiting     waits at an mbarrier, until its phase is complete (engines.h).
+//   at barrier  neither ready nor meeting nor waiting, and not the one that runs. When as many have
+//               arrived as have not returned, all are made ready.
 //   gone        has returned. From then on nobody waits for it, as on hardware since Volta.
 //
 // Schedules. The next thread is the lowest ready lane of the present warp, and when it has none, of
@@ -167,13 +168,14 @@ void Core::run_block(uint64_t number) {
     ready_warps_ = 0;
     for (uint32_t w = 0; w < warps; w++) {
         const uint32_t lanes = ~0u >> (32 - std::min(threads - w * 32, 32u));
-        warps_[w] = {0, lanes, 0, ~lanes};
+        warps_[w] = {0, lanes, 0, 0, ~lanes};
         make_ready(w, lanes);
     }
     if (copied_)
         for (uint32_t i = 0; i < threads; i++)
             copies_[i].forget();
     copied_ = false;
+    forget_engines();
     gone_ = arrived_ = 0;
     mixed_ = false;
     votes_ = 0;
@@ -228,6 +230,7 @@ int Core::pick(uint32_t set) {
 // wanted.
 void Core::choose(bool anew) {
     if (anew || warps_[warp_].ready == 0 || job_->launch.schedule == SIMT_RANDOM) {
+        land_boxes();
         if (ready_warps_ == 0)
             diverged();
         warp_ = uint32_t(pick(ready_warps_));
@@ -269,6 +272,9 @@ void Core::leave() {
     warp.gone |= 1u << (running() % 32);
     gone_++;
     if (gone_ == job_->threads) {
+        if (!boxes_.empty())
+            fail(running(), "returned as the block's last thread while a tma_load of %s:%d was "
+                            "under way", boxes_[0].file, boxes_[0].line);
         stacks_.give(stack);
         simt_resume(main_);
     }

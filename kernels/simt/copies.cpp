@@ -24,16 +24,13 @@ void Core::copy_async(void *to, const void *from, bool there, int line, const ch
     if ((uintptr_t(to) | (there ? uintptr_t(from) : 0)) % 16 != 0)
         fail(running(), "copy_async at %s:%d: %p or %p is not aligned to 16 bytes", file, line, to,
              from);
-    const uint32_t landing = job_->launch.landing;
-    const bool at_once =
-        landing == SIMT_LAND_AT_ONCE || (landing == SIMT_LAND_RANDOMLY && coin());
     if (check_) {
         if (there)
             check_->access(uintptr_t(from), 16, SIMT_READ, running(), site);
         check_->access(uintptr_t(to), 16, SIMT_COPIES, running(), site);
     }
     copied_ = true;
-    copies_[running()].issue(to, from, there, at_once);
+    copies_[running()].issue(to, from, there, at_once());
 }
 
 void Core::copy_wait(uint64_t keep) {

@@ -3,6 +3,7 @@
 
 #include "abi.h"
 #include "copies.h"
+#include "engines.h"
 #include "fiber.h"
 #include "simt.h"
 
@@ -63,11 +64,11 @@ struct Job {
 struct alignas(64) Thread {
     void *sp;           // where it waits
     uint32_t index[4];  // threadIdx
-    // The last barrier or collective that it came to.
+    // The last barrier, mbarrier or collective that it came to.
     const Collective *kind;
     void *arg;
     const char *file;
-    uint32_t mask;
+    uint32_t mask;  // or the parity, at an mbarrier, which is then `arg`
     int line;
     int stack;
 };
@@ -76,9 +77,13 @@ struct alignas(64) Thread {
 struct Warp {
     uint32_t ready;
     uint32_t fresh;    // not begun: they have no stack yet
-    uint32_t meeting;  // wait in a warp collective; those that wait otherwise wait at the barrier
+    uint32_t meeting;  // wait in a warp collective
+    uint32_t waiting;  // wait at an mbarrier; those that wait otherwise wait at the barrier
     uint32_t gone;     // have returned, or never were
 };
+
+// What a thread is at that waits for an mbarrier.
+inline constexpr Collective MBARRIER_WAIT = {"mbarrier_wait", nullptr};
 
 // Runs blocks, one after the other, on the OS thread that calls `run`.
 class Core {
@@ -114,6 +119,18 @@ public:
     void copy_wait(uint64_t keep);
     // See simt_check.
     void check(int lane, const void *p, size_t size, bool write);
+    // See engines.h.
+    void mbarrier_init(uint64_t *word, uint32_t arrivals, int line, const char *file);
+    void mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char *file);
+    // Returns the stack pointer of the thread to go on with.
+    void *mbarrier_wait(uint64_t *word, uint32_t parity, int line, const char *file, void *sp);
+    void tma_load(void *to, const TensorBox &box, int column, int row, uint64_t *barrier, int line,
+                  const char *file);
+    void wgmma_issue(const Lanes &lanes, const Wgmma &wgmma);
+    // The running warp's.
+    WgmmaQueue &wgmmas() {
+        return wgmmas_[warp_];
+    }
     // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are
     // abandoned: what is on their stacks is forgotten, which is right, because kernels own nothing.
     [[noreturn]] void fail(int thread, const char *format, ...)
@@ -156,6 +173,13 @@ private:
     void make_ready(uint32_t warp, uint32_t lanes);
     size_t place(SharedVariable &variable, size_t size, size_t unit);
     void lay_out();
+    // Whether an asynchronous operation that is being issued lands now.
+    bool at_once();
+    Mbarrier mbarrier(const uint64_t *word, const char *what, int line, const char *file);
+    void mbarrier_update(uint64_t *word, Mbarrier barrier);
+    void land_box(size_t i);
+    void land_boxes();
+    void forget_engines();
     void blame(int thread);
     void blame_for_signal();
     [[noreturn]] void diverged();
@@ -186,6 +210,9 @@ private:
     Thread threads_[MAX_THREADS] = {};
     Copies copies_[MAX_THREADS];
     bool copied_ = false;            // some copies_ are not as new
+    std::vector<BoxCopy> boxes_;     // under way, in the order of issue
+    WgmmaQueue wgmmas_[MAX_THREADS / 32];
+    bool engaged_ = false;           // these two are not as new
 };
 
 // A core, and the stack for signals of the OS thread that runs it.

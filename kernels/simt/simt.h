@@ -80,6 +80,14 @@ struct Collective {
     bool orders = false;         // the lanes' accesses to memory before it and after it
 };
 
+// wgmma, as a warp issues it.
+struct Wgmma {
+    float *d[32];                // of each lane, 4 for each of the tiles
+    int tiles;                   // 8 columns each
+    const unsigned char *a, *b;  // the first rows' first element
+    bool add;
+};
+
 // A declaration of static shared memory.
 struct SharedVariable {
     std::atomic<uint64_t> place;  // launch and offset; see simt_shared
@@ -108,6 +116,17 @@ void simt_copy_commit();
 void simt_copy_wait(uint64_t keep);
 // In a checked launch: an operation is about to access memory on behalf of a lane.
 void simt_check(int lane, const void *p, size_t size, bool write);
+// mbarriers in shared memory, and copies that complete on them; see engines.h.
+void simt_mbarrier_init(uint64_t *barrier, uint32_t arrivals, int line, const char *file);
+void simt_mbarrier_arrive(uint64_t *barrier, uint32_t bytes, int line, const char *file);
+// Waits until the phase of that parity is complete.
+void simt_mbarrier_wait(uint64_t *barrier, uint32_t parity, int line, const char *file);
+void simt_tma_load(void *shared, const void *map, int column, int row, uint64_t *barrier, int line,
+                   const char *file);
+// For the operations of wgmma.
+void simt_wgmma_issue(const simt::Lanes &lanes, const simt::Wgmma &wgmma);
+void simt_wgmma_commit();
+void simt_wgmma_wait(uint64_t keep);
 }
 
 #include "types.h"
@@ -117,6 +136,8 @@ void simt_check(int lane, const void *p, size_t size, bool write);
 #include "warp.h"
 
 #include "tensor.h"
+
+#include "hopper.h"
 
 namespace simt {
 inline namespace SIMT_FLAVOUR {
