@@ -230,6 +230,9 @@ fn cases() -> Vec<Case> {
         if at(Ladder::Sgd) {
             cases.extend(LENGTHS.map(|len| limited(case(move |g, r| sgd(g, r, len)))));
         }
+        if at(Ladder::Gemm) {
+            cases.extend(PRODUCTS.map(|sizes| limited(case(move |g, r| product(g, r, sizes)))));
+        }
         cases.push(limited(case(|g, r| network(g, r, 8, false))));
     }
     cases.extend(LINEARS.map(|sizes| case(move |g, r| linear(g, r, sizes))));
@@ -271,8 +274,19 @@ fn batch_norm(
     })
 }
 
+/// m, n, k.
+const PRODUCTS: [[usize; 3]; 4] = [[1, 1, 1], [17, 9, 5], [130, 140, 72], [65, 257, 136]];
+
+fn product(gpu: &mut Gpu, random: &mut Stream, [m, n, k]: [usize; 3]) -> Result<(), DeviceError> {
+    let a = tensor(gpu, random, Kind::Activation, [1, 1, m, k])?;
+    let b = tensor(gpu, random, Kind::Activation, [1, 1, n, k])?;
+    let c = gpu.alloc(Kind::Activation, [1, 1, m, n]);
+    gpu.gemm(a, b, c);
+    gpu.check()
+}
+
 /// n, h, w, ci, co, kernel, stride, pad.
-const CONVOLUTIONS: [[usize; 8]; 12] = [
+const CONVOLUTIONS: [[usize; 8]; 14] = [
     [2, 7, 5, 3, 16, 3, 1, 1],
     [1, 1, 1, 1, 1, 1, 1, 0],
     [3, 5, 6, 16, 16, 3, 1, 1],
@@ -285,6 +299,9 @@ const CONVOLUTIONS: [[usize; 8]; 12] = [
     [5, 6, 6, 32, 32, 3, 1, 1],
     [2, 8, 8, 32, 64, 3, 2, 1],
     [3, 11, 9, 5, 16, 3, 1, 1],
+    // Whole tiles, more than one a block, and one that is not full.
+    [11, 8, 8, 16, 16, 3, 1, 1],
+    [5, 8, 8, 32, 32, 3, 1, 1],
 ];
 
 fn conv(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 8]) -> Result<(), DeviceError> {
