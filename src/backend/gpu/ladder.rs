@@ -39,7 +39,7 @@ impl Ladder {
             Ladder::BatchNorm => 1,
             Ladder::Gather => 1,
             Ladder::Sgd => 1,
-            Ladder::Gemm => 5,
+            Ladder::Gemm => 6,
         }
     }
 }
