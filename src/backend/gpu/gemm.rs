@@ -1,6 +1,6 @@
 //! Launches of `kernels/gemm`.
 
-use super::driver::Arg;
+use super::driver::{Arg, TensorMap};
 use super::{Gpu, Ladder};
 use crate::backend::{Kind, Tensor};
 
@@ -8,53 +8,85 @@ use crate::backend::{Kind, Tensor};
 #[path = "gemm_tests.rs"]
 mod tests;
 
+/// What a step asks of the product and the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// Rows of the factors that start at multiples of 16 bytes.
+    Vectors,
+    /// And TMA and wgmma.
+    Hopper,
+}
+
 /// One step of the ladder: its kernel's name, and the tile and launch shape that its source has.
 struct Step {
+    number: u32,
     kernel: &'static str,
     /// Rows and columns of a block's tile.
     tile: [usize; 2],
     threads: u32,
     /// Dynamic shared memory in bytes.
     shared: u32,
-    /// Rows of the factors must start at multiples of 16 bytes.
-    vectors: bool,
+    needs: Needs,
 }
 
-const STEPS: [Step; 5] = [
+/// Of steps that suit, the last is taken.
+const STEPS: [Step; 7] = [
     Step {
+        number: 1,
         kernel: "gemm_naive",
         tile: [8, 32],
         threads: 256,
         shared: 0,
-        vectors: false,
+        needs: Needs::Nothing,
     },
     Step {
+        number: 2,
         kernel: "gemm_tiles",
         tile: [32, 32],
         threads: 1024,
         shared: 0,
-        vectors: false,
+        needs: Needs::Nothing,
     },
     Step {
+        number: 3,
         kernel: "gemm_registers",
         tile: [128, 128],
         threads: 256,
         shared: 0,
-        vectors: false,
+        needs: Needs::Nothing,
     },
     Step {
+        number: 4,
         kernel: "gemm_tensor_cores",
         tile: [128, 128],
         threads: 256,
         shared: 0,
-        vectors: true,
+        needs: Needs::Vectors,
     },
     Step {
+        number: 5,
         kernel: "gemm_pipeline",
         tile: [128, 128],
         threads: 128,
-        shared: 4 * 2 * 128 * 64,
-        vectors: true,
+        shared: 4 * (128 + 128) * 64,
+        needs: Needs::Vectors,
+    },
+    Step {
+        number: 6,
+        kernel: "gemm_hopper_128",
+        tile: [128, 128],
+        threads: 384,
+        shared: 6 * (128 + 128) * 128 + 1024,
+        needs: Needs::Hopper,
+    },
+    Step {
+        number: 6,
+        kernel: "gemm_hopper_256",
+        tile: [128, 256],
+        threads: 384,
+        shared: 4 * (128 + 256) * 128 + 1024,
+        needs: Needs::Hopper,
     },
 ];
 
@@ -74,7 +106,7 @@ impl Product {
         let (m, n, k) = (rows(a), rows(b), a.dims[3]);
         assert!(m > 0 && n > 0 && k > 0, "{m} x {n} products of length {k}");
         assert_eq!(
-            ([b.dims[3], rows(c), c.dims[3]]),
+            [b.dims[3], rows(c), c.dims[3]],
             [k, m, n],
             "second factor and product for factors of {:?} and {:?}",
             a.dims,
@@ -91,6 +123,19 @@ impl Product {
 
     fn has_vectors(&self) -> bool {
         self.k.is_multiple_of(8) && (self.a | self.b).is_multiple_of(16)
+    }
+
+    /// Of both factors, for copies of a tile's rows and of its columns.
+    fn maps(&self, tile: [usize; 2]) -> [Arg; 2] {
+        let factors = [(self.a, self.m, tile[0]), (self.b, self.n, tile[1])];
+        factors.map(|(base, rows, box_rows)| {
+            Arg::Map(TensorMap {
+                base,
+                rows: rows as u64,
+                columns: self.k as u64,
+                box_rows: box_rows as u32,
+            })
+        })
     }
 
     fn tiles(&self, [rows, columns]: [usize; 2]) -> u32 {
@@ -117,20 +162,41 @@ impl Gpu {
 
 fn launch(gpu: &mut Gpu, product: &Product) {
     let step = choose(gpu, product);
-    let pointers = [product.a, product.b, product.c].map(Arg::Ptr);
     let sizes = [product.m, product.n, product.k].map(|size| Arg::I32(size as i32));
-    let args = [pointers, sizes].concat();
-    let grid = [product.tiles(step.tile), 1, 1];
+    let tiles = product.tiles(step.tile);
+    let (factors, blocks) = match step.needs {
+        Needs::Nothing | Needs::Vectors => ([product.a, product.b].map(Arg::Ptr), tiles),
+        Needs::Hopper => {
+            // Blocks stay, and take tile after tile.
+            let blocks = tiles.min(gpu.stream.capability().multiprocessors);
+            (product.maps(step.tile), blocks)
+        }
+    };
+    let args = [&factors[..], &[Arg::Ptr(product.c)], &sizes].concat();
+    let grid = [blocks, 1, 1];
     gpu.launch(step.kernel, grid, step.threads, step.shared, &args);
 }
 
-/// The highest step that may be taken. The first three suit every device and shape.
+/// The step to take. The first three suit every device and shape.
 fn choose(gpu: &Gpu, product: &Product) -> &'static Step {
     let device = gpu.stream.capability();
-    let suits = |step: &Step| {
-        step.shared <= device.block_shared && (!step.vectors || product.has_vectors())
+    // Columns of tiles that a multiprocessor computes, one after the other.
+    let time = |step: &Step| {
+        let turns = product.tiles(step.tile).div_ceil(device.multiprocessors);
+        turns as usize * step.tile[1]
     };
-    let steps = STEPS.iter().zip(1..);
-    let allowed = steps.filter(|(step, number)| gpu.allows(Ladder::Gemm, *number) && suits(step));
-    allowed.last().map_or(&STEPS[0], |(step, _)| step)
+    let suits = |step: &&Step| {
+        let able = match step.needs {
+            Needs::Nothing => true,
+            Needs::Vectors => product.has_vectors(),
+            Needs::Hopper => product.has_vectors() && device.hopper,
+        };
+        able && step.shared <= device.block_shared && gpu.allows(Ladder::Gemm, step.number)
+    };
+    let best = STEPS.iter().filter(suits).reduce(|best, step| {
+        // Of two tiles for the same step the larger one, unless it leaves more of the device idle.
+        let slower = best.number == step.number && time(step) > time(best);
+        if slower { best } else { step }
+    });
+    best.unwrap_or(&STEPS[0])
 }

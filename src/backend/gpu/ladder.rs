@@ -39,7 +39,7 @@ impl Ladder {
             Ladder::BatchNorm => 3,
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
-            Ladder::Gemm => 5,
+            Ladder::Gemm => 6,
         }
     }
 }

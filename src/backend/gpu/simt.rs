@@ -2,7 +2,7 @@
 //! with a thread of its own, so that launches are as asynchronous as on a GPU.
 
 use super::checker::{self, Checker};
-use super::driver::{self, Capability, Driver, Graph, Launch, Mapped, Scratch};
+use super::driver::{self, Capability, Driver, Graph, Launch, Mapped, Scratch, TensorMap, Value};
 use crate::backend::DeviceError;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
@@ -72,7 +72,7 @@ impl Schedule {
     }
 }
 
-/// When the bytes of asynchronous copies (`cp.async`) land. A right kernel gives the same in all.
+/// When the bytes of asynchronous copies and the sums of `wgmma` land. A right kernel gives the same in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Landing {
     /// When they are waited for; until then the destination is NaN.
@@ -122,11 +122,19 @@ pub fn launches() -> Vec<(&'static str, u64)> {
     kernels().iter().map(count).collect()
 }
 
+/// `TensorBox` of `kernels/simt/engines.h`.
+fn encode(map: TensorMap) -> Value {
+    let mut words = [0; 16];
+    let row_bytes = 2 * map.columns;
+    words[..4].copy_from_slice(&[map.base, map.rows, row_bytes, u64::from(map.box_rows)]);
+    Value(words)
+}
+
 /// A launch that was checked against its kernel's parameters.
 struct Ready {
     kernel: *const Kernel,
     raw: RawLaunch,
-    words: Vec<u64>,
+    values: Vec<Value>,
     scratch: Option<Scratch>,
 }
 
@@ -157,6 +165,7 @@ impl Ready {
                 "arguments of {given:?} bytes for parameters of {sizes:?}"
             )));
         }
+        let values = launch.args.iter().map(|a| a.value(|map| Ok(encode(map))));
         let (schedule, seed) = match schedule {
             Schedule::Low => (0, 0),
             Schedule::High => (1, 0),
@@ -172,7 +181,7 @@ impl Ready {
                 landing: landing as u32,
                 seed,
             },
-            words: launch.args.iter().map(|a| a.word()).collect(),
+            values: values.collect::<Result<_, _>>()?,
             scratch: launch.scratch,
         })
     }
@@ -180,11 +189,11 @@ impl Ready {
     fn run(&self, checker: Option<&Checker>) -> Result<(), String> {
         let mut error = vec![0_u8; 1 << 14];
         let mut args: Vec<*mut c_void> = self
-            .words
+            .values
             .iter()
-            .map(|w| std::ptr::from_ref(w).cast_mut().cast())
+            .map(|v| std::ptr::from_ref(v).cast_mut().cast())
             .collect();
-        // SAFETY: arity and sizes of the arguments were checked; the words outlive the call, which
+        // SAFETY: arity and sizes of the arguments were checked; the values outlive the call, which
         // only reads them; the error buffer has the length that is given.
         let failed = unsafe {
             match checker {
@@ -372,6 +381,7 @@ impl Driver for Simt {
     fn capability(&self) -> Capability {
         Capability {
             arch: (9, 0),
+            hopper: true,
             multiprocessors: 1,
             block_shared: 227 << 10,
             shared: 228 << 10,
