@@ -275,7 +275,13 @@ fn batch_norm(
 }
 
 /// m, n, k.
-const PRODUCTS: [[usize; 3]; 4] = [[1, 1, 1], [17, 9, 5], [130, 140, 72], [65, 257, 136]];
+const PRODUCTS: [[usize; 3]; 5] = [
+    [1, 1, 1],
+    [17, 9, 5],
+    [130, 140, 72],
+    [65, 257, 136],
+    [130, 512, 72],
+];
 
 fn product(gpu: &mut Gpu, random: &mut Stream, [m, n, k]: [usize; 3]) -> Result<(), DeviceError> {
     let a = tensor(gpu, random, Kind::Activation, [1, 1, m, k])?;

@@ -209,7 +209,7 @@ fn impossible_classes_before_between_and_after_the_largest() {
     let inf = f32::INFINITY;
     for classes in [4, 40, 1100] {
         for impossible in
-            [&|c: usize| c % 2 == 0, &|c: usize| c < 35] as [&dyn Fn(usize) -> bool; 2]
+            [&|c: usize| c.is_multiple_of(2), &|c: usize| c < 35] as [&dyn Fn(usize) -> bool; 2]
         {
             let logit = |c| {
                 if impossible(c) {

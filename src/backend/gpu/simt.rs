@@ -377,12 +377,12 @@ impl Driver for Simt {
         }
     }
 
-    /// A Hopper with one multiprocessor, so that blocks that stay have more than one turn.
+    /// A Hopper with few multiprocessors, so that blocks that stay have more than one turn.
     fn capability(&self) -> Capability {
         Capability {
             arch: (9, 0),
             hopper: true,
-            multiprocessors: 1,
+            multiprocessors: 2,
             block_shared: 227 << 10,
             shared: 228 << 10,
         }
