@@ -156,6 +156,11 @@ fn host_compiler() -> Result<Host> {
         let why = "the SIMT executor (--device simt) is left out: it runs on x86-64 Linux only";
         return Err(why.into());
     }
+    if env::var_os("CARGO_CFG_LOOM").is_some() {
+        return Err(
+            "the SIMT executor is left out: model checking (cfg loom) has no use for it".into(),
+        );
+    }
     let tool = host_build().try_get_compiler().ok();
     let found = tool.and_then(|tool| {
         let version = version_of(tool.to_command())?;

@@ -275,8 +275,9 @@ fn batch_norm(
 }
 
 /// m, n, k.
-const PRODUCTS: [[usize; 3]; 5] = [
+const PRODUCTS: [[usize; 3]; 6] = [
     [1, 1, 1],
+    [65, 100, 72],
     [17, 9, 5],
     [130, 140, 72],
     [65, 257, 136],
