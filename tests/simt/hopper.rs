@@ -145,7 +145,7 @@ fn boxes_are_swizzled_and_zero_where_the_matrix_ends() {
                 let (r, chunk, element) = (i / COLUMNS, i % COLUMNS / 8, i % 8);
                 let (y, x) = (
                     r as i32 + row,
-                    ((chunk ^ r % 8) * 8 + element) as i32 + column,
+                    ((chunk ^ (r % 8)) * 8 + element) as i32 + column,
                 );
                 let there = (0..rows as i32).contains(&y) && (0..columns as i32).contains(&x);
                 let expected = match there {

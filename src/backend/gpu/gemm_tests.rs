@@ -42,7 +42,7 @@ impl Case {
         let dims = [[self.m, self.k], [self.n, self.k], [self.m, self.n]];
         // Rows in more than one dimension, where they can be halved.
         let split = |rows: usize| {
-            if rows % 2 == 0 {
+            if rows.is_multiple_of(2) {
                 [2, rows / 2]
             } else {
                 [1, rows]
