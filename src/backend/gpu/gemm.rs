@@ -158,6 +158,15 @@ impl Gpu {
             launch(gpu, &product);
         });
     }
+
+    /// The step that [`gemm`](Gpu::gemm) takes for these tensors, which something has been written
+    /// to or read from.
+    ///
+    /// # Panics
+    /// As [`gemm`](Gpu::gemm).
+    pub fn gemm_step(&self, a: Tensor, b: Tensor, c: Tensor) -> u32 {
+        choose(self, &Product::new(self, a, b, c)).number
+    }
 }
 
 fn launch(gpu: &mut Gpu, product: &Product) {
