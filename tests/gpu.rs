@@ -11,8 +11,8 @@ use autoassist::assist::{Drain, StepRecords};
 use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{
-    Augment, BatchNorm, DataId, DeviceError, Executor, Grad, Kind, LossOutputs, Pass, Sgd,
-    StepInputs,
+    Augment, BatchNorm, DataId, DeviceError, Executor, Grad, Kind, Load, LossOutputs, Pass, Sgd,
+    StepInputs, Window,
 };
 use autoassist::data::{Dataset, Samples};
 use autoassist::nn::{Architecture, InputShape, ResNet};
@@ -189,7 +189,8 @@ fn lower_steps_train_like_the_cpu(gpu: &mut Gpu) {
         Ladder::ALL
             .into_iter()
             .for_each(|ladder| gpu.limit(ladder, step));
-        all_train_like_the_cpu(gpu, &[(depth(8), false), (odd(), false)], &data(CLASSES));
+        all_train_like_the_cpu(gpu, &[(odd(), false)], &data(CLASSES));
+        all_train_like_the_cpu(gpu, &[(depth(8), false)], &images(8, 8, CLASSES));
     }
 }
 
@@ -230,7 +231,44 @@ fn all_train_like_the_cpu(gpu: &mut Gpu, archs: &[(Architecture, bool)], data: &
 
 /// Ops, and sizes of ops, that the networks above have no use for: batch norm without a
 /// convolution, more classes than a warp keeps in registers, a batch larger than a block's share.
+/// With every step of their ladders.
 fn ops_agree_with_the_cpu(gpu: &mut Gpu) {
+    for step in 1..=Ladder::BatchNorm.last() {
+        gpu.limit(Ladder::BatchNorm, step);
+        norms_agree_with_the_cpu(gpu);
+    }
+    a_large_loss_agrees_with_the_cpu(gpu);
+    for step in 1..=Ladder::Gemm.last() {
+        gpu.limit(Ladder::Gemm, step);
+        products_are_right(gpu);
+    }
+}
+
+/// Small whole numbers, so that only the last rounding is left.
+fn products_are_right(gpu: &mut Gpu) {
+    for (m, n, k) in [(130, 72, 40), (65, 260, 136), (128, 512, 64)] {
+        let numbers = |len: usize, seed: usize| -> Vec<f32> {
+            let number = |i: usize| ((i * 37 + seed) % 9) as f32 - 4.0;
+            (0..len).map(number).collect()
+        };
+        let (left, right) = (numbers(m * k, 1), numbers(n * k, 5));
+        let mut fresh = |values: &[f32], rows, columns| {
+            let t = gpu.alloc(Kind::Activation, [1, 1, rows, columns]);
+            gpu.write(t, values).expect("memory");
+            t
+        };
+        let (a, b) = (fresh(&left, m, k), fresh(&right, n, k));
+        let c = gpu.alloc(Kind::Activation, [1, 1, m, n]);
+        gpu.gemm(a, b, c);
+        for (i, c) in gpu.read(c).expect("works").into_iter().enumerate() {
+            let (row, column) = (&left[i / n * k..][..k], &right[i % n * k..][..k]);
+            let exact: f32 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+            assert!((c - exact).abs() <= exact.abs() / 256.0, "{m} {n} {k}, {i}");
+        }
+    }
+}
+
+fn norms_agree_with_the_cpu(gpu: &mut Gpu) {
     for channels in [5, 16] {
         let run = |exec: &mut dyn Executor| {
             let dims = [BATCH, 9, 7, channels];
@@ -259,7 +297,12 @@ fn ops_agree_with_the_cpu(gpu: &mut Gpu) {
                 scale: vector(12),
                 shift: vector(13),
             };
-            let dx = exec.alloc(Kind::Activation, dims);
+            let w = fresh(14, Kind::Float, [channels, 1, 1, channels]);
+            let [dx, y] = [(); 2].map(|()| exec.alloc(Kind::Activation, dims));
+            // On its own, not in a step where its batch norm's coefficients follow.
+            let window = Window { stride: 1, pad: 0 };
+            exec.conv2d(Load::plain(x), w, window, y, Some(bn));
+            let of_conv = [bn.mean, bn.var].map(|t| exec.read(t).expect("the device works"));
             exec.moments(x, bn);
             exec.bn_train(bn, BATCH * 9 * 7);
             exec.bn_backward_sums(g, None, x, bn);
@@ -269,7 +312,8 @@ fn ops_agree_with_the_cpu(gpu: &mut Gpu) {
             };
             exec.bn_backward(dy, dx);
             let all = [bn.mean, bn.var, bn.dgamma, bn.dbeta, bn.running_var, dx];
-            all.map(|t| exec.read(t).expect("the device works"))
+            let all = all.map(|t| exec.read(t).expect("the device works"));
+            all.into_iter().chain(of_conv).collect::<Vec<_>>()
         };
         let naive = run(&mut Rounded::new(Cpu::with_isa(Isa::PORTABLE)));
         for (i, (ours, naive)) in run(gpu).iter().zip(&naive).enumerate() {
@@ -279,6 +323,9 @@ fn ops_agree_with_the_cpu(gpu: &mut Gpu) {
             );
         }
     }
+}
+
+fn a_large_loss_agrees_with_the_cpu(gpu: &mut Gpu) {
     let run = |exec: &mut dyn Executor| {
         let (rows, classes, features) = (700, 1100, 8);
         let mut random = rng::Stream::new(1, 0, 0);

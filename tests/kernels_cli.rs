@@ -170,3 +170,29 @@ fn a_pack_runs_everything_even_after_a_failure_and_says_so() {
     assert!(read("second/summary.txt").ends_with("all passed\n"));
     assert!(read("second/resnet20.log").contains("--data-dir /data/with space --depth 20"));
 }
+
+#[cfg(simt)]
+#[test]
+fn a_check_names_what_it_did_and_wants_a_kernel_that_exists() {
+    let output = kernels(&["check", "kernels/sgd"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let mut parts = text.split([' ', '\n']);
+    assert!(
+        parts.next().expect("a number") != "0" && text.lines().count() == 1,
+        "{text}"
+    );
+    assert!(
+        text.ends_with(" launches, 3 schedules × 3 landing modes: 0 findings\n"),
+        "{text}"
+    );
+    assert!(output.stderr.is_empty());
+
+    let output = kernels(&["check", "no_such"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        text.contains("\"no_such\"") && text.lines().count() == 1,
+        "{text}"
+    );
+}

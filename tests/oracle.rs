@@ -52,7 +52,7 @@ fn op_of(ladder: Ladder) -> Option<&'static str> {
         Ladder::SoftmaxXent => Some("softmax_xent"),
         Ladder::BatchNorm => Some("batchnorm"),
         Ladder::Sgd => Some("sgd"),
-        Ladder::Gather => None,
+        Ladder::Gather | Ladder::Gemm => None,
     }
 }
 

@@ -137,14 +137,14 @@ DEVICE void conv_backward(Gradient dy, const float *w, Activation x, int mask, c
     const auto fetch = [&](int tile, int turn) {
         bf16x8 *g = gradients(turn);
         Copy::each(regions, tile, n, C, [&](int i, bool inside, size_t from) {
-            copy_async(&g[i], inside ? dy.g + from : nullptr, inside);
-            if (dy.y) copy_async(&g[region + i], inside ? dy.y + from : nullptr, inside);
+            if (!inside) from = 0;
+            copy_async(&g[i], dy.g + from, inside);
+            if (dy.y) copy_async(&g[region + i], dy.y + from, inside);
         });
         for (int r = row; r < PIXELS; r += Out::STRIDE) {
             int pixel = tile * PIXELS + r;
-            const bf16 *from = x.x + size_t(pixel) * C + chunk * 8;
-            copy_async(&shared.x[turn & 1].at(r, chunk), pixel < pixels ? from : nullptr,
-                       pixel < pixels);
+            size_t from = pixel < pixels ? size_t(pixel) * C + chunk * 8 : 0;
+            copy_async(&shared.x[turn & 1].at(r, chunk), x.x + from, pixel < pixels);
         }
     };
 
@@ -228,9 +228,9 @@ DEVICE void conv_backward(Gradient dy, const float *w, Activation x, int mask, c
     F::store_weight_gradient(dw_acc, scratch, dw + size_t(blockIdx.x) * C * TAPS * C);
 }
 
-// add may be dx, and raw x.
-#define FUSED(C)                                                                                   \
-    KERNEL(conv_backward_##C, MMA_THREADS)                                                         \
+// add may be dx, and raw x. BLOCKS: what registers shall allow on a multiprocessor.
+#define FUSED(C, BLOCKS)                                                                           \
+    KERNEL_BLOCKS(conv_backward_##C, MMA_THREADS, BLOCKS)                                          \
     (const bf16 *__restrict__ g, const bf16 *__restrict__ y, const float *__restrict__ mean,       \
      const float *__restrict__ invstd, const float *__restrict__ gain,                             \
      const float *__restrict__ dgamma, const float *__restrict__ dbeta, float inverse,             \
@@ -246,7 +246,7 @@ DEVICE void conv_backward(Gradient dy, const float *w, Activation x, int mask, c
                          partial, dw, n, h, width);                                                \
     }
 
-FUSED(16)
+FUSED(16, 3)
 EXPORT(conv_backward_16)
-FUSED(32)
+FUSED(32, 2)
 EXPORT(conv_backward_32)

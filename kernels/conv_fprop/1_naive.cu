@@ -13,7 +13,7 @@
 // Launch: ceil(N Ho Wo Co / 256) blocks of 256 threads.
 #include "conv.cuh"
 
-KERNEL(conv_fprop_naive, 256)
+KERNEL_BLOCKS(conv_fprop_naive, 256, 4)
 (const bf16 *__restrict__ x, const float *__restrict__ scale, const float *__restrict__ shift,
  int relu, const float *__restrict__ w, bf16 *__restrict__ y, int n, int h, int width, int ci,
  int co, int ho, int wo, int kernel, int stride, int pad) {

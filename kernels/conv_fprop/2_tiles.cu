@@ -23,7 +23,7 @@
 // Registers (sm_80 / sm_90a) and shared memory: 127 / 124 and 18 KiB, 96 / 96 and 20 KiB, 94 / 80
 // and 24 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
 #include "conv.cuh"
-#include "reduce.cuh"
+#include "conv_moments.cuh"
 
 // Copies slices of w transposed: thread t takes four taps of channel t % WIDTH.
 template <int WIDTH> struct Filters {
@@ -151,27 +151,14 @@ KERNEL(conv_fprop_64, THREADS<64>)(PARAMETERS) {
 }
 EXPORT(conv_fprop_64)
 
-// Mean and biased variance [Co] from the partial ones [2][Co][blocks] of blocks of PIXELS pixels,
-// the last of which may have fewer.
+// Mean and biased variance [Co] from the tiles' partial ones. Where batch norm follows,
+// bn_coefficients/2_with_moments.cu does this, too.
 KERNEL(conv_moments, 32)(const float *__restrict__ partial, int blocks, int pixels, int co,
                          float *__restrict__ mean, float *__restrict__ var) {
-    int o = int(blockIdx.x);
-    Moments<1> all = {0, {0}, {0}};
-    for (int i = int(threadIdx.x); i < blocks; i += 32) {
-        float count = float(min(PIXELS, pixels - i * PIXELS));
-        size_t at = size_t(o) * blocks + i;
-        all.add({count, {partial[at]}, {partial[size_t(co) * blocks + at]}});
-    }
-    for (int d = 16; d > 0; d /= 2) {
-        Moments<1> other;
-        other.n = __shfl_down_sync(~0u, all.n, d);
-        other.mean[0] = __shfl_down_sync(~0u, all.mean[0], d);
-        other.m2[0] = __shfl_down_sync(~0u, all.m2[0], d);
-        all.add(other);
-    }
+    const Moments<1> all = merged_moments(partial, blocks, pixels, co);
     if (threadIdx.x == 0) {
-        mean[o] = all.mean[0];
-        var[o] = all.m2[0] / all.n;
+        mean[blockIdx.x] = all.mean[0];
+        var[blockIdx.x] = all.m2[0] / all.n;
     }
 }
 EXPORT(conv_moments)

@@ -50,7 +50,7 @@ DEVICE void conv_fprop(const bf16 *x, const float *scale, const float *shift, in
     const auto fetch = [&](int tile, bf16x8 *to) {
         Copy::each(regions, tile, n, ci, [&](int i, bool inside, size_t from) {
             if (ci % 8 == 0) {
-                copy_async(&to[i], inside ? x + from : nullptr, inside);
+                copy_async(&to[i], x + (inside ? from : 0), inside);
             } else {
                 bf16x8 v = {};
                 for (int c = 0; c < CI; c++)
@@ -159,8 +159,9 @@ DEVICE void conv_fprop(const bf16 *x, const float *scale, const float *shift, in
     copy_wait<0>();
 }
 
-#define RESIDENT(CI, CO)                                                                           \
-    KERNEL(conv_fprop_resident_##CI##_##CO, MMA_THREADS)                                           \
+// BLOCKS: what registers shall allow on a multiprocessor.
+#define RESIDENT(CI, CO, BLOCKS)                                                                   \
+    KERNEL_BLOCKS(conv_fprop_resident_##CI##_##CO, MMA_THREADS, BLOCKS)                            \
     (const bf16 *__restrict__ x, const float *__restrict__ scale,                                  \
      const float *__restrict__ shift, int relu, const float *__restrict__ w, bf16 *__restrict__ y, \
      float *__restrict__ partial, int n, int h, int width, int ci, int co, int ho, int wo,         \
@@ -169,15 +170,15 @@ DEVICE void conv_fprop(const bf16 *x, const float *scale, const float *shift, in
         conv_fprop<CI, CO>(x, scale, shift, relu, w, y, partial, n, h, width, ci, ho, wo, stride); \
     }
 
-RESIDENT(8, 16)
+RESIDENT(8, 16, 4)
 EXPORT(conv_fprop_resident_8_16)
-RESIDENT(16, 16)
+RESIDENT(16, 16, 5)
 EXPORT(conv_fprop_resident_16_16)
-RESIDENT(16, 32)
+RESIDENT(16, 32, 4)
 EXPORT(conv_fprop_resident_16_32)
-RESIDENT(32, 32)
+RESIDENT(32, 32, 4)
 EXPORT(conv_fprop_resident_32_32)
-RESIDENT(32, 64)
+RESIDENT(32, 64, 3)
 EXPORT(conv_fprop_resident_32_64)
-RESIDENT(64, 64)
+RESIDENT(64, 64, 3)
 EXPORT(conv_fprop_resident_64_64)

@@ -23,7 +23,7 @@ extern "C" {
 // A kernel, described by EXPORT(name) in its source.
 typedef struct SimtKernel {
     const char *name;            // as in the source
-    const char *file;            // relative to the repository: kernels/sgd/1_sgd.cu
+    const char *file;            // relative to the repository: kernels/sgd/2_vectors.cu
     uint32_t max_threads;        // of KERNEL(name, max_threads)
     uint32_t argc;               // number of parameters
     const uint32_t *arg_sizes;   // their sizes in bytes
@@ -38,7 +38,8 @@ enum {
     SIMT_RANDOM = 2,      // drawn from the launch's seed and the block's number
 };
 
-// When the bytes of an asynchronous copy land. A right kernel gives the same under all.
+// When the bytes of an asynchronous copy, or the sums of a wgmma, land. A right kernel gives the
+// same under all.
 enum {
     SIMT_LAND_LATE = 0,      // when they are waited for
     SIMT_LAND_AT_ONCE = 1,
@@ -71,6 +72,61 @@ int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args,
 
 // How many launches of the kernel were begun in this process.
 uint64_t simt_launches(const SimtKernel *kernel);
+
+// Checked launches (check.h): of kernels that were compiled a second time with the compiler's hooks
+// on every memory access, and with memory whose every byte is accounted for. Their blocks run one
+// after the other on the calling thread.
+typedef struct SimtChecker SimtChecker;
+
+enum {
+    SIMT_RACE = 0,           // two accesses with nothing in between that orders them
+    SIMT_COPY = 1,           // an access to bytes that an asynchronous copy may still be writing
+    SIMT_BOUNDS = 2,         // an access that leaves its allocation or shared variable
+    SIMT_UNINITIALISED = 3,  // a read of bytes that nothing has written
+    SIMT_MISALIGNED = 4,
+    SIMT_UNDEFINED = 5,      // arithmetic that C++ does not define
+};
+
+enum {
+    SIMT_READ = 0,
+    SIMT_WRITE = 1,
+    SIMT_ATOMIC = 2,
+    SIMT_COPIES = 3,  // the destination of an asynchronous copy
+    SIMT_NOTHING = 4,  // computes
+};
+
+// What a thread did.
+typedef struct SimtAct {
+    uint32_t access;     // SIMT_READ, ...
+    uint32_t block[3];
+    uint32_t thread[3];
+    uint64_t site;       // address of the code, from the start of its image
+} SimtAct;
+
+typedef struct SimtFinding {
+    uint32_t kind;       // SIMT_RACE, ...
+    uint32_t acts;       // how many of the next are there: of races and copies, the later one first
+    SimtAct act[2];
+    const SimtKernel *kernel;
+    uint64_t count;      // how often it was seen at these sites
+    char what[256];      // what was accessed, or computed
+} SimtFinding;
+
+// The kernels as compiled for checked launches.
+const SimtKernel *const *simt_checked_kernels(size_t *count);
+// With room for so many bytes of device memory; null where the system refuses the address space.
+SimtChecker *simt_checker_new(size_t capacity);
+void simt_checker_delete(SimtChecker *checker);
+// Zeroed device memory for checked launches, aligned to 256 bytes, with unusable bytes behind it.
+// Null if no room is left.
+void *simt_checker_alloc(SimtChecker *checker, size_t bytes);
+// From here on the contents of an allocation are undefined, and only so many bytes may be used.
+void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes);
+// As simt_launch. A block that accesses what is not there ends, without an error.
+int simt_launch_checked(SimtChecker *checker, const SimtKernel *kernel, const SimtLaunch *launch,
+                        void **args, char *error, size_t error_size);
+// What was found, each pair of sites once. Good until the next launch.
+size_t simt_checker_findings(const SimtChecker *checker, const SimtFinding **findings);
 
 #ifdef __cplusplus
 }

@@ -13,8 +13,9 @@
 //               without barriers runs all of its threads on one stack, by a loop (`enter`).
 //   meeting     waits in a warp collective. Whoever makes it complete runs the operation for all
 //               lanes, whose arguments lie on their stacks, and makes them ready.
-//   at barrier  neither ready nor meeting, and not the one that runs. When as many have arrived as
-//               have not returned, all are made ready.
+//   waiting     waits at an mbarrier, until its phase is complete (engines.h).
+//   at barrier  neither ready nor meeting nor waiting, and not the one that runs. When as many have
+//               arrived as have not returned, all are made ready.
 //   gone        has returned. From then on nobody waits for it, as on hardware since Volta.
 //
 // Schedules. The next thread is the lowest ready lane of the present warp, and when it has none, of
@@ -34,6 +35,7 @@
 // every int) before each block, so that what a kernel does not initialise shows. A SHARED variable
 // gets its offset when the first thread of a launch passes its declaration. Dynamic memory ends at
 // a guard page. Built-in variables (threadIdx, ...) are thread-local words that `choose` rewrites.
+#include "check.h"
 #include "core.h"
 
 #include <sys/mman.h>
@@ -54,7 +56,7 @@ __extension__ using Wide = unsigned __int128;
 
 constexpr size_t PAGE = 4 << 10;
 // The dynamic part's place is as large as the whole limit, in pages.
-constexpr size_t ARENA = STATIC_SHARED_LIMIT + (SHARED_LIMIT + PAGE - 1) / PAGE * PAGE;
+constexpr size_t ARENA = STATIC_SHARED_ROOM + (SHARED_LIMIT + PAGE - 1) / PAGE * PAGE;
 static_assert(ARENA % PAGE == 0, "the guard page starts at its end");
 
 // Offsets of shared variables are stored beside the launch that they are for.
@@ -99,7 +101,7 @@ Core::Core() {
     dynamic_ = arena_ + ARENA;
     // Without the guard it works as well.
     mprotect(dynamic_, PAGE, PROT_NONE);
-    static_used_ = STATIC_SHARED_LIMIT;  // not poisoned yet
+    static_used_ = STATIC_SHARED_ROOM;  // not poisoned yet
     // The first thread of a block always finds a stack.
     const int stack = stacks_.take();
     if (stack < 0)
@@ -120,6 +122,10 @@ void Core::run(Job &job) {
     memset(arena_, 0xff, static_used_);
     static_used_ = 0;
     current = this;
+    check_ = job.check;
+    if (check_)
+        check_->begin(job, {uintptr_t(arena_), ARENA + PAGE},
+                      {uintptr_t(dynamic_), job.launch.dynamic_shared});
     while (!job.failed.load(std::memory_order_relaxed)) {
         const uint64_t turn = job.next.fetch_add(1, std::memory_order_relaxed);
         if (turn >= job.blocks)
@@ -162,24 +168,30 @@ void Core::run_block(uint64_t number) {
     ready_warps_ = 0;
     for (uint32_t w = 0; w < warps; w++) {
         const uint32_t lanes = ~0u >> (32 - std::min(threads - w * 32, 32u));
-        warps_[w] = {0, lanes, 0, ~lanes};
+        warps_[w] = {0, lanes, 0, 0, ~lanes};
         make_ready(w, lanes);
     }
     if (copied_)
         for (uint32_t i = 0; i < threads; i++)
             copies_[i].forget();
     copied_ = false;
+    forget_engines();
     gone_ = arrived_ = 0;
     mixed_ = false;
     votes_ = 0;
     // Odd, because 0 would stay 0.
     random_ = (launch.seed * 0x9e3779b97f4a7c15 + number) * 0xbf58476d1ce4e5b9 | 1;
 
+    if (check_)
+        check_->begin_block(number);
+
     inside_ = true;
     warp_ = 0;
     choose(true);
+    watching = check_;
     simt_switch(&main_, stack_of_running());
     // Here again by `leave`, by `abandon` or by a signal.
+    watching = nullptr;
     inside_ = false;
     if (signal_ != 0) {
         blame_for_signal();
@@ -218,6 +230,7 @@ int Core::pick(uint32_t set) {
 // wanted.
 void Core::choose(bool anew) {
     if (anew || warps_[warp_].ready == 0 || job_->launch.schedule == SIMT_RANDOM) {
+        land_boxes();
         if (ready_warps_ == 0)
             diverged();
         warp_ = uint32_t(pick(ready_warps_));
@@ -259,6 +272,9 @@ void Core::leave() {
     warp.gone |= 1u << (running() % 32);
     gone_++;
     if (gone_ == job_->threads) {
+        if (!boxes_.empty())
+            fail(running(), "returned as the block's last thread while a tma_load of %s:%d was "
+                            "under way", boxes_[0].file, boxes_[0].line);
         stacks_.give(stack);
         simt_resume(main_);
     }
@@ -314,7 +330,11 @@ void Core::meet(const Thread &like) {
             return;
         lanes.arg[i] = thread.arg;
     }
+    watching = nullptr;  // what it accesses is not a thread's doing
     like.kind->run(lanes);
+    watching = check_;
+    if (check_ && like.kind->orders)
+        check_->order(warp_, needed, needed == ~warp.gone);
     warp.meeting &= ~needed;
     make_ready(warp_, needed);
 }
@@ -343,6 +363,8 @@ void *Core::barrier(const Collective *kind, bool vote, int line, const char *fil
 void Core::release() {
     if (mixed_)
         diverged();
+    if (check_)
+        check_->barrier();
     counted_ = votes_;
     votes_ = 0;
     arrived_ = 0;
@@ -352,15 +374,36 @@ void Core::release() {
 
 void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line,
                    const char *file) {
+    const size_t unit = std::max<size_t>(align, 16);
+    const size_t offset = check_ ? check_->place(variable, size, unit, job_->static_shared)
+                                 : place(variable, size, unit);
+    const size_t end = offset + size;
+    // Without the unusable bytes.
+    const size_t used = check_ ? job_->static_shared : end;
+    if (used > STATIC_SHARED_LIMIT || end > STATIC_SHARED_ROOM)
+        fail(-1,
+             "SHARED %s at %s:%d: %zu bytes of static shared memory, the limit is %zu (use "
+             "DYNAMIC_SHARED)",
+             variable.name, file, line, used, STATIC_SHARED_LIMIT);
+    if (used + job_->launch.dynamic_shared > SHARED_LIMIT)
+        fail(-1,
+             "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit "
+             "of both is %zu",
+             variable.name, file, line, used, job_->launch.dynamic_shared, SHARED_LIMIT);
+    static_used_ = std::max(static_used_, end);
+    return arena_ + offset;
+}
+
+// The variable's offset, the same in all blocks of the launch.
+size_t Core::place(SharedVariable &variable, size_t size, size_t unit) {
     const uint64_t ours = job_->serial << OFFSET_BITS;
     uint64_t word = variable.place.load(std::memory_order_relaxed);
     if (word >> OFFSET_BITS != job_->serial) {
         job_->mutex.lock();
         word = variable.place.load(std::memory_order_relaxed);
-        const size_t unit = std::max<size_t>(align, 16);
         const size_t offset = (job_->static_shared + unit - 1) / unit * unit;
         if (word >> OFFSET_BITS != job_->serial) {
-            // Too large ones are placed nowhere and fail below.
+            // Too large ones are placed nowhere, and the caller fails.
             if (offset + size <= STATIC_SHARED_LIMIT) {
                 job_->static_shared = offset + size;
                 variable.place.store(ours | offset, std::memory_order_relaxed);
@@ -369,25 +412,22 @@ void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line
         }
         job_->mutex.unlock();
     }
-    const size_t offset = word - ours, end = offset + size;
-    if (end > STATIC_SHARED_LIMIT)
-        fail(-1,
-             "SHARED %s at %s:%d: %zu bytes of static shared memory, the limit is %zu (use "
-             "DYNAMIC_SHARED)",
-             variable.name, file, line, end, STATIC_SHARED_LIMIT);
-    if (end + job_->launch.dynamic_shared > SHARED_LIMIT)
-        fail(-1,
-             "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit "
-             "of both is %zu",
-             variable.name, file, line, end, job_->launch.dynamic_shared, SHARED_LIMIT);
-    static_used_ = std::max(static_used_, end);
-    return arena_ + offset;
+    return word - ours;
 }
 
 bool Core::shared_holds(const void *p, size_t size) const {
     const uintptr_t at = uintptr_t(p), low = uintptr_t(arena_), dynamic = uintptr_t(dynamic_);
     return (at >= low && at + size <= low + static_used_) ||
            (at >= dynamic && at + size <= dynamic + job_->launch.dynamic_shared);
+}
+
+void Core::check(int lane, const void *p, size_t size, bool write) {
+    if (!check_)
+        return;
+    const Thread &thread = threads_[this->lane(lane)];
+    // Above the six registers that it has saved.
+    const uintptr_t site = static_cast<const uintptr_t *>(thread.sp)[6];
+    check_->access(uintptr_t(p), size, write ? SIMT_WRITE : SIMT_READ, this->lane(lane), site);
 }
 
 void Core::abandon() {
@@ -420,4 +460,8 @@ void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int
 
 void *simt_dynamic_shared() {
     return simt::current->dynamic_shared();
+}
+
+void simt_check(int lane, const void *p, size_t size, bool write) {
+    simt::current->check(lane, p, size, write);
 }

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace simt {
@@ -17,6 +18,7 @@ struct Copy {
     unsigned char *to;
     unsigned char bytes[16];  // as they were at issue
     uint64_t group;           // that it is in
+    bool landed;              // at once
 };
 
 // Those of one thread that are under way.
@@ -26,8 +28,17 @@ public:
     void commit() {
         group_++;
     }
-    // Lands all but the last `keep` groups.
-    void wait(uint64_t keep);
+    // Lands all but the last `keep` groups, and hands their copies to f.
+    template <class F> void wait(uint64_t keep, F f) {
+        size_t landed = 0;
+        while (landed < pending_.size() && pending_[landed].group + keep < group_) {
+            const Copy &copy = pending_[landed++];
+            if (!copy.landed)
+                memcpy(copy.to, copy.bytes, sizeof copy.bytes);
+            f(copy);
+        }
+        pending_.erase(pending_.begin(), pending_.begin() + ptrdiff_t(landed));
+    }
     void forget() {
         pending_.clear();
         group_ = 0;

@@ -3,6 +3,7 @@
 
 #include "abi.h"
 #include "copies.h"
+#include "engines.h"
 #include "fiber.h"
 #include "simt.h"
 
@@ -19,6 +20,10 @@ namespace simt {
 constexpr uint32_t MAX_THREADS = 1024;  // of a block
 constexpr size_t STATIC_SHARED_LIMIT = 48 << 10;
 constexpr size_t SHARED_LIMIT = 227 << 10;
+// In checked launches there are unusable bytes between static variables.
+constexpr size_t STATIC_SHARED_ROOM = STATIC_SHARED_LIMIT + (16 << 10);
+
+using Checker = ::SimtChecker;
 
 // The text of an error, composed without allocating: its author may be about to be forgotten, or
 // the heap be broken.
@@ -38,7 +43,8 @@ struct Job {
     const SimtKernel *kernel;
     SimtLaunch launch;
     void **args;      // the parameter bank
-    uint64_t serial;  // of all launches
+    Checker *check;   // null unless the launch is checked
+    uint64_t serial;  // of all launches that are not
     uint64_t blocks;
     uint32_t threads;  // of a block
 
@@ -58,11 +64,11 @@ struct Job {
 struct alignas(64) Thread {
     void *sp;           // where it waits
     uint32_t index[4];  // threadIdx
-    // The last barrier or collective that it came to.
+    // The last barrier, mbarrier or collective that it came to.
     const Collective *kind;
     void *arg;
     const char *file;
-    uint32_t mask;
+    uint32_t mask;  // or the parity, at an mbarrier, which is then `arg`
     int line;
     int stack;
 };
@@ -71,9 +77,13 @@ struct alignas(64) Thread {
 struct Warp {
     uint32_t ready;
     uint32_t fresh;    // not begun: they have no stack yet
-    uint32_t meeting;  // wait in a warp collective; those that wait otherwise wait at the barrier
+    uint32_t meeting;  // wait in a warp collective
+    uint32_t waiting;  // wait at an mbarrier; those that wait otherwise wait at the barrier
     uint32_t gone;     // have returned, or never were
 };
+
+// What a thread is at that waits for an mbarrier.
+inline constexpr Collective MBARRIER_WAIT = {"mbarrier_wait", nullptr};
 
 // Runs blocks, one after the other, on the OS thread that calls `run`.
 class Core {
@@ -100,10 +110,26 @@ public:
     }
     // Whether the bytes are the block's shared memory.
     bool shared_holds(const void *p, size_t size) const;
-    void copy_async(void *to, const void *from, bool there, int line, const char *file);
-    // The running thread's copies.
-    Copies &copies() {
-        return copies_[running()];
+    // The running thread's copies; `site` is where the code goes on.
+    void copy_async(void *to, const void *from, bool there, int line, const char *file,
+                    uintptr_t site);
+    void copy_commit() {
+        copies_[running()].commit();
+    }
+    void copy_wait(uint64_t keep);
+    // See simt_check.
+    void check(int lane, const void *p, size_t size, bool write);
+    // See engines.h.
+    void mbarrier_init(uint64_t *word, uint32_t arrivals, int line, const char *file);
+    void mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char *file);
+    // Returns the stack pointer of the thread to go on with.
+    void *mbarrier_wait(uint64_t *word, uint32_t parity, int line, const char *file, void *sp);
+    void tma_load(void *to, const TensorBox &box, int column, int row, uint64_t *barrier, int line,
+                  const char *file);
+    void wgmma_issue(const Lanes &lanes, const Wgmma &wgmma);
+    // The running warp's.
+    WgmmaQueue &wgmmas() {
+        return wgmmas_[warp_];
     }
     // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are
     // abandoned: what is on their stacks is forgotten, which is right, because kernels own nothing.
@@ -124,6 +150,12 @@ public:
     const Thread &thread(int i) const {
         return threads_[i];
     }
+    // Whether the running thread's stack has the address, which is not below `low`.
+    bool on_stack(uintptr_t address, uintptr_t low) const {
+        return address - low < stacks_.end(running_->stack) - low;
+    }
+    // Ends the block, about which everything has been said.
+    [[noreturn]] void abandon();
 
 private:
     void run_block(uint64_t number);
@@ -139,13 +171,21 @@ private:
     void meet(const Thread &like);
     void release();
     void make_ready(uint32_t warp, uint32_t lanes);
+    size_t place(SharedVariable &variable, size_t size, size_t unit);
     void lay_out();
+    // Whether an asynchronous operation that is being issued lands now.
+    bool at_once();
+    Mbarrier mbarrier(const uint64_t *word, const char *what, int line, const char *file);
+    void mbarrier_update(uint64_t *word, Mbarrier barrier);
+    void land_box(size_t i);
+    void land_boxes();
+    void forget_engines();
     void blame(int thread);
     void blame_for_signal();
     [[noreturn]] void diverged();
-    [[noreturn]] void abandon();
 
     Job *job_ = nullptr;
+    Checker *check_ = nullptr;      // the job's
     Stacks stacks_;
     unsigned char *arena_;          // static shared memory, then dynamic, then a guard page
     unsigned char *dynamic_;        // ends where the guard page starts
@@ -170,6 +210,15 @@ private:
     Thread threads_[MAX_THREADS] = {};
     Copies copies_[MAX_THREADS];
     bool copied_ = false;            // some copies_ are not as new
+    std::vector<BoxCopy> boxes_;     // under way, in the order of issue
+    WgmmaQueue wgmmas_[MAX_THREADS / 32];
+    bool engaged_ = false;           // these two are not as new
+};
+
+// A core, and the stack for signals of the OS thread that runs it.
+struct Worker {
+    Core core;
+    alignas(16) char signal_stack[64 << 10];
 };
 
 // The core that the OS thread is running.
@@ -186,7 +235,7 @@ public:
     ~SignalStack();
     SignalStack(const SignalStack &) = delete;
     SignalStack &operator=(const SignalStack &) = delete;
-    static constexpr size_t SIZE = 64 << 10;
+    static constexpr size_t SIZE = sizeof(Worker::signal_stack);
 
 private:
     stack_t before_;

@@ -63,6 +63,13 @@ simt_warp_collective:
     SIMT_GIVE_WAY simt_arrive_at_collective r9
     .size simt_warp_collective, .-simt_warp_collective
 
+    .globl simt_mbarrier_wait
+    .type simt_mbarrier_wait, @function
+    .balign 16
+simt_mbarrier_wait:
+    SIMT_GIVE_WAY simt_arrive_at_mbarrier r8
+    .size simt_mbarrier_wait, .-simt_mbarrier_wait
+
     .globl simt_switch
     .type simt_switch, @function
     .balign 16
@@ -84,14 +91,6 @@ simt_resume:
 )");
 
 namespace simt {
-
-namespace {
-
-// Equal offsets of all stacks from multiples of 4 KiB would put their hot lines into the same sets
-// of the L1 cache.
-constexpr size_t STAGGER = 192, STAGGERED = 4 << 10;
-
-}  // namespace
 
 bool Stacks::grow() {
     const size_t size = GUARD + SIZE + STAGGERED;

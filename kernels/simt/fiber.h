@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 extern "C" {
@@ -40,10 +41,18 @@ public:
     void reclaim();
     // The stack pointer with which to start `entry`, which must never return, on an empty stack.
     void *fresh(int i, void (*entry)()) const;
+    // Where stack i ends.
+    uintptr_t end(int i) const {
+        return uintptr_t(lows_[i]) + GUARD + SIZE + STAGGERED;
+    }
     // Whether the address is in stack i's guard.
     bool overflowed(int i, const void *address) const;
 
 private:
+    // Equal offsets of all stacks from multiples of 4 KiB would put their hot lines into the same
+    // sets of the L1 cache.
+    static constexpr size_t STAGGER = 192, STAGGERED = 4 << 10;
+
     bool grow();
 
     std::vector<char *> lows_;  // where the guards start

@@ -1,4 +1,5 @@
 // Launches: what is checked, and how the blocks of a grid are spread over OS threads.
+#include "check.h"
 #include "core.h"
 
 #include <pthread.h>
@@ -37,12 +38,6 @@ unsigned wanted_threads() {
                                     ": a number from 1 to 256 is wanted");
     return unsigned(n);
 }
-
-// A core, and the stack for signals of the OS thread that runs it.
-struct Worker {
-    Core core;
-    alignas(16) char signal_stack[SignalStack::SIZE];
-};
 
 class Pool {
 public:
@@ -177,7 +172,7 @@ uint64_t count(const char *what, const uint32_t (&n)[3], const uint32_t (&limits
     return uint64_t(n[0]) * n[1] * n[2];
 }
 
-void launch_checked(const SimtKernel &kernel, const SimtLaunch &launch, void **args) {
+void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Checker *check) {
     const uint64_t blocks = count("grid", launch.grid, {0x7fffffff, 65535, 65535});
     const uint64_t threads = count("block", launch.block, {1024, 1024, 64});
     const uint32_t most = std::min(kernel.max_threads, MAX_THREADS);
@@ -198,23 +193,25 @@ void launch_checked(const SimtKernel &kernel, const SimtLaunch &launch, void **a
 
     Job job;
     job.kernel = &kernel;
+    job.check = check;
     job.launch = launch;
     job.args = bank.pointers;
     job.blocks = blocks;
     job.threads = uint32_t(threads);
-    pool().launch(job);
+    if (check) {
+        job.serial = 0;
+        check->run(job);
+    } else {
+        pool().launch(job);
+    }
     if (!job.error.empty())
         throw std::runtime_error(job.error);
 }
 
-}  // namespace
-
-}  // namespace simt
-
-int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args, char *error,
-                size_t error_size) {
+int launch_or_say(const SimtKernel *kernel, const SimtLaunch *launch, void **args, Checker *check,
+                  char *error, size_t error_size) {
     try {
-        simt::launch_checked(*kernel, *launch, args);
+        simt::launch(*kernel, *launch, args, check);
         return 0;
     } catch (const std::invalid_argument &e) {
         snprintf(error, error_size, "kernel %s (%s): cannot be launched: %s", kernel->name,
@@ -223,6 +220,20 @@ int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args,
         snprintf(error, error_size, "%s", e.what());
     }
     return 1;
+}
+
+}  // namespace
+
+}  // namespace simt
+
+int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args, char *error,
+                size_t error_size) {
+    return simt::launch_or_say(kernel, launch, args, nullptr, error, error_size);
+}
+
+int simt_launch_checked(SimtChecker *checker, const SimtKernel *kernel, const SimtLaunch *launch,
+                        void **args, char *error, size_t error_size) {
+    return simt::launch_or_say(kernel, launch, args, checker, error, error_size);
 }
 
 uint64_t simt_launches(const SimtKernel *kernel) {

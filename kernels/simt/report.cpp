@@ -37,6 +37,16 @@ void add_ranges(Message &message, const bool (&member)[MAX_THREADS], int first) 
     }
 }
 
+// What a thread waits for at an mbarrier.
+void add_mbarrier(Message &message, const Thread &thread) {
+    message.add(": wait for parity %u of mbarrier %p", thread.mask, thread.arg);
+    Mbarrier barrier = {};
+    if (barrier.decode(*static_cast<const uint64_t *>(thread.arg)))
+        message.add(", of whose phase %u of %u arrivals and %d bytes are missing", barrier.pending,
+                    barrier.expected, barrier.bytes);
+    message.add(", %s:%d", thread.file, thread.line);
+}
+
 }  // namespace
 
 void Message::add(const char *format, va_list values) {
@@ -96,10 +106,14 @@ void Core::diverged() {
         return (warps_[i / 32].*set >> (i % 32) & 1) != 0;
     };
     blame(-1);
-    bool meeting = false;
-    for (int i = 0; i < threads; i++)
+    bool meeting = false, waiting = false;
+    for (int i = 0; i < threads; i++) {
         meeting |= in(&Warp::meeting, i);
-    if (!meeting)
+        waiting |= in(&Warp::waiting, i);
+    }
+    if (waiting)
+        error_.add("deadlock: threads wait at mbarriers for phases that nobody completes");
+    else if (!meeting)
         error_.add("divergent barrier: threads wait at different barriers");
     else if (arrived_ > 0)
         error_.add("deadlock: threads wait at a barrier for others, which wait for lanes that do "
@@ -109,7 +123,8 @@ void Core::diverged() {
                    "different lines or with different masks");
 
     // Threads that have returned are one group; those at a barrier one for each barrier; those in
-    // a collective one for each warp, operation and mask.
+    // a collective one for each warp, operation and mask; those at an mbarrier one for each of them
+    // and each parity.
     bool told[MAX_THREADS] = {};
     int groups = 0;
     for (int first = 0; first < threads; first++) {
@@ -121,11 +136,13 @@ void Core::diverged() {
         }
         const Thread &like = threads_[first];
         const bool gone = in(&Warp::gone, first), meets = in(&Warp::meeting, first);
+        const bool waits = in(&Warp::waiting, first);
         bool member[MAX_THREADS] = {};
         for (int i = first; i < threads; i++) {
             const bool same = gone ? in(&Warp::gone, i)
                                    : !in(&Warp::gone, i) && same_group(threads_[i], like) &&
-                                         (!meets || i / 32 == first / 32);
+                                         (!meets || i / 32 == first / 32) &&
+                                         (!waits || threads_[i].arg == like.arg);
             member[i] = same;
             told[i] |= same;
         }
@@ -138,6 +155,8 @@ void Core::diverged() {
         }
         if (gone)
             error_.add(": have returned");
+        else if (waits)
+            add_mbarrier(error_, like);
         else if (meets)
             error_.add(": wait in %s with mask 0x%08x, %s:%d", like.kind->name, like.mask,
                        like.file, like.line);

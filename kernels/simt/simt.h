@@ -22,6 +22,10 @@
 #ifndef SIMT_FLAVOUR
 #define SIMT_FLAVOUR plain
 #endif
+// What a kernel's description is called.
+#ifndef SIMT_KERNEL
+#define SIMT_KERNEL(name) simt_kernel_##name
+#endif
 
 #define __host__
 #define __device__
@@ -29,6 +33,8 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(n) __attribute__((aligned(n)))
 #define DEVICE __forceinline__
+// What the executor does in a kernel's object. A checked launch need not look at it.
+#define SIMT_UNCHECKED __attribute__((no_sanitize("thread", "undefined")))
 
 #define KERNEL(name, threads)                              \
     static constexpr uint32_t name##_max_threads_ = threads; \
@@ -39,8 +45,8 @@
 // `extern` twice, because a const object is not global by itself.
 #define EXPORT(name)                                                                      \
     extern "C" {                                                                          \
-    extern const SimtKernel simt_kernel_##name;                                           \
-    const SimtKernel simt_kernel_##name =                                                 \
+    extern const SimtKernel SIMT_KERNEL(name);                                            \
+    const SimtKernel SIMT_KERNEL(name) =                                                  \
         simt::Described<decltype(&name), &name>::kernel(#name, __FILE__, name##_max_threads_); \
     }
 
@@ -71,6 +77,15 @@ struct Lanes {
 struct Collective {
     const char *name;
     void (*run)(const Lanes &);  // reads and writes what the lanes brought
+    bool orders = false;         // the lanes' accesses to memory before it and after it
+};
+
+// wgmma, as a warp issues it.
+struct Wgmma {
+    float *d[32];                // of each lane, 4 for each of the tiles
+    int tiles;                   // 8 columns each
+    const unsigned char *a, *b;  // the first rows' first element
+    bool add;
 };
 
 // A declaration of static shared memory.
@@ -99,6 +114,19 @@ bool simt_shared_holds(const void *p, size_t size);
 void simt_copy_async(void *shared, const void *global, bool there, int line, const char *file);
 void simt_copy_commit();
 void simt_copy_wait(uint64_t keep);
+// In a checked launch: an operation is about to access memory on behalf of a lane.
+void simt_check(int lane, const void *p, size_t size, bool write);
+// mbarriers in shared memory, and copies that complete on them; see engines.h.
+void simt_mbarrier_init(uint64_t *barrier, uint32_t arrivals, int line, const char *file);
+void simt_mbarrier_arrive(uint64_t *barrier, uint32_t bytes, int line, const char *file);
+// Waits until the phase of that parity is complete.
+void simt_mbarrier_wait(uint64_t *barrier, uint32_t parity, int line, const char *file);
+void simt_tma_load(void *shared, const void *map, int column, int row, uint64_t *barrier, int line,
+                   const char *file);
+// For the operations of wgmma.
+void simt_wgmma_issue(const simt::Lanes &lanes, const simt::Wgmma &wgmma);
+void simt_wgmma_commit();
+void simt_wgmma_wait(uint64_t keep);
 }
 
 #include "types.h"
@@ -108,6 +136,8 @@ void simt_copy_wait(uint64_t keep);
 #include "warp.h"
 
 #include "tensor.h"
+
+#include "hopper.h"
 
 namespace simt {
 inline namespace SIMT_FLAVOUR {
@@ -127,11 +157,11 @@ template <class... A, void (*function)(A...)> struct Described<void (*)(A...), f
     static_assert((std::is_trivially_copyable_v<A> && ...), "arguments are copied as bytes");
     static constexpr uint32_t sizes[] = {uint32_t(sizeof(A))..., 0};
 
-    template <size_t... I> static void unpack([[maybe_unused]] void **args,
-                                              std::index_sequence<I...>) {
+    template <size_t... I>
+    SIMT_UNCHECKED static void unpack([[maybe_unused]] void **args, std::index_sequence<I...>) {
         function(*static_cast<std::remove_cv_t<A> *>(args[I])...);
     }
-    static void call(void **args) {
+    SIMT_UNCHECKED static void call(void **args) {
         unpack(args, std::index_sequence_for<A...>{});
     }
     static constexpr SimtKernel kernel(const char *name, const char *file, uint32_t max_threads) {

@@ -19,7 +19,7 @@ struct LdmatrixArg {
     uint32_t *r;
 };
 
-template <bool trans> void ldmatrix_run(const Lanes &lanes) {
+template <bool trans> SIMT_UNCHECKED void ldmatrix_run(const Lanes &lanes) {
     want_all_lanes(lanes);
     uint16_t tiles[4][8][8];
     each_lane<LdmatrixArg>(lanes, [&](int lane, LdmatrixArg &arg) {
@@ -27,6 +27,7 @@ template <bool trans> void ldmatrix_run(const Lanes &lanes) {
             lanes.fail(lane, "row %p is not aligned to 16 bytes", (const void *)arg.row);
         if (!simt_shared_holds(arg.row, 16))
             lanes.fail(lane, "row %p is not in shared memory", (const void *)arg.row);
+        simt_check(lane, arg.row, 16, false);
         __builtin_memcpy(tiles[lane / 8][lane % 8], arg.row, 16);
     });
     each_lane<LdmatrixArg>(lanes, [&](int lane, LdmatrixArg &arg) {
@@ -65,7 +66,7 @@ inline void mma_halves(uint32_t pair, float &low, float &high) {
     high = __uint_as_float(pair & 0xffff0000u);
 }
 
-template <int M, int N> void mma_run(const Lanes &lanes) {
+template <int M, int N> SIMT_UNCHECKED void mma_run(const Lanes &lanes) {
     want_all_lanes(lanes);
     float a[M][16][16], b[N][16][8], d[M][N][16][8];
     each_lane<MmaArg>(lanes, [&](int lane, MmaArg &arg) {

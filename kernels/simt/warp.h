@@ -47,7 +47,7 @@ template <class Arg, class F> DEVICE void each_lane(const Lanes &lanes, F f) {
     }
 }
 
-inline constexpr Collective SYNCWARP = {"__syncwarp", [](const Lanes &) {}};
+inline constexpr Collective SYNCWARP = {"__syncwarp", [](const Lanes &) {}, true};
 
 DEVICE void __syncwarp(unsigned mask = ~0u, SIMT_SITE) {
     simt_warp_collective(mask, &SYNCWARP, nullptr, line, file);

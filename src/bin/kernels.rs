@@ -1,4 +1,4 @@
-//! Shows the CUDA kernels of this build, and packs them for a machine with a GPU.
+//! Shows the CUDA kernels of this build, checks them, and packs them for a machine with a GPU.
 
 use autoassist::backend::gpu::{catalog, pack};
 use clap::{Parser, Subcommand};
@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Shows the CUDA kernels of this build, and packs them for a machine with a GPU.
+/// Shows the CUDA kernels of this build, checks them, and packs them for a machine with a GPU.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Args {
@@ -18,6 +18,13 @@ struct Args {
 enum Action {
     /// Print every kernel, its file, and what it takes on each architecture
     List,
+    /// Run kernels on the CPU and look for races, accesses out of bounds and of uninitialised
+    /// memory, misaligned vectors and undefined arithmetic
+    Check {
+        /// Only kernels whose name or file contains this
+        #[arg(default_value = "")]
+        name: String,
+    },
     /// Build tests, benches and programs and put them into DIR with a run.sh, for an x86-64 Linux
     /// machine with a GPU
     Pack {
@@ -29,6 +36,7 @@ enum Action {
 fn main() -> ExitCode {
     match Args::parse().action {
         Action::List => print(&catalog::table()),
+        Action::Check { name } => check(&name),
         Action::Pack { dir } => match pack::pack(&dir) {
             Ok(size) => print(&format!(
                 "{}: {:.1} MiB; copy it to a machine with a GPU and there: bash run.sh\n",
@@ -41,6 +49,37 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+#[cfg(simt)]
+fn check(name: &str) -> ExitCode {
+    use autoassist::backend::gpu::check::{RUNS, check};
+    // Hidden where standard error is no terminal.
+    let bar = indicatif::ProgressBar::new(1000);
+    let checked = check(name, &RUNS, &|done| {
+        bar.set_position((done * 1000.0) as u64)
+    });
+    bar.finish_and_clear();
+    match checked {
+        Ok(Some(report)) => {
+            print(&report.text());
+            ExitCode::from(u8::from(!report.is_clean()))
+        }
+        Ok(None) => {
+            eprintln!("kernels: no kernel's name or file contains {name:?}; see `kernels list`");
+            ExitCode::from(2)
+        }
+        Err(e) => {
+            eprintln!("kernels: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(not(simt))]
+fn check(_: &str) -> ExitCode {
+    eprintln!("kernels: {}", autoassist::backend::DeviceError::NoSimt);
+    ExitCode::from(2)
 }
 
 fn print(text: &str) -> ExitCode {

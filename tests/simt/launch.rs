@@ -64,41 +64,55 @@ pub enum Landing {
 
 /// An argument: its bytes, and how many of them count.
 #[derive(Clone, Copy)]
-pub struct Arg(u64, u32);
+pub struct Arg([u64; 16], u32);
+
+/// In the low bytes of the first word.
+fn word(v: u64) -> [u64; 16] {
+    let mut words = [0; 16];
+    words[0] = v;
+    words
+}
+
+/// A `TensorMap`.
+impl From<[u64; 16]> for Arg {
+    fn from(v: [u64; 16]) -> Arg {
+        Arg(v, 128)
+    }
+}
 
 impl From<i32> for Arg {
     fn from(v: i32) -> Arg {
-        Arg(u64::from(v as u32), 4)
+        Arg(word(u64::from(v as u32)), 4)
     }
 }
 
 impl From<u32> for Arg {
     fn from(v: u32) -> Arg {
-        Arg(u64::from(v), 4)
+        Arg(word(u64::from(v)), 4)
     }
 }
 
 impl From<f32> for Arg {
     fn from(v: f32) -> Arg {
-        Arg(u64::from(v.to_bits()), 4)
+        Arg(word(u64::from(v.to_bits())), 4)
     }
 }
 
 impl From<u64> for Arg {
     fn from(v: u64) -> Arg {
-        Arg(v, 8)
+        Arg(word(v), 8)
     }
 }
 
 impl<T> From<&[T]> for Arg {
     fn from(v: &[T]) -> Arg {
-        Arg(v.as_ptr() as u64, 8)
+        Arg(word(v.as_ptr() as u64), 8)
     }
 }
 
 impl<T> From<&mut [T]> for Arg {
     fn from(v: &mut [T]) -> Arg {
-        Arg(v.as_mut_ptr() as u64, 8)
+        Arg(word(v.as_mut_ptr() as u64), 8)
     }
 }
 

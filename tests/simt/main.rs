@@ -4,6 +4,7 @@
 #![cfg(simt)]
 
 mod errors;
+mod hopper;
 mod launch;
 mod pool;
 mod primitives;

@@ -1,11 +1,8 @@
 //! Device memory: everything is planned first, then claimed in one piece.
 
-use super::driver::Counted;
+use super::driver::{ALIGN, Counted};
 use crate::backend::DeviceError;
 use std::fmt;
-
-/// Alignment of every block; any vector load and any TMA descriptor is content with it.
-const ALIGN: usize = 256;
 
 /// What a block is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,15 +58,13 @@ impl Arena {
         if new().next().is_none() {
             return Ok(false);
         }
-        let size = |b: &Block| b.bytes.next_multiple_of(ALIGN);
-        let (total, growing) = (
-            new().map(size).sum(),
-            new()
-                .filter(|b| b.purpose == Purpose::Activations)
-                .map(size)
-                .sum::<usize>() as u64,
-        );
-        let mut address = stream.blocking().alloc(total).map_err(|e| match e {
+        let growing = new()
+            .filter(|b| b.purpose == Purpose::Activations)
+            .map(|b| b.bytes.next_multiple_of(ALIGN))
+            .sum::<usize>() as u64;
+        let sizes: Vec<usize> = new().map(|b| b.bytes).collect();
+        let claimed = stream.blocking().alloc_each(&sizes);
+        let addresses = claimed.map_err(|e| match e {
             DeviceError::OutOfMemory { asked, free, .. } => DeviceError::OutOfMemory {
                 asked,
                 free,
@@ -78,9 +73,9 @@ impl Arena {
             },
             other => other,
         })?;
-        for block in self.blocks.iter_mut().filter(|b| b.address.is_none()) {
+        let blocks = self.blocks.iter_mut().filter(|b| b.address.is_none());
+        for (block, address) in blocks.zip(addresses) {
             block.address = Some(address);
-            address += block.bytes.next_multiple_of(ALIGN) as u64;
         }
         Ok(true)
     }

@@ -5,7 +5,7 @@ use crate::backend::NVCC_REMEDY;
 /// A file of `kernels/`, with what nvcc made of it.
 #[derive(Debug)]
 pub struct KernelFile {
-    /// Relative to the repository: `kernels/sgd/1_sgd.cu`.
+    /// Relative to the repository: `kernels/sgd/2_vectors.cu`.
     pub path: &'static str,
     /// Names of its kernels, in the order of the source.
     pub kernels: &'static [&'static str],

@@ -6,7 +6,7 @@
 //! could break it).
 
 use super::catalog::{FILES, TOOLKIT};
-use super::driver::{Capability, Driver, Graph, Launch, Mapped};
+use super::driver::{Capability, Driver, Graph, Launch, Mapped, TensorMap, Value, carve};
 use crate::backend::DeviceError;
 use cudarc::driver::sys::{self, CUresult};
 use std::collections::HashMap;
@@ -135,6 +135,44 @@ fn version(number: c_int) -> (u32, u32) {
     (number as u32 / 1000, number as u32 % 1000 / 10)
 }
 
+/// Whether the build has machine code for that architecture.
+fn has_code_for(arch: &str) -> bool {
+    let mut resources = FILES.iter().flat_map(|file| file.resources);
+    resources.any(|r| r.arch == arch)
+}
+
+/// A map as the hardware wants it.
+fn encode(map: TensorMap) -> Result<Value, DeviceError> {
+    use sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    use sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE;
+    use sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE;
+    use sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+    use sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
+    let mut value = Value([0; 16]);
+    // Dimensions from the innermost one on, and the bytes from one row to the next.
+    let (sizes, stride) = ([map.columns, map.rows], 2 * map.columns);
+    let (box_sizes, steps) = ([64, map.box_rows], [1, 1]);
+    // SAFETY: the value has the size and the alignment of a CUtensorMap; the arrays are as long as
+    // two dimensions want them. The map's address is only noted.
+    unsafe {
+        cu!(cuTensorMapEncodeTiled(
+            std::ptr::from_mut(&mut value).cast(),
+            CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            2,
+            map.base as *mut c_void,
+            sizes.as_ptr(),
+            &stride,
+            box_sizes.as_ptr(),
+            steps.as_ptr(),
+            CU_TENSOR_MAP_INTERLEAVE_NONE,
+            CU_TENSOR_MAP_SWIZZLE_128B,
+            CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        ))?;
+    }
+    Ok(value)
+}
+
 impl Cuda {
     /// Opens the device of that number and loads all kernels of the build.
     ///
@@ -197,6 +235,7 @@ impl Cuda {
             }
             let capability = Capability {
                 arch: (major, minor),
+                hopper: (major, minor) == (9, 0) && has_code_for("90a"),
                 multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
                 block_shared: attribute(
                     Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
@@ -317,6 +356,10 @@ impl Driver for Cuda {
         Ok(address)
     }
 
+    fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+        carve(self, sizes)
+    }
+
     fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError> {
         self.context.bind()?;
         let (mut host, mut device, bytes) = (null_mut(), 0, bytes.max(1));
@@ -346,7 +389,7 @@ impl Driver for Cuda {
             DeviceError::Fault(format!("{}: no kernel has that name", launch.kernel))
         })?;
         // SAFETY: the function is loaded; arity and sizes of arguments are those of the kernel (the
-        // SIMT driver checks the same launch code against the source); the words live until the
+        // SIMT driver checks the same launch code against the source); the values live until the
         // call, which copies them, returns.
         unsafe {
             if launch.shared > function.shared {
@@ -358,10 +401,11 @@ impl Driver for Cuda {
                 ))?;
                 function.shared = launch.shared;
             }
-            let words: Vec<u64> = launch.args.iter().map(|a| a.word()).collect();
-            let mut args: Vec<*mut c_void> = words
+            let values = launch.args.iter().map(|a| a.value(encode));
+            let values = values.collect::<Result<Vec<Value>, _>>()?;
+            let mut args: Vec<*mut c_void> = values
                 .iter()
-                .map(|w| std::ptr::from_ref(w).cast_mut().cast())
+                .map(|v| std::ptr::from_ref(v).cast_mut().cast())
                 .collect();
             let [x, y, z] = launch.grid;
             let launched = cu!(cuLaunchKernel(

@@ -19,7 +19,28 @@ pub enum Arg {
     F32(f32),
     /// `uint64_t`.
     U64(u64),
+    /// `const __grid_constant__ TensorMap`.
+    Map(TensorMap),
 }
+
+/// A matrix of bf16, rows without gaps, of which the device copies boxes by itself
+/// (`kernels/include/hopper.cuh`). Boxes are 64 columns wide, and swizzled by 128 bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorMap {
+    /// Device address of the first element, a multiple of 16.
+    pub base: u64,
+    /// Rows of the matrix.
+    pub rows: u64,
+    /// Columns of the matrix, a multiple of 8.
+    pub columns: u64,
+    /// Rows of a box, 256 at most.
+    pub box_rows: u32,
+}
+
+/// What a launch is given the address of: an argument in the low bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Value(pub [u64; 16]);
 
 impl Arg {
     /// What stands for an optional tensor that is not there.
@@ -30,17 +51,27 @@ impl Arg {
         match self {
             Arg::Ptr(_) | Arg::U64(_) => 8,
             Arg::I32(_) | Arg::U32(_) | Arg::F32(_) => 4,
+            Arg::Map(_) => size_of::<Value>() as u32,
         }
     }
 
-    /// The value in the low bytes of a word, whose address a launch is given.
-    pub fn word(self) -> u64 {
-        match self {
+    /// Its value; `encode` makes of a map what the device wants.
+    ///
+    /// # Errors
+    /// Those of `encode`.
+    pub fn value(
+        self,
+        encode: impl FnOnce(TensorMap) -> Result<Value, DeviceError>,
+    ) -> Result<Value, DeviceError> {
+        let mut words = [0; 16];
+        words[0] = match self {
             Arg::Ptr(v) | Arg::U64(v) => v,
             Arg::I32(v) => u64::from(v as u32),
             Arg::U32(v) => u64::from(v),
             Arg::F32(v) => u64::from(v.to_bits()),
-        }
+            Arg::Map(map) => return encode(map),
+        };
+        Ok(Value(words))
     }
 }
 
@@ -81,6 +112,18 @@ pub struct Launch {
     pub shared: u32,
     /// In the order of the kernel's parameters.
     pub args: Vec<Arg>,
+    /// Memory whose contents are undefined when the launch starts; noted once, where an op that
+    /// wants it begins. For the checker.
+    pub scratch: Option<Scratch>,
+}
+
+/// A block of memory for partial results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// Where it starts: an allocation.
+    pub address: u64,
+    /// Bytes that the op uses.
+    pub bytes: usize,
 }
 
 impl Launch {
@@ -92,9 +135,11 @@ impl Launch {
                 .iter()
                 .map(|a| match a {
                     Arg::Ptr(p) => Arg::Ptr(u64::from(*p != 0)),
+                    Arg::Map(map) => Arg::Map(TensorMap { base: 0, ..*map }),
                     scalar => *scalar,
                 })
                 .collect(),
+            scratch: None,
             ..launch.clone()
         };
         erased(self) == erased(other)
@@ -123,6 +168,8 @@ unsafe impl Send for Mapped {}
 pub struct Capability {
     /// Compute capability: `(9, 0)`.
     pub arch: (u32, u32),
+    /// Whether it runs code for sm_90a, and the build has some: TMA and wgmma.
+    pub hopper: bool,
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
     /// Most shared memory that a block may have, in bytes.
@@ -144,6 +191,12 @@ pub trait Driver: Send {
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError>;
+    /// Zeroed memory for several blocks at once, each aligned to 256 bytes: all of it or none. May
+    /// block.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError>;
     /// Memory for both sides. Not write-combined: the host reads it. May block.
     ///
     /// # Errors
@@ -191,6 +244,21 @@ pub trait Driver: Send {
     /// # Errors
     /// A kernel's fault.
     fn synchronize(&mut self) -> Result<(), DeviceError>;
+}
+
+/// Alignment of every block; any vector load and any TMA descriptor is content with it.
+pub(super) const ALIGN: usize = 256;
+
+/// Blocks of these sizes in one allocation: [`Driver::alloc_each`] for most drivers.
+pub(super) fn carve(driver: &mut dyn Driver, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+    let ends = sizes.iter().scan(0, |end, size| {
+        *end += size.next_multiple_of(ALIGN) as u64;
+        Some(*end)
+    });
+    let starts: Vec<u64> = std::iter::once(0).chain(ends).collect();
+    let (total, starts) = starts.split_last().expect("there is the first");
+    let address = driver.alloc(*total as usize)?;
+    Ok(starts.iter().map(|start| address + start).collect())
 }
 
 /// A driver whose blocking calls go through one place that counts them.

@@ -1,8 +1,17 @@
-//! Launch of `kernels/gather/1_gather.cu`.
+//! Launches of `kernels/gather`.
 
-use super::Gpu;
 use super::driver::Arg;
+use super::{Gpu, Ladder};
 use crate::backend::{Augment, Tensor};
+
+/// Elements that a thread stores at once.
+const VECTOR: usize = 8;
+/// Threads of a block that stays within one image.
+const BLOCK_OF_IMAGE: usize = 128;
+/// Of a grid's second dimension.
+const MOST_BLOCKS: usize = 65535;
+/// Threads of other blocks.
+const THREADS: usize = 256;
 
 /// A data set on the device.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +41,6 @@ pub(super) fn gather(
     labels: Tensor,
     weights: Tensor,
 ) {
-    const THREADS: usize = 256;
-    const A_THREAD: usize = 8;
     let [n, height, width, channels] = x.dims;
     assert_eq!(
         [height, width, channels],
@@ -42,7 +49,6 @@ pub(super) fn gather(
     );
     assert_eq!([labels.len(), weights.len()], [n; 2], "one a row");
     assert!(x.len() <= i32::MAX as usize, "the kernel counts in 32 bits");
-    let threads = x.len().div_ceil(A_THREAD).max(n);
     let step = gpu.step_buffers();
     let args = [
         step.state.into(),
@@ -62,8 +68,20 @@ pub(super) fn gather(
         gpu.address(labels),
         gpu.address(weights),
     ];
-    let blocks = threads.div_ceil(THREADS) as u32;
-    gpu.launch("gather", [blocks, 1, 1], THREADS as u32, 0, &args);
+    // Vectors that do not reach into the next image, in few enough blocks.
+    let image = height * width * channels;
+    let whole = image.is_multiple_of(VECTOR);
+    let blocks = (image / VECTOR).div_ceil(BLOCK_OF_IMAGE);
+    if whole && blocks <= MOST_BLOCKS && gpu.allows(Ladder::Gather, 3) {
+        let grid = [n as u32, blocks as u32, 1];
+        return gpu.launch("gather", grid, BLOCK_OF_IMAGE as u32, 0, &args);
+    }
+    let (kernel, a_thread) = match whole && gpu.allows(Ladder::Gather, 2) {
+        true => ("gather_vectors", VECTOR),
+        false => ("gather_elements", 1),
+    };
+    let blocks = (x.len() / a_thread).max(n).div_ceil(THREADS) as u32;
+    gpu.launch(kernel, [blocks, 1, 1], THREADS as u32, 0, &args);
 }
 
 #[cfg(all(test, simt))]
@@ -77,6 +95,12 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
     use std::sync::Arc;
+
+    fn gpu(step: u32, schedule: Schedule) -> Gpu {
+        let mut gpu = Gpu::simt_scheduled(schedule, Landing::Randomly);
+        gpu.limit(Ladder::Gather, step);
+        gpu
+    }
 
     fn images(shape: [usize; 3], count: usize) -> Images {
         let [height, width, channels] = shape;
@@ -160,6 +184,7 @@ mod tests {
 
         #[test]
         fn it_is_the_cpu_s_batch_rounded(
+            // Of half of these shapes a vector divides the elements.
             shape in prop::array::uniform3(1_usize..9),
             batch in 1_usize..7,
             crop in 0_usize..4,
@@ -172,9 +197,11 @@ mod tests {
                 .map(|s| inputs(first + s, seed, 9, (s as usize * 5 + 1) % (batch + 1)))
                 .collect();
             let cpu = run(&mut Cpu::new().unwrap(), &images, batch, augment, &steps);
-            for schedule in [Schedule::Low, Schedule::High, Schedule::Random(seed)] {
-                let mut gpu = Gpu::simt_scheduled(schedule, Landing::Randomly);
-                prop_assert_eq!(&run(&mut gpu, &images, batch, augment, &steps), &cpu);
+            for step in 1..=Ladder::Gather.last() {
+                for schedule in [Schedule::Low, Schedule::High, Schedule::Random(seed)] {
+                    let mut gpu = gpu(step, schedule);
+                    prop_assert_eq!(&run(&mut gpu, &images, batch, augment, &steps), &cpu);
+                }
             }
         }
     }
@@ -190,27 +217,35 @@ mod tests {
         );
         let steps = [inputs(7, 5, 20, 5), inputs(8, 5, 20, 3)];
         let cpu = run(&mut Cpu::new().unwrap(), &images, 5, augment, &steps);
-        let mut gpu = Gpu::simt().unwrap();
-        assert!(run(&mut gpu, &images, 5, augment, &steps) == cpu);
+        for step in 1..=Ladder::Gather.last() {
+            let mut gpu = gpu(step, Schedule::Low);
+            assert!(run(&mut gpu, &images, 5, augment, &steps) == cpu);
+        }
     }
 
     #[test]
     fn ids_beyond_the_data_or_the_batch_are_faults() {
-        for ids in [vec![3], vec![0, 1]] {
-            let mut gpu = Gpu::simt().unwrap();
-            let data = gpu.attach_images(Arc::new(images([2, 2, 1], 3)));
-            let x = gpu.alloc(Kind::Activation, [1, 2, 2, 1]);
-            let labels = gpu.alloc(Kind::Label, [1, 1, 1, 1]);
-            let weights = gpu.alloc(Kind::Float, [1, 1, 1, 1]);
-            let inputs = StepInputs {
-                ids,
-                ..StepInputs::default()
-            };
-            let launched = gpu.step(Pass::Train, inputs, &|exec| {
-                exec.gather(data, Augment::NONE, x, labels, weights);
-            });
-            let error = launched.and_then(|()| gpu.read(x)).unwrap_err().to_string();
-            assert!(error.contains("gather"), "{error}");
+        for step in 1..=Ladder::Gather.last() {
+            // With vectors and without.
+            for shape in [[2, 2, 2], [2, 2, 1]] {
+                for ids in [vec![3], vec![0, 1]] {
+                    let mut gpu = gpu(step, Schedule::Low);
+                    let data = gpu.attach_images(Arc::new(images(shape, 3)));
+                    let [height, width, channels] = shape;
+                    let x = gpu.alloc(Kind::Activation, [1, height, width, channels]);
+                    let labels = gpu.alloc(Kind::Label, [1, 1, 1, 1]);
+                    let weights = gpu.alloc(Kind::Float, [1, 1, 1, 1]);
+                    let inputs = StepInputs {
+                        ids,
+                        ..StepInputs::default()
+                    };
+                    let launched = gpu.step(Pass::Train, inputs, &|exec| {
+                        exec.gather(data, Augment::NONE, x, labels, weights);
+                    });
+                    let error = launched.and_then(|()| gpu.read(x)).unwrap_err().to_string();
+                    assert!(error.contains("gather"), "{error}");
+                }
+            }
         }
     }
 }

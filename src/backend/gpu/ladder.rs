@@ -10,32 +10,36 @@ pub enum Ladder {
     Conv,
     /// `softmax_xent`.
     SoftmaxXent,
-    /// `batch_norm`.
+    /// `bn_{moments,coefficients,apply,backward_sums,backward}`.
     BatchNorm,
     /// `gather`.
     Gather,
     /// `sgd`.
     Sgd,
+    /// `gemm`.
+    Gemm,
 }
 
 impl Ladder {
     /// All of them.
-    pub const ALL: [Ladder; 5] = [
+    pub const ALL: [Ladder; 6] = [
         Ladder::Conv,
         Ladder::SoftmaxXent,
         Ladder::BatchNorm,
         Ladder::Gather,
         Ladder::Sgd,
+        Ladder::Gemm,
     ];
 
     /// Number of the last step, the one that training takes where device and shape allow it.
     pub fn last(self) -> u32 {
         match self {
             Ladder::Conv => 5,
-            Ladder::SoftmaxXent => 1,
-            Ladder::BatchNorm => 1,
-            Ladder::Gather => 1,
-            Ladder::Sgd => 1,
+            Ladder::SoftmaxXent => 3,
+            Ladder::BatchNorm => 3,
+            Ladder::Gather => 3,
+            Ladder::Sgd => 2,
+            Ladder::Gemm => 6,
         }
     }
 }

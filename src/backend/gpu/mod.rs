@@ -7,11 +7,17 @@
 
 mod arena;
 pub mod catalog;
+#[cfg(simt)]
+pub mod check;
+#[cfg(simt)]
+pub mod checker;
 mod conv;
 mod cuda;
 pub mod driver;
 mod executor;
 mod gather;
+mod gemm;
+mod join;
 mod ladder;
 mod linear;
 mod loss;
@@ -113,6 +119,8 @@ struct Scratch {
     block: Option<usize>,
     bytes: usize,
     wanted: usize,
+    /// An op has asked for so much and not yet launched anything.
+    asked: Option<usize>,
 }
 
 impl Gpu {
@@ -140,6 +148,16 @@ impl Gpu {
     #[cfg(simt)]
     pub fn simt_scheduled(schedule: simt::Schedule, landing: simt::Landing) -> Gpu {
         Gpu::new(Box::new(simt::Simt::new(schedule, landing)))
+    }
+
+    /// The SIMT executor with all launches checked.
+    #[cfg(simt)]
+    pub fn simt_checked(
+        schedule: simt::Schedule,
+        landing: simt::Landing,
+        checker: Arc<checker::Checker>,
+    ) -> Gpu {
+        Gpu::new(Box::new(simt::Simt::checked(schedule, landing, checker)))
     }
 
     /// An NVIDIA GPU.
@@ -192,6 +210,7 @@ impl Gpu {
     /// Device memory for partial results within one op; its contents are undefined.
     fn scratch(&mut self, bytes: usize) -> u64 {
         self.scratch.wanted = self.scratch.wanted.max(bytes);
+        self.scratch.asked = Some(bytes);
         if self.mode == Mode::Run && self.scratch.bytes < self.scratch.wanted {
             let grown = self.grow_scratch();
             self.note(grown);
@@ -219,12 +238,18 @@ impl Gpu {
         dynamic_shared: u32,
         args: &[Arg],
     ) {
+        let bytes = self.scratch.asked.take();
+        let block = bytes.zip(self.scratch.block);
         let launch = Launch {
             kernel,
             grid,
             threads,
             shared: dynamic_shared,
             args: args.to_vec(),
+            scratch: block.map(|(bytes, block)| driver::Scratch {
+                address: self.arena.address(block),
+                bytes,
+            }),
         };
         match self.mode {
             Mode::Plan => self.planned.push(launch),
@@ -354,7 +379,11 @@ impl Gpu {
         ops(self);
         // Ops outside of steps are taken to be parts of training.
         (self.mode, self.pass) = (Mode::Run, Pass::Train);
-        std::mem::take(&mut self.planned)
+        let launches = std::mem::take(&mut self.planned);
+        match self.allows(Ladder::BatchNorm, 2) {
+            true => join::joined(launches),
+            false => launches,
+        }
     }
 
     /// Makes a pass's graph if there is none, and says whether it did.
@@ -389,6 +418,7 @@ impl Gpu {
             threads: BEGIN_THREADS,
             shared: 0,
             args: steps.begin_args(&self.arena, pass),
+            scratch: None,
         };
         self.stream.begin_capture()?;
         let mut captured = self.stream.launch(&begin);

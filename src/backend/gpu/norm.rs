@@ -1,7 +1,7 @@
-//! Launches of `kernels/batch_norm`.
+//! Launches of `kernels/bn_*`.
 
-use super::Gpu;
 use super::driver::Arg;
+use super::{Gpu, Ladder};
 use crate::backend::{BN_EPS, BN_MOMENTUM, BatchNorm, Grad, Load, Tensor};
 
 #[cfg(all(test, simt))]
@@ -10,6 +10,8 @@ mod tests;
 
 /// `WALKERS` of `kernels/include/vector.cuh`.
 const WALKERS: usize = 256;
+/// Threads of the kernels that take an element a thread, or a channel a block and no chunks.
+const THREADS: usize = 256;
 /// Channels of a tile, about: 256 bytes of a pixel.
 const TILE: usize = 128;
 /// Threads of the kernels that take a channel a thread, or a channel a block.
@@ -35,8 +37,14 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// In chunks of `chunk` pixels.
+    /// In chunks of `chunk` pixels, of threads with 8 channels where 8 divides all of them.
     pub(super) fn in_chunks(x: Tensor, chunk: usize) -> Walk {
+        Walk::of_vectors(x, chunk, 8)
+    }
+
+    /// In chunks of `chunk` pixels, of threads with `vector` channels or, where that does not divide
+    /// all of them, with one.
+    fn of_vectors(x: Tensor, chunk: usize, vector: usize) -> Walk {
         let channels = x.dims[3];
         assert!(!x.is_empty(), "a tensor of {:?}", x.dims);
         let pixels = x.len() / channels;
@@ -47,7 +55,8 @@ impl Walk {
             "{:?}",
             x.dims
         );
-        let vector = if channels.is_multiple_of(8) { 8 } else { 1 };
+        let whole = channels.is_multiple_of(vector);
+        let vector = if whole { vector } else { 1 };
         let vectors = channels / vector;
         let across = vectors.div_ceil(channels.div_ceil(TILE));
         Walk {
@@ -60,13 +69,18 @@ impl Walk {
     }
 
     /// In `blocks` blocks, or fewer where there is too little to do.
-    fn new(x: Tensor, blocks: usize) -> Walk {
-        let whole = Walk::in_chunks(x, 1);
+    fn new(gpu: &Gpu, x: Tensor, blocks: usize) -> Walk {
+        let vector = if gpu.allows(Ladder::BatchNorm, 3) {
+            8
+        } else {
+            1
+        };
+        let whole = Walk::of_vectors(x, 1, vector);
         // All threads of a block have equally many pixels.
         let unit = WALKERS / whole.across * LEAST_PIXELS;
         let chunks = (blocks / whole.tiles()).max(1);
         let chunk = whole.pixels.div_ceil(chunks).next_multiple_of(unit);
-        Walk::in_chunks(x, chunk)
+        Walk::of_vectors(x, chunk, vector)
     }
 
     fn tiles(&self) -> usize {
@@ -99,6 +113,25 @@ impl Walk {
     }
 }
 
+/// Pixels and channels of an activation, as arguments.
+fn sizes(x: Tensor) -> [Arg; 2] {
+    let walk = Walk::of_vectors(x, 1, 1);
+    [walk.pixels, walk.channels].map(|size| Arg::I32(size as i32))
+}
+
+/// Launches a kernel that takes an element a thread. Its last arguments are the sizes.
+fn launch_elements(gpu: &mut Gpu, kernel: &'static str, x: Tensor, args: &[Arg]) {
+    let args = [args, &sizes(x)].concat();
+    let blocks = x.len().div_ceil(THREADS) as u32;
+    gpu.launch(kernel, [blocks, 1, 1], THREADS as u32, 0, &args);
+}
+
+/// Launches a kernel that takes a channel a block.
+fn launch_sums(gpu: &mut Gpu, kernel: &'static str, x: Tensor, args: &[Arg]) {
+    let grid = [x.dims[3] as u32, 1, 1];
+    gpu.launch(kernel, grid, THREADS as u32, 0, args);
+}
+
 fn flag(on: bool) -> Arg {
     Arg::I32(i32::from(on))
 }
@@ -113,11 +146,18 @@ fn vectors<const N: usize>(gpu: &Gpu, channels: usize, tensors: [Tensor; N]) -> 
 
 /// See [`Executor::moments`](crate::backend::Executor::moments).
 pub(super) fn moments(gpu: &mut Gpu, x: Tensor, bn: BatchNorm) {
-    let walk = Walk::new(x, REDUCING);
+    let [mean, var] = vectors(gpu, x.dims[3], [bn.mean, bn.var]);
+    if !gpu.allows(Ladder::BatchNorm, 2) {
+        let [pixels, channels] = sizes(x);
+        let x_at = gpu.address(x);
+        launch_sums(gpu, "bn_mean", x, &[x_at, pixels, channels, mean]);
+        launch_sums(gpu, "bn_variance", x, &[x_at, pixels, channels, mean, var]);
+        return;
+    }
+    let walk = Walk::new(gpu, x, REDUCING);
     let partial = walk.partials(gpu);
     let args = [gpu.address(x), partial];
     walk.launch(gpu, ["bn_moments_8", "bn_moments_1"], &args);
-    let [mean, var] = vectors(gpu, walk.channels, [bn.mean, bn.var]);
     let sizes = [walk.pixels, walk.chunk, walk.chunks()].map(|size| Arg::I32(size as i32));
     let args = [&[partial], &sizes[..], &[mean, var]].concat();
     let grid = [walk.channels as u32, 1, 1];
@@ -175,15 +215,15 @@ pub(super) fn bn_apply(
     relu: bool,
     y: Tensor,
 ) {
-    let walk = Walk::new(x, MAPPING);
+    let channels = x.dims[3];
     assert_eq!(y.dims, x.dims, "output of a batch norm");
-    let [scale, shift] = vectors(gpu, walk.channels, [bn.scale, bn.shift]);
+    let [scale, shift] = vectors(gpu, channels, [bn.scale, bn.shift]);
     let (r, [r_scale, r_shift]) = match residual {
         None => (Arg::NULL, [Arg::NULL; 2]),
         Some(load) => {
             assert_eq!(load.x.dims, x.dims, "shortcut beside a batch norm");
             let affine = load.norm.map(|bn| [bn.scale, bn.shift]);
-            let affine = affine.map(|pair| vectors(gpu, walk.channels, pair));
+            let affine = affine.map(|pair| vectors(gpu, channels, pair));
             (gpu.address(load.x), affine.unwrap_or([Arg::NULL; 2]))
         }
     };
@@ -198,7 +238,10 @@ pub(super) fn bn_apply(
         flag(relu),
         gpu.address(y),
     ];
-    walk.launch(gpu, ["bn_apply_8", "bn_apply_1"], &args);
+    if !gpu.allows(Ladder::BatchNorm, 2) {
+        return launch_elements(gpu, "bn_apply_elements", x, &args);
+    }
+    Walk::new(gpu, x, MAPPING).launch(gpu, ["bn_apply_8", "bn_apply_1"], &args);
 }
 
 /// See [`Executor::bn_backward_sums`](crate::backend::Executor::bn_backward_sums).
@@ -209,21 +252,26 @@ pub(super) fn bn_backward_sums(
     x: Tensor,
     bn: BatchNorm,
 ) {
-    let walk = Walk::new(x, REDUCING);
     assert!(
         g.dims == x.dims && y.is_none_or(|y| y.dims == x.dims),
         "gradient, output and input of a batch norm"
     );
     let tensors = [bn.mean, bn.invstd, bn.dgamma, bn.dbeta];
-    let [mean, invstd, dgamma, dbeta] = vectors(gpu, walk.channels, tensors);
+    let [mean, invstd, dgamma, dbeta] = vectors(gpu, x.dims[3], tensors);
+    let [g_at, x_at] = [g, x].map(|t| gpu.address(t));
+    let y = y.map(|y| gpu.address(y));
+    if !gpu.allows(Ladder::BatchNorm, 2) {
+        let [pixels, channels] = sizes(x);
+        if let Some(y) = y {
+            launch_elements(gpu, "bn_mask", x, &[g_at, y]);
+        }
+        launch_sums(gpu, "bn_dbeta", x, &[g_at, pixels, channels, dbeta]);
+        let args = [g_at, x_at, mean, invstd, pixels, channels, dgamma];
+        return launch_sums(gpu, "bn_dgamma", x, &args);
+    }
+    let walk = Walk::new(gpu, x, REDUCING);
     let partial = walk.partials(gpu);
-    let args = [
-        gpu.address(g),
-        y.map_or(Arg::NULL, |y| gpu.address(y)),
-        gpu.address(x),
-        mean,
-        partial,
-    ];
+    let args = [g_at, y.unwrap_or(Arg::NULL), x_at, mean, partial];
     walk.launch(gpu, ["bn_backward_sums_8", "bn_backward_sums_1"], &args);
     let chunks = Arg::I32(walk.chunks() as i32);
     let args = [partial, chunks, invstd, dgamma, dbeta];
@@ -234,20 +282,23 @@ pub(super) fn bn_backward_sums(
 /// See [`Executor::bn_backward`](crate::backend::Executor::bn_backward).
 pub(super) fn bn_backward(gpu: &mut Gpu, dy: Grad, dx: Tensor) {
     let (bn, y) = dy.norm.expect("there is a batch norm to pass back through");
-    let walk = Walk::new(y, MAPPING);
     assert_eq!(
         [dy.g.dims, dx.dims],
         [y.dims; 2],
         "gradients of a batch norm"
     );
     let tensors = [bn.mean, bn.invstd, bn.scale, bn.dgamma, bn.dbeta];
-    let vectors = vectors(gpu, walk.channels, tensors);
-    let inverse = (1.0 / walk.pixels as f64) as f32;
+    let channels = y.dims[3];
+    let vectors = vectors(gpu, channels, tensors);
+    let inverse = (1.0 / (y.len() / channels) as f64) as f32;
     let args = [
         &[gpu.address(dy.g), gpu.address(y)],
         &vectors[..],
         &[inverse.into(), gpu.address(dx)],
     ]
     .concat();
-    walk.launch(gpu, ["bn_backward_8", "bn_backward_1"], &args);
+    if !gpu.allows(Ladder::BatchNorm, 2) {
+        return launch_elements(gpu, "bn_backward_elements", y, &args);
+    }
+    Walk::new(gpu, y, MAPPING).launch(gpu, ["bn_backward_8", "bn_backward_1"], &args);
 }

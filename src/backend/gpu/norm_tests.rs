@@ -33,6 +33,17 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
+/// Every step of the ladder.
+fn steps() -> std::ops::RangeInclusive<u32> {
+    1..=Ladder::BatchNorm.last()
+}
+
+fn gpu(step: u32, schedule: Schedule) -> Gpu {
+    let mut gpu = Gpu::simt_scheduled(schedule, Landing::Randomly);
+    gpu.limit(Ladder::BatchNorm, step);
+    gpu
+}
+
 /// What the ops are given beside the input.
 #[derive(Clone, Copy, Debug)]
 struct Options {
@@ -230,13 +241,17 @@ impl Case {
         }
     }
 
-    fn simt(&self, schedule: Schedule) -> Results {
-        self.run(&mut Gpu::simt_scheduled(schedule, Landing::Randomly))
+    fn simt(&self, step: u32, schedule: Schedule) -> Results {
+        self.run(&mut gpu(step, schedule))
     }
 
     fn check(&self) {
-        let got = self.simt(Schedule::Low);
         let want = self.run(&mut Cpu::new().expect("opens"));
+        steps().for_each(|step| self.check_step(step, &want));
+    }
+
+    fn check_step(&self, step: u32, want: &Results) {
+        let got = self.simt(step, Schedule::Low);
         let [mean, var] = self.statistics();
         let x_sums = self.sums(|i, _| f64::from(self.x[i].abs()) / self.pixels as f64);
         self.near("mean", &got.mean, &mean, &x_sums);
@@ -339,16 +354,19 @@ proptest! {
 fn equal_inputs_give_equal_bits_in_whatever_order_threads_run() {
     for channels in [5, 24] {
         let case = Case::new(1500, channels, ALL, 3);
-        let first = case.simt(Schedule::Low).bits();
-        for schedule in [Schedule::Low, Schedule::High, Schedule::Random(7)] {
-            assert!(case.simt(schedule).bits() == first, "{schedule:?}");
+        for step in steps() {
+            let first = case.simt(step, Schedule::Low).bits();
+            for schedule in [Schedule::Low, Schedule::High, Schedule::Random(7)] {
+                let bits = case.simt(step, schedule).bits();
+                assert!(bits == first, "step {step}, {schedule:?}");
+            }
         }
     }
 }
 
 /// Mean and variance on the SIMT executor.
-fn moments_of(x: &[f32], channels: usize) -> [Vec<f32>; 2] {
-    let mut gpu = Gpu::simt().expect("opens");
+fn moments_of(step: u32, x: &[f32], channels: usize) -> [Vec<f32>; 2] {
+    let mut gpu = gpu(step, Schedule::Low);
     let dims = [1, 1, x.len() / channels, channels];
     let t = gpu.alloc(Kind::Activation, dims);
     let bn = batch_norm(&mut gpu, channels, 0);
@@ -367,14 +385,16 @@ fn a_large_mean_does_not_spoil_the_variance() {
         }
         // One that differs, so that one chunk is unlike the others.
         case.x[0] = -768.0;
-        let [mean, var] = moments_of(&case.x, channels);
         let [want_mean, want_var] = case.statistics();
-        for c in 0..channels {
-            assert!((f64::from(mean[c]) / want_mean[c] - 1.0).abs() < 3e-7);
-            // A part's mean is off by up to 6e-8 of itself, 6e-5 of the deviation. Only what lies
-            // between parts is computed from means, and little of the variance does.
-            let error = (f64::from(var[c]) / want_var[c] - 1.0).abs();
-            assert!(error < 1e-5, "{} instead of {}", var[c], want_var[c]);
+        for step in steps() {
+            let [mean, var] = moments_of(step, &case.x, channels);
+            for c in 0..channels {
+                assert!((f64::from(mean[c]) / want_mean[c] - 1.0).abs() < 3e-7);
+                // A part's mean is off by up to 6e-8 of itself, 6e-5 of the deviation. Only what
+                // lies between parts is computed from means, and little of the variance does.
+                let error = (f64::from(var[c]) / want_var[c] - 1.0).abs();
+                assert!(error < 1e-5, "{} instead of {}", var[c], want_var[c]);
+            }
         }
     }
 }
@@ -384,19 +404,25 @@ fn blocks_with_more_than_a_batch_of_pixels_a_thread() {
     // Past 1024 blocks, each gets more pixels.
     let pixels = 1_100_000;
     let case = Case::new(pixels, 8, ALL, 2);
-    let [mean, var] = moments_of(&case.x, 8);
     let [want_mean, want_var] = case.statistics();
     let sizes = case.sums(|i, _| f64::from(case.x[i].abs()) / pixels as f64);
-    case.near("mean", &mean, &want_mean, &sizes);
-    case.near("var", &var, &want_var, &want_var);
+    // In step 1 a thread adds up thousands of pixels, one after the other: more than SUM allows for.
+    for step in steps().skip(1) {
+        let [mean, var] = moments_of(step, &case.x, 8);
+        case.near("mean", &mean, &want_mean, &sizes);
+        case.near("var", &var, &want_var, &want_var);
+    }
 }
 
 #[test]
 fn a_nan_goes_through_everything() {
-    for channels in [18, 24] {
+    for (channels, step) in [18, 24]
+        .into_iter()
+        .flat_map(|c| steps().map(move |s| (c, s)))
+    {
         let mut case = Case::new(100, channels, ALL, 1);
         case.x[55 * channels + 17] = f32::NAN;
-        let results = case.simt(Schedule::Low);
+        let results = case.simt(step, Schedule::Low);
         for c in 0..channels {
             let nan = c == 17;
             let per_channel = [results.mean[c], results.var[c], results.dgamma[c]];
@@ -412,12 +438,15 @@ fn a_nan_goes_through_everything() {
 
 #[test]
 fn relu_lets_a_nan_pass_and_a_mask_an_infinite_gradient() {
-    for channels in [3, 8] {
+    for (channels, step) in [3, 8]
+        .into_iter()
+        .flat_map(|c| steps().map(move |s| (c, s)))
+    {
         let mut case = Case::new(2, channels, ALL, 4);
         case.residual[1] = f32::NAN;
         case.g[2] = f32::INFINITY;
         case.out[2] = 1.0;
-        let results = case.simt(Schedule::Low);
+        let results = case.simt(step, Schedule::Low);
         assert!(results.y[1].is_nan() && results.y[0].is_finite());
         assert_eq!(
             (results.g[2], results.dbeta[2]),

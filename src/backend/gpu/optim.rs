@@ -1,13 +1,12 @@
-//! Launch of `kernels/sgd/1_sgd.cu`.
+//! Launches of `kernels/sgd`.
 
-use super::Gpu;
 use super::driver::Arg;
+use super::{Gpu, Ladder};
 use crate::backend::{Sgd, Tensor};
 
 /// See [`Executor::sgd`](crate::backend::Executor::sgd).
 pub(super) fn sgd(gpu: &mut Gpu, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
     const THREADS: usize = 256;
-    const A_THREAD: usize = 4;
     let n = params.len();
     assert_eq!([grads.len(), buf.len()], [n; 2], "one a parameter");
     assert!(n <= i32::MAX as usize, "the kernel counts in 32 bits");
@@ -21,8 +20,12 @@ pub(super) fn sgd(gpu: &mut Gpu, params: Tensor, grads: Tensor, buf: Tensor, con
         gpu.address(grads),
         gpu.address(buf),
     ];
-    let blocks = n.div_ceil(A_THREAD * THREADS) as u32;
-    gpu.launch("sgd", [blocks, 1, 1], THREADS as u32, 0, &args);
+    let (kernel, a_thread) = match gpu.allows(Ladder::Sgd, 2) {
+        true => ("sgd", 4),
+        false => ("sgd_elements", 1),
+    };
+    let blocks = n.div_ceil(a_thread * THREADS) as u32;
+    gpu.launch(kernel, [blocks, 1, 1], THREADS as u32, 0, &args);
 }
 
 #[cfg(all(test, simt))]
@@ -64,9 +67,13 @@ mod tests {
         // multiply and add.
         for n in [1, 3, 64, 1021, 1022, 1023, 1024, 4099] {
             for nesterov in [false, true] {
-                let gpu = run(&mut Gpu::simt().unwrap(), n, nesterov);
                 let cpu = run(&mut Cpu::new().unwrap(), n, nesterov);
-                assert!(gpu == cpu, "{n} parameters, nesterov {nesterov}");
+                for step in 1..=Ladder::Sgd.last() {
+                    let mut gpu = Gpu::simt().unwrap();
+                    gpu.limit(Ladder::Sgd, step);
+                    let same = run(&mut gpu, n, nesterov) == cpu;
+                    assert!(same, "step {step}, {n} parameters, nesterov {nesterov}");
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The driver that runs kernels on the CPU: the SIMT executor of `kernels/simt/` behind a stream
 //! with a thread of its own, so that launches are as asynchronous as on a GPU.
 
-use super::driver::{Capability, Driver, Graph, Launch, Mapped};
+use super::checker::{self, Checker};
+use super::driver::{self, Capability, Driver, Graph, Launch, Mapped, Scratch, TensorMap, Value};
 use crate::backend::DeviceError;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
@@ -12,9 +13,9 @@ use std::thread::JoinHandle;
 
 /// `SimtKernel` of `kernels/simt/abi.h`.
 #[repr(C)]
-struct Kernel {
-    name: *const c_char,
-    file: *const c_char,
+pub(super) struct Kernel {
+    pub(super) name: *const c_char,
+    pub(super) file: *const c_char,
     max_threads: u32,
     argc: u32,
     arg_sizes: *const u32,
@@ -23,7 +24,7 @@ struct Kernel {
 
 /// `SimtLaunch` of `kernels/simt/abi.h`.
 #[repr(C)]
-struct RawLaunch {
+pub(super) struct RawLaunch {
     grid: [u32; 3],
     block: [u32; 3],
     dynamic_shared: u32,
@@ -71,7 +72,7 @@ impl Schedule {
     }
 }
 
-/// When the bytes of asynchronous copies (`cp.async`) land. A right kernel gives the same in all.
+/// When the bytes of asynchronous copies and the sums of `wgmma` land. A right kernel gives the same in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Landing {
     /// When they are waited for; until then the destination is NaN.
@@ -105,7 +106,7 @@ fn kernels() -> &'static [*const Kernel] {
     unsafe { std::slice::from_raw_parts(simt_kernels(&mut count), count) }
 }
 
-fn text(s: *const c_char) -> &'static str {
+pub(super) fn text(s: *const c_char) -> &'static str {
     // SAFETY: names in the table are string literals of the kernels' sources.
     unsafe { CStr::from_ptr(s) }
         .to_str()
@@ -121,23 +122,37 @@ pub fn launches() -> Vec<(&'static str, u64)> {
     kernels().iter().map(count).collect()
 }
 
+/// `TensorBox` of `kernels/simt/engines.h`.
+fn encode(map: TensorMap) -> Value {
+    let mut words = [0; 16];
+    let row_bytes = 2 * map.columns;
+    words[..4].copy_from_slice(&[map.base, map.rows, row_bytes, u64::from(map.box_rows)]);
+    Value(words)
+}
+
 /// A launch that was checked against its kernel's parameters.
-struct Checked {
+struct Ready {
     kernel: *const Kernel,
     raw: RawLaunch,
-    words: Vec<u64>,
+    values: Vec<Value>,
+    scratch: Option<Scratch>,
 }
 
 // SAFETY: the kernel lies in an immutable table; the rest is plain data.
-unsafe impl Send for Checked {}
+unsafe impl Send for Ready {}
 // SAFETY: as above.
-unsafe impl Sync for Checked {}
+unsafe impl Sync for Ready {}
 
-impl Checked {
-    fn new(launch: &Launch, schedule: Schedule, landing: Landing) -> Result<Checked, DeviceError> {
+impl Ready {
+    fn new(
+        launch: &Launch,
+        kernels: &[*const Kernel],
+        schedule: Schedule,
+        landing: Landing,
+    ) -> Result<Ready, DeviceError> {
         let fault = |what: String| DeviceError::Fault(format!("{}: {what}", launch.kernel));
         // SAFETY: pointers in the table are good for as long as the program runs.
-        let all = kernels().iter().map(|&k| (k, unsafe { &*k }));
+        let all = kernels.iter().map(|&k| (k, unsafe { &*k }));
         let (kernel, info) = all
             .into_iter()
             .find(|(_, k)| text(k.name) == launch.kernel)
@@ -150,12 +165,13 @@ impl Checked {
                 "arguments of {given:?} bytes for parameters of {sizes:?}"
             )));
         }
+        let values = launch.args.iter().map(|a| a.value(|map| Ok(encode(map))));
         let (schedule, seed) = match schedule {
             Schedule::Low => (0, 0),
             Schedule::High => (1, 0),
             Schedule::Random(seed) => (2, seed),
         };
-        Ok(Checked {
+        Ok(Ready {
             kernel,
             raw: RawLaunch {
                 grid: launch.grid,
@@ -165,27 +181,36 @@ impl Checked {
                 landing: landing as u32,
                 seed,
             },
-            words: launch.args.iter().map(|a| a.word()).collect(),
+            values: values.collect::<Result<_, _>>()?,
+            scratch: launch.scratch,
         })
     }
 
-    fn run(&self) -> Result<(), String> {
+    fn run(&self, checker: Option<&Checker>) -> Result<(), String> {
         let mut error = vec![0_u8; 1 << 14];
         let mut args: Vec<*mut c_void> = self
-            .words
+            .values
             .iter()
-            .map(|w| std::ptr::from_ref(w).cast_mut().cast())
+            .map(|v| std::ptr::from_ref(v).cast_mut().cast())
             .collect();
-        // SAFETY: arity and sizes of the arguments were checked; the words outlive the call, which
+        // SAFETY: arity and sizes of the arguments were checked; the values outlive the call, which
         // only reads them; the error buffer has the length that is given.
         let failed = unsafe {
-            simt_launch(
-                self.kernel,
-                &self.raw,
-                args.as_mut_ptr(),
-                error.as_mut_ptr().cast(),
-                error.len(),
-            )
+            match checker {
+                Some(checker) => {
+                    if let Some(scratch) = self.scratch {
+                        checker.scratch(scratch.address, scratch.bytes);
+                    }
+                    checker.launch(self.kernel, &self.raw, &mut args, &mut error)
+                }
+                None => simt_launch(
+                    self.kernel,
+                    &self.raw,
+                    args.as_mut_ptr(),
+                    error.as_mut_ptr().cast(),
+                    error.len(),
+                ),
+            }
         };
         if failed == 0 {
             return Ok(());
@@ -197,7 +222,7 @@ impl Checked {
 
 /// What the stream's thread is told.
 enum Command {
-    Run(Arc<[Checked]>),
+    Run(Arc<[Ready]>),
     /// Answer when everything before is done.
     Tell(Sender<()>),
 }
@@ -228,9 +253,10 @@ pub struct Simt {
     commands: Option<Sender<Command>>,
     thread: Option<JoinHandle<()>>,
     /// Launches since the capture began.
-    capture: Option<Vec<Checked>>,
-    graphs: Vec<Arc<[Checked]>>,
+    capture: Option<Vec<Ready>>,
+    graphs: Vec<Arc<[Ready]>>,
     memory: Vec<Block>,
+    checker: Option<Arc<Checker>>,
 }
 
 /// Zeroed memory with a generous alignment.
@@ -275,9 +301,19 @@ impl Drop for Block {
 impl Simt {
     /// Starts a stream.
     pub fn new(schedule: Schedule, landing: Landing) -> Simt {
+        Simt::start(schedule, landing, None)
+    }
+
+    /// Starts a stream whose launches are checked. Launches that the checker finds fault with are
+    /// no errors; see [`Checker::findings`].
+    pub fn checked(schedule: Schedule, landing: Landing, checker: Arc<Checker>) -> Simt {
+        Simt::start(schedule, landing, Some(checker))
+    }
+
+    fn start(schedule: Schedule, landing: Landing, checker: Option<Arc<Checker>>) -> Simt {
         let shared = Arc::new(Shared::default());
         let (commands, inbox) = channel();
-        let state = shared.clone();
+        let (state, watcher) = (shared.clone(), checker.clone());
         let thread = std::thread::spawn(move || {
             for command in inbox {
                 match command {
@@ -286,7 +322,7 @@ impl Simt {
                             if state.fault().is_err() {
                                 break;
                             }
-                            if let Err(text) = launch.run() {
+                            if let Err(text) = launch.run(watcher.as_deref()) {
                                 *state.fault.lock().expect("no holder panics") = Some(text);
                             }
                         }
@@ -306,6 +342,7 @@ impl Simt {
             capture: None,
             graphs: Vec::new(),
             memory: Vec::new(),
+            checker,
         }
     }
 
@@ -314,7 +351,7 @@ impl Simt {
         commands.send(command).expect("the stream's thread lives");
     }
 
-    fn run(&self, launches: Arc<[Checked]>) -> Result<(), DeviceError> {
+    fn run(&self, launches: Arc<[Ready]>) -> Result<(), DeviceError> {
         self.shared.fault()?;
         self.shared.pending.fetch_add(1, Ordering::Relaxed);
         self.send(Command::Run(launches));
@@ -340,24 +377,44 @@ impl Driver for Simt {
         }
     }
 
-    /// A Hopper with one multiprocessor, so that blocks that stay have more than one turn.
+    /// A Hopper with few multiprocessors, so that blocks that stay have more than one turn.
     fn capability(&self) -> Capability {
         Capability {
             arch: (9, 0),
-            multiprocessors: 1,
+            hopper: true,
+            multiprocessors: 2,
             block_shared: 227 << 10,
             shared: 228 << 10,
         }
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {
+        if let Some(checker) = &self.checker {
+            return Ok(checker.alloc(bytes)?.as_ptr() as u64);
+        }
         let block = Block::new(bytes)?;
         let address = block.address();
         self.memory.push(block);
         Ok(address)
     }
 
+    fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+        match self.checker {
+            // Each by itself, so that whoever leaves one is noticed.
+            Some(_) => sizes.iter().map(|&bytes| self.alloc(bytes)).collect(),
+            None => driver::carve(self, sizes),
+        }
+    }
+
     fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError> {
+        if let Some(checker) = &self.checker {
+            let host = checker.alloc(bytes)?;
+            return Ok(Mapped {
+                host,
+                device: host.as_ptr() as u64,
+                owner: checker.clone(),
+            });
+        }
         let block = Block::new(bytes)?;
         let (host, device) = (block.start, block.address());
         Ok(Mapped {
@@ -368,10 +425,14 @@ impl Driver for Simt {
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
-        let checked = Checked::new(launch, self.schedule, self.landing)?;
+        let kernels = match self.checker {
+            Some(_) => checker::kernels(),
+            None => kernels(),
+        };
+        let ready = Ready::new(launch, kernels, self.schedule, self.landing)?;
         match &mut self.capture {
-            Some(launches) => launches.push(checked),
-            None => self.run(Arc::new([checked]))?,
+            Some(launches) => launches.push(ready),
+            None => self.run(Arc::new([ready]))?,
         }
         Ok(())
     }

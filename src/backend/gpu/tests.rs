@@ -1,6 +1,6 @@
 //! The executor on a device with little memory, and on wrong launches.
 
-use super::driver::{Arg, Capability, Driver, Graph, Launch, Mapped};
+use super::driver::{Arg, Capability, Driver, Graph, Launch, Mapped, carve};
 use super::simt::{Landing, Schedule, Simt};
 use super::*;
 use crate::backend::StepInputs;
@@ -32,6 +32,10 @@ impl Driver for Small {
         }
         self.free -= asked;
         self.simt.alloc(bytes)
+    }
+
+    fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+        carve(self, sizes)
     }
 
     fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError> {
@@ -113,6 +117,7 @@ fn launches_that_no_kernel_can_take_are_faults() {
         threads: 32,
         shared: 0,
         args: vec![Arg::I32(1)],
+        scratch: None,
     };
     let text = simt.launch(&launch).unwrap_err().to_string();
     assert!(text.contains("sgd: arguments of [4] bytes"), "{text}");

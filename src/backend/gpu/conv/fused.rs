@@ -1,6 +1,6 @@
 //! Step 5: both gradients in one pass.
 
-use super::resident::{Region, THREADS, resident_blocks};
+use super::resident::{Region, Resident, THREADS};
 use super::tiles::{PIXELS, add_chunks, combine_sums};
 use super::{Read, Shape, activation, count, gradient};
 use crate::backend::gpu::driver::Arg;
@@ -10,17 +10,16 @@ use crate::backend::{InputGrad, Tensor};
 /// A kernel of `kernels/conv_backward/5_fused.cu`, with what its launch needs.
 #[derive(Debug)]
 pub(super) struct Backward {
-    kernel: &'static str,
-    shared: u32,
+    resident: Resident,
     region: Region,
 }
 
 impl Backward {
     /// The kernel for a shape, if there is one and the device has the shared memory for it.
     pub(super) fn fitting(gpu: &Gpu, shape: &Shape) -> Option<Backward> {
-        let kernel = match (shape.ci, shape.co, shape.window.stride) {
-            (16, 16, 1) => "conv_backward_16",
-            (32, 32, 1) => "conv_backward_32",
+        let (kernel, blocks) = match (shape.ci, shape.co, shape.window.stride) {
+            (16, 16, 1) => ("conv_backward_16", 3),
+            (32, 32, 1) => ("conv_backward_32", 2),
             _ => return None,
         };
         let region = Region::of(shape).filter(|_| gpu.allows(Ladder::Conv, 5))?;
@@ -34,11 +33,12 @@ impl Backward {
         // At the end the block's gradient of the weights takes the regions' place.
         let regions = (2 * 2 * 2 * region.pixels * c).max(4 * shape.co * shape.taps());
         let shared = count(weights + inputs + outputs + sums + windows + regions);
-        (shared <= gpu.stream.capability().block_shared).then_some(Backward {
+        let resident = Resident {
             kernel,
+            blocks,
             shared,
-            region,
-        })
+        };
+        resident.fits(gpu).then_some(Backward { resident, region })
     }
 
     pub(super) fn launch(
@@ -50,7 +50,8 @@ impl Backward {
         out: InputGrad,
     ) {
         let Region { tiles, .. } = self.region;
-        let blocks = resident_blocks(gpu, self.shared, tiles);
+        let grid = self.resident.grid(gpu, tiles);
+        let blocks = grid[0];
         let sums = 4 * 2 * shape.ci * tiles;
         let scratch = gpu.scratch(sums + 4 * dw.len() * blocks as usize);
         let weights = match blocks {
@@ -76,8 +77,8 @@ impl Backward {
             &shape.args(),
         ]
         .concat();
-        let grid = [blocks, 1, 1];
-        gpu.launch(self.kernel, grid, THREADS as u32, self.shared, &args);
+        let Resident { kernel, shared, .. } = self.resident;
+        gpu.launch(kernel, grid, THREADS as u32, shared, &args);
         if blocks > 1 {
             add_chunks(gpu, weights, blocks as usize, dw);
         }

@@ -10,8 +10,6 @@ use crate::backend::{BatchNorm, Load, Tensor};
 pub(super) const THREADS: usize = 128;
 /// `TAPS` of kernels/include/conv_region.cuh.
 const TAPS: usize = 9;
-/// Blocks of a multiprocessor are not more than this, whatever fits into its shared memory.
-const MOST_BLOCKS: u32 = 8;
 /// Shared memory of a block that the system takes.
 const RESERVED: u32 = 1 << 10;
 
@@ -42,18 +40,34 @@ impl Region {
     }
 }
 
-/// Blocks of so much shared memory that a device runs at once, or fewer if there is less to do.
-pub(super) fn resident_blocks(gpu: &Gpu, shared: u32, tiles: usize) -> u32 {
-    let device = gpu.stream.capability();
-    let each = (device.shared / (shared + RESERVED)).clamp(1, MOST_BLOCKS);
-    count(tiles).min(each * device.multiprocessors)
+/// A kernel whose blocks stay, and what it asks of a multiprocessor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resident {
+    pub(super) kernel: &'static str,
+    /// Blocks that its registers allow: the last number of its `KERNEL_BLOCKS`.
+    pub(super) blocks: u32,
+    /// Dynamic shared memory of a block, in bytes.
+    pub(super) shared: u32,
+}
+
+impl Resident {
+    /// Whether a block fits at all.
+    pub(super) fn fits(&self, gpu: &Gpu) -> bool {
+        self.shared <= gpu.stream.capability().block_shared
+    }
+
+    /// Blocks that a device runs at once, or fewer if there is less to do.
+    pub(super) fn grid(&self, gpu: &Gpu, tiles: usize) -> [u32; 3] {
+        let device = gpu.stream.capability();
+        let each = (device.shared / (self.shared + RESERVED)).clamp(1, self.blocks);
+        [count(tiles).min(each * device.multiprocessors), 1, 1]
+    }
 }
 
 /// A kernel of `kernels/conv_fprop/4_resident.cu`, with what its launch needs.
 #[derive(Debug)]
 pub(super) struct Fprop {
-    kernel: &'static str,
-    shared: u32,
+    resident: Resident,
     region: Region,
 }
 
@@ -64,13 +78,13 @@ impl Fprop {
             return None;
         }
         let ci = shape.ci.next_multiple_of(8);
-        let kernel = match (ci, shape.co) {
-            (8, 16) => "conv_fprop_resident_8_16",
-            (16, 16) => "conv_fprop_resident_16_16",
-            (16, 32) => "conv_fprop_resident_16_32",
-            (32, 32) => "conv_fprop_resident_32_32",
-            (32, 64) => "conv_fprop_resident_32_64",
-            (64, 64) => "conv_fprop_resident_64_64",
+        let (kernel, blocks) = match (ci, shape.co) {
+            (8, 16) => ("conv_fprop_resident_8_16", 4),
+            (16, 16) => ("conv_fprop_resident_16_16", 5),
+            (16, 32) => ("conv_fprop_resident_16_32", 4),
+            (32, 32) => ("conv_fprop_resident_32_32", 4),
+            (32, 64) => ("conv_fprop_resident_32_64", 3),
+            (64, 64) => ("conv_fprop_resident_64_64", 3),
             _ => return None,
         };
         if ci > 8 && ci != shape.ci {
@@ -81,11 +95,12 @@ impl Fprop {
         let outputs = 2 * PIXELS * shape.co;
         let sums = 4 * THREADS / 32 * shape.co;
         let shared = count(weights + outputs + sums + 2 * 2 * region.pixels * ci);
-        (shared <= gpu.stream.capability().block_shared).then_some(Fprop {
+        let resident = Resident {
             kernel,
+            blocks,
             shared,
-            region,
-        })
+        };
+        resident.fits(gpu).then_some(Fprop { resident, region })
     }
 
     pub(super) fn launch(
@@ -105,8 +120,9 @@ impl Fprop {
         let load = activation(gpu, x);
         let tensors = [gpu.address(w), gpu.address(y), partial];
         let args = [&load[..], &tensors, &shape.args()].concat();
-        let grid = [resident_blocks(gpu, self.shared, tiles), 1, 1];
-        gpu.launch(self.kernel, grid, THREADS as u32, self.shared, &args);
+        let Resident { kernel, shared, .. } = self.resident;
+        let grid = self.resident.grid(gpu, tiles);
+        gpu.launch(kernel, grid, THREADS as u32, shared, &args);
         if let Some(bn) = moments {
             combine_moments(gpu, shape, partial, bn);
         }

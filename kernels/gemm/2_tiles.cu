@@ -1,0 +1,42 @@
+// Matrix product with tiles in shared memory; the formula is in 1_naive.cu.
+//
+// The idea: a block computes a tile of c, and what its threads need of a and b is nearly the same.
+// So they bring a slice of K in both factors into shared memory together, each element once, and
+// then each reads its row and its column there. A warp's loads of b become coalesced, and an
+// element from memory is used TILE times instead of once.
+//
+// Bound: loads from shared memory, two words a multiply-add: a multiprocessor has 32 a clock and
+// could do 128 multiply-adds. From L2 and memory come 2 K (1/TILE + 1/TILE) bytes an element of c.
+//
+// Launch: blocks of 1024 threads, a tile of 32 x 32; ceil(M / 32) · ceil(N / 32) of them.
+#include "gemm.cuh"
+
+namespace {
+
+constexpr int TILE = 32;
+
+}  // namespace
+
+KERNEL(gemm_tiles, TILE * TILE)(const bf16 *a, const bf16 *b, bf16 *c, int m, int n, int k) {
+    // Rows of TILE + 1 floats: a warp that reads down a column finds 32 banks.
+    SHARED(float, as, [TILE][TILE + 1]);
+    SHARED(float, bs, [TILE][TILE + 1]);
+    const TilePlace tile = tile_in_rows(int(blockIdx.x), n, TILE, TILE);
+    const int i = int(threadIdx.x) / TILE, j = int(threadIdx.x) % TILE;
+    // The rows of a and of b that the thread copies a part of.
+    const int a_row = tile.row + i, b_row = tile.column + i;
+    float sum = 0;
+    for (int start = 0; start < k; start += TILE) {
+        const int at = start + j;
+        as[i][j] = a_row < m && at < k ? to_float(a[size_t(a_row) * k + at]) : 0;
+        bs[i][j] = b_row < n && at < k ? to_float(b[size_t(b_row) * k + at]) : 0;
+        __syncthreads();
+#pragma unroll
+        for (int d = 0; d < TILE; d++)
+            sum += as[i][d] * bs[j][d];
+        __syncthreads();
+    }
+    if (tile.row + i < m && tile.column + j < n)
+        c[size_t(tile.row + i) * n + tile.column + j] = to_bf16(sum);
+}
+EXPORT(gemm_tiles)

@@ -1,0 +1,21 @@
+// Stochastic gradient descent with momentum, as PyTorch's, on flat buffers of all parameters:
+//
+//   g   = grad + weight_decay · p
+//   buf = momentum · buf + g
+//   p   = p − lr · (nesterov ? g + momentum · buf : buf)
+//
+//   params, grads, buf [n] f32, starts multiples of 16 bytes; lr from the step's state
+#pragma once
+
+#include "step.cuh"
+
+struct Sgd {
+    float lr, momentum, weight_decay;
+    bool nesterov;
+
+    DEVICE void update(float &p, float grad, float &buf) const {
+        const float g = grad + weight_decay * p;
+        buf = momentum * buf + g;
+        p -= lr * (nesterov ? g + momentum * buf : buf);
+    }
+};

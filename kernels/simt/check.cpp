@@ -1,0 +1,467 @@
+#include "check.h"
+
+#include "core.h"
+
+#include <link.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+
+// Where the program, or the library that we are in, starts.
+extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
+
+namespace simt {
+
+__thread SimtChecker *watching = nullptr;
+
+namespace {
+
+constexpr size_t ALIGN = 256, RED_ZONE = 256;
+// Shared memory of a block with what lies between and behind its parts.
+constexpr size_t SHARED_ROOM = 512 << 10;
+constexpr size_t MAX_FINDINGS = 256;
+
+template <class T> T *reserve(size_t count) {
+    void *p = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        throw std::bad_alloc();
+    return static_cast<T *>(p);
+}
+
+size_t rounded(size_t size, size_t unit) {
+    return (size + unit - 1) / unit * unit;
+}
+
+uint64_t site_of(uintptr_t code) {
+    return code - 1 - uintptr_t(__ehdr_start);  // within the call, not behind it
+}
+
+// Constants of the program, its tables of pointers among them.
+bool is_constant(uintptr_t a) {
+    const auto holds = [](dl_phdr_info *info, size_t, void *address) {
+        for (int i = 0; i < info->dlpi_phnum; i++) {
+            const auto &part = info->dlpi_phdr[i];
+            const bool fixed = (part.p_type == PT_LOAD && (part.p_flags & PF_W) == 0) ||
+                               part.p_type == PT_GNU_RELRO;
+            const Range range = {info->dlpi_addr + part.p_vaddr, part.p_memsz};
+            if (fixed && range.holds(*static_cast<const uintptr_t *>(address)))
+                return 1;
+        }
+        return 0;
+    };
+    return dl_iterate_phdr(holds, &a) != 0;
+}
+
+// Workers are made of many mappings, so they are kept for the next who needs one.
+std::mutex idle_mutex;
+std::vector<std::unique_ptr<Worker>> &idle() {
+    static auto &all = *new std::vector<std::unique_ptr<Worker>>;
+    return all;
+}
+
+}  // namespace
+
+Shadow::Shadow(size_t size)
+    : size_(size), states_(reserve<uint8_t>(size)), split_(reserve<uint8_t>(size / 4)),
+      words_(reserve<Cell>(size / 4)), bytes_(reserve<Cell>(size)) {}
+
+Shadow::~Shadow() {
+    munmap(states_, size_);
+    munmap(split_, size_ / 4);
+    munmap(words_, size_ / 4 * sizeof(Cell));
+    munmap(bytes_, size_ * sizeof(Cell));
+}
+
+void Shadow::join() {
+    memset(split_, 0, range.size / 4);
+}
+
+void Clocks::meet(uint32_t lanes, bool whole) {
+    time++;
+    if (whole) {
+        all = time;
+        return;
+    }
+    uint32_t joint[32] = {};
+    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1)
+        for (int i = 0; i < 32; i++)
+            joint[i] = std::max(joint[i], known[__builtin_ctz(rest)][i]);
+    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1)
+        joint[__builtin_ctz(rest)] = time;
+    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1)
+        memcpy(known[__builtin_ctz(rest)], joint, sizeof joint);
+}
+
+}  // namespace simt
+
+using namespace simt;
+
+SimtChecker::SimtChecker(size_t capacity)
+    : heap_{0, rounded(capacity, 4096)}, memory_(heap_.size), shared_(SHARED_ROOM) {
+    heap_.low = uintptr_t(reserve<char>(heap_.size));
+    memory_.range = heap_;
+    catch_faults();
+}
+
+SimtChecker::~SimtChecker() {
+    munmap(reinterpret_cast<void *>(heap_.low), heap_.size);
+}
+
+void *SimtChecker::alloc(size_t bytes) {
+    const size_t start = used_ + RED_ZONE;
+    if (bytes > heap_.size || start + rounded(bytes, ALIGN) + RED_ZONE > heap_.size)
+        return nullptr;
+    used_ = start + rounded(bytes, ALIGN);
+    allocations_.push_back({heap_.low + start, bytes});
+    memset(memory_.state(heap_.low + start), DEFINED, bytes);  // as zeros
+    return reinterpret_cast<void *>(heap_.low + start);
+}
+
+void SimtChecker::scratch(void *allocation, size_t bytes) {
+    for (const Allocation &a : allocations_)
+        if (a.start == uintptr_t(allocation)) {
+            uint8_t *state = memory_.state(a.start);
+            bytes = std::min(bytes, a.size);
+            memset(state, UNDEFINED, bytes);
+            memset(state + bytes, ABSENT, a.size - bytes);
+            memset(allocation, 0xff, a.size);
+        }
+}
+
+void SimtChecker::run(Job &job) {
+    std::unique_ptr<Worker> worker;
+    {
+        std::lock_guard<std::mutex> lock(idle_mutex);
+        if (!idle().empty()) {
+            worker = std::move(idle().back());
+            idle().pop_back();
+        }
+    }
+    if (!worker)
+        worker.reset(new Worker);
+    {
+        SignalStack stack(worker->signal_stack);
+        worker->core.run(job);
+    }
+    job_ = nullptr;
+    std::lock_guard<std::mutex> lock(idle_mutex);
+    idle().push_back(std::move(worker));
+}
+
+void SimtChecker::begin(const Job &job, Range arena, Range dynamic) {
+    for (const Variable &v : variables_)
+        memset(shared_.state(shared_.range.low + v.offset), ABSENT, v.size);
+    if (dynamic_.size > 0)
+        memset(shared_.state(dynamic_.low), ABSENT, dynamic_.size);
+    variables_.clear();
+    placed_ = 0;
+    shared_.range = arena;
+    dynamic_ = dynamic;
+    job_ = &job;
+    blocks_.clear();
+    launch_ = now_ + 1;
+}
+
+void SimtChecker::begin_block(uint64_t number) {
+    block_ = ++now_;
+    blocks_.push_back({now_, number});
+    shared_.join();
+    for (const Variable &v : variables_)
+        memset(shared_.state(shared_.range.low + v.offset), UNDEFINED, v.size);
+    memset(shared_.state(dynamic_.low), UNDEFINED, dynamic_.size);
+}
+
+size_t SimtChecker::place(SharedVariable &variable, size_t size, size_t unit, size_t &declared) {
+    for (const Variable &v : variables_)
+        if (v.variable == &variable)
+            return v.offset;
+    declared = rounded(declared, unit) + size;
+    const size_t offset = rounded(placed_ + RED_ZONE, unit);
+    if (offset + size <= STATIC_SHARED_ROOM) {
+        variables_.push_back({&variable, offset, size});
+        placed_ = offset + size;
+        memset(shared_.state(shared_.range.low + offset), UNDEFINED, size);
+    }
+    return offset;
+}
+
+// The one who accesses.
+struct SimtChecker::Me {
+    uint32_t how;
+    int thread;
+    uint32_t first;       // epoch in which an access by another block could have been
+    uint32_t time;        // of its warp
+    const Clocks &clocks;
+    Past past;
+};
+
+// Of another block, or of another warp in this epoch: nothing can have ordered them.
+inline bool SimtChecker::is_apart(const Past &past, const Me &me) const {
+    return past.epoch >= me.first &&
+           (past.epoch < block_ ||
+            (past.epoch == now_ && past.thread / 32 != me.thread / 32));
+}
+
+inline bool SimtChecker::clash(const Crowd &crowd, const Me &me, Past &other) const {
+    other = crowd.last;
+    if (is_apart(crowd.last, me))
+        return true;
+    if (crowd.last.epoch == now_ && now_ >= me.first) {
+        const int lane = me.thread % 32;
+        uint32_t strangers = 0;
+        for (uint32_t rest = crowd.lanes & ~(1u << lane); rest != 0; rest &= rest - 1)
+            if (!me.clocks.knows(lane, __builtin_ctz(rest), crowd.time))
+                strangers |= rest & -rest;
+        const auto is_stranger = [&](const Past &past) {
+            return past.epoch == now_ && past.thread / 32 == me.thread / 32 &&
+                   (strangers >> past.thread % 32 & 1);
+        };
+        if (strangers != 0) {
+            if (!is_stranger(other) && is_stranger(crowd.other))
+                other = crowd.other;
+            else if (!is_stranger(other))
+                other.thread = uint16_t(me.thread / 32 * 32 + __builtin_ctz(strangers));
+            return true;
+        }
+    }
+    other = crowd.other;
+    return is_apart(crowd.other, me);
+}
+
+inline int SimtChecker::clash(const Cell &cell, const Me &me, Past &other) const {
+    const Past &write = cell.write;
+    if (is_apart(write, me) ||
+        (write.epoch == now_ && now_ >= me.first && write.thread != me.thread &&
+         !me.clocks.knows(me.thread % 32, write.thread % 32, cell.time))) {
+        other = write;
+        return write.copies ? SIMT_COPIES : SIMT_WRITE;
+    }
+    if (me.how != SIMT_READ && clash(cell.reads, me, other))
+        return SIMT_READ;
+    if (me.how != SIMT_ATOMIC && clash(cell.atomics, me, other))
+        return SIMT_ATOMIC;
+    return -1;
+}
+
+inline void SimtChecker::join(Crowd &crowd, const Me &me) const {
+    const uint32_t lane = 1u << (me.thread % 32);
+    const Past &last = crowd.last, &other = crowd.other;
+    const bool other_block = other.epoch >= me.first && other.epoch < block_;
+    if (last.epoch == now_ && last.thread / 32 == me.thread / 32) {
+        if (crowd.time != me.time)
+            for (uint32_t rest = crowd.lanes; rest != 0; rest &= rest - 1)
+                if (me.clocks.knows(me.thread % 32, __builtin_ctz(rest), crowd.time))
+                    crowd.lanes &= ~(rest & -rest);
+        crowd.lanes |= lane;
+        if (last.thread != me.thread && !is_apart(other, me))
+            crowd.other = last;
+    } else {
+        if (last.epoch >= me.first && (last.epoch < block_ || (last.epoch == now_ && !other_block)))
+            crowd.other = last;
+        crowd.lanes = lane;
+    }
+    crowd.last = me.past;
+    crowd.time = me.time;
+}
+
+void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code) {
+    const bool is_shared = shared_.range.holds(a);
+    Shadow &shadow = is_shared ? shared_ : memory_;
+    if (!shadow.range.holds(a) || n > shadow.range.size - (a - shadow.range.low)) {
+        if (how == SIMT_READ && is_constant(a))
+            return;
+        out_of_bounds(a, n, how, thread, code);
+    }
+    uint8_t *state = shadow.state(a);
+    // Nearly always.
+    static const uint8_t DEFINED_16[16] = {DEFINED, DEFINED, DEFINED, DEFINED, DEFINED, DEFINED,
+                                           DEFINED, DEFINED, DEFINED, DEFINED, DEFINED, DEFINED,
+                                           DEFINED, DEFINED, DEFINED, DEFINED};
+    uint32_t seen = 0;
+    if ((n == 4 && memcmp(state, DEFINED_16, 4) == 0) ||
+        (n == 16 && memcmp(state, DEFINED_16, 16) == 0))
+        seen = 1u << DEFINED;
+    else
+        for (size_t i = 0; i < n; i++)
+            seen |= 1u << state[i];
+    if (seen & 1u << ABSENT)
+        out_of_bounds(a, n, how, thread, code);
+    const bool writes = how == SIMT_WRITE || how == SIMT_COPIES;
+    if (!writes && (seen & 1u << UNDEFINED)) {
+        SimtFinding finding = {SIMT_UNINITIALISED, 1, {}, job_->kernel, 0, {}};
+        finding.act[0] = act(how, now_, thread, site_of(code));
+        describe(a, n, finding.what);
+        add(finding);
+    }
+
+    const Clocks &clocks = clocks_[thread / 32];
+    const Past past = {now_, uint32_t(site_of(code)), uint16_t(thread), how == SIMT_COPIES};
+    const Me me = {how, thread, is_shared ? block_ : launch_, clocks.time, clocks, past};
+    const bool flying = seen & 1u << FLYING;
+    int did = -1;  // by the other
+    Past other;
+    shadow.each(a, n, [&](Cell &cell) {
+        if (did < 0 && flying) {
+            did = cell.write.copies ? SIMT_COPIES : -1;
+            other = cell.write;
+        } else if (did < 0) {
+            did = clash(cell, me, other);
+        }
+        if (how == SIMT_READ) {
+            join(cell.reads, me);
+        } else if (how == SIMT_ATOMIC) {
+            join(cell.atomics, me);
+        } else if (!flying) {
+            cell.write = past;
+            cell.time = me.time;
+        }
+    });
+    if (did >= 0) {
+        SimtFinding finding = {flying ? SIMT_COPY : SIMT_RACE, 2, {}, job_->kernel, 0, {}};
+        finding.act[0] = act(how, now_, thread, site_of(code));
+        finding.act[1] = act(uint32_t(did), other.epoch, other.thread, other.site);
+        describe(a, n, finding.what);
+        add(finding);
+    }
+    if (how != SIMT_READ && !flying)
+        memset(state, how == SIMT_COPIES ? FLYING : DEFINED, n);
+}
+
+void SimtChecker::landed(uintptr_t a, size_t n, int thread) {
+    memset(shared_.state(a), DEFINED, n);
+    // For others it is as if the thread had written now.
+    shared_.each(a, n, [&](Cell &cell) {
+        cell.write.epoch = now_;
+        cell.time = clocks_[thread / 32].time;
+    });
+}
+
+void SimtChecker::out_of_bounds(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code) {
+    SimtFinding finding = {SIMT_BOUNDS, 1, {}, job_->kernel, 0, {}};
+    finding.act[0] = act(how, now_, thread, site_of(code));
+    describe(a, n, finding.what);
+    add(finding);
+    current->abandon();
+}
+
+void SimtChecker::report(uint32_t kind, uint32_t how, uintptr_t code, const char *format, ...) {
+    SimtFinding finding = {kind, 1, {}, job_->kernel, 0, {}};
+    finding.act[0] = act(how, now_, current->running(), site_of(code));
+    va_list values;
+    va_start(values, format);
+    vsnprintf(finding.what, sizeof finding.what, format, values);
+    va_end(values);
+    add(finding);
+}
+
+SimtAct SimtChecker::act(uint32_t how, uint32_t epoch, int thread, uint64_t site) const {
+    const auto later = std::upper_bound(blocks_.begin(), blocks_.end(), epoch,
+                                        [](uint32_t e, const Block &b) { return e < b.first; });
+    const uint64_t number = later == blocks_.begin() ? 0 : later[-1].number;
+    const uint32_t(&grid)[3] = job_->launch.grid;
+    SimtAct act = {how, {}, {}, site};
+    act.block[0] = uint32_t(number % grid[0]);
+    act.block[1] = uint32_t(number / grid[0] % grid[1]);
+    act.block[2] = uint32_t(number / grid[0] / grid[1]);
+    memcpy(act.thread, current->thread(thread).index, sizeof act.thread);
+    return act;
+}
+
+void SimtChecker::add(SimtFinding finding) {
+    const auto same = [&](const SimtFinding &f) {
+        const uint64_t a = f.act[0].site, b = f.act[1].site;
+        const uint64_t c = finding.act[0].site, d = finding.act[1].site;
+        return f.kind == finding.kind && f.kernel == finding.kernel &&
+               ((a == c && b == d) || (a == d && b == c));
+    };
+    const auto known = std::find_if(findings_.begin(), findings_.end(), same);
+    if (known != findings_.end()) {
+        known->count++;
+    } else if (findings_.size() < MAX_FINDINGS) {
+        finding.count = 1;
+        findings_.push_back(finding);
+    }
+}
+
+// bytes 4096-4099 of shared variable tile (4096 bytes)
+void SimtChecker::describe(uintptr_t a, size_t n, char (&text)[256]) const {
+    const auto say = [&](ptrdiff_t at, const char *what, const char *name, size_t size,
+                         const char *more) {
+        const ptrdiff_t last = at + ptrdiff_t(n) - 1;
+        if (last == at)
+            snprintf(text, sizeof text, "byte %td of %s%s (%zu bytes)%s", at, what, name, size,
+                     more);
+        else
+            snprintf(text, sizeof text, "bytes %td to %td of %s%s (%zu bytes)%s", at, last, what,
+                     name, size, more);
+    };
+    // Of two neighbours, the nearer one.
+    const auto distance = [a](uintptr_t low, size_t size) {
+        return a < low ? low - a : a < low + size ? 0 : a - (low + size) + 1;
+    };
+    if (shared_.range.holds(a)) {
+        const Variable *nearest = nullptr;
+        const auto to = [&](const Variable &v) {
+            return distance(shared_.range.low + v.offset, v.size);
+        };
+        for (const Variable &v : variables_)
+            if (!nearest || to(v) < to(*nearest))
+                nearest = &v;
+        if (nearest && (dynamic_.size == 0 || to(*nearest) < distance(dynamic_.low, dynamic_.size)))
+            say(ptrdiff_t(a - shared_.range.low - nearest->offset), "shared variable ",
+                nearest->variable->name, nearest->size, "");
+        else
+            say(ptrdiff_t(a - dynamic_.low), "dynamic shared memory", "", dynamic_.size, "");
+        return;
+    }
+    const Allocation *nearest = nullptr;
+    for (const Allocation &b : allocations_)
+        if (!nearest || distance(b.start, b.size) < distance(nearest->start, nearest->size))
+            nearest = &b;
+    if (!nearest || !heap_.holds(a)) {
+        snprintf(text, sizeof text, "%zu byte%s at address %#zx, which is no device memory", n,
+                 n == 1 ? "" : "s", size_t(a));
+        return;
+    }
+    char argument[64] = "";
+    for (uint32_t i = 0; i < job_->kernel->argc && !argument[0]; i++) {
+        uint64_t value = 0;
+        if (job_->kernel->arg_sizes[i] == sizeof value)
+            memcpy(&value, job_->args[i], sizeof value);
+        if (value - nearest->start < nearest->size)
+            snprintf(argument, sizeof argument, ", which argument %u points to", i + 1);
+    }
+    say(ptrdiff_t(a - nearest->start), "device memory", "", nearest->size, argument);
+}
+
+SimtChecker *simt_checker_new(size_t capacity) {
+    try {
+        return new SimtChecker(capacity);
+    } catch (const std::bad_alloc &) {
+        return nullptr;
+    }
+}
+
+void simt_checker_delete(SimtChecker *checker) {
+    delete checker;
+}
+
+void *simt_checker_alloc(SimtChecker *checker, size_t bytes) {
+    return checker->alloc(bytes);
+}
+
+void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes) {
+    checker->scratch(allocation, bytes);
+}
+
+size_t simt_checker_findings(const SimtChecker *checker, const SimtFinding **findings) {
+    *findings = checker->findings().data();
+    return checker->findings().size();
+}

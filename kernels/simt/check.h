@@ -1,0 +1,203 @@
+// The checker: what each byte that a kernel can reach holds, and who touched it last.
+//
+// build.rs compiles the kernels a second time with -fsanitize=thread,undefined, which makes the
+// compiler call a function before every memory access and where arithmetic goes wrong. Those
+// functions are ours (check_hooks.cpp), not the sanitizers'; they do nothing unless a checked
+// launch is running, and end up in `access` and `report` here.
+//
+//   state of a byte    not there (red zones, too), undefined, defined, or flying: an asynchronous
+//                      copy that nobody has waited for may write it any moment.
+//   Cell of a word     the last plain write, and who read it or changed it atomically since the
+//                      last barrier, with thread, time and site. From the first access to a part of
+//                      a word on, each of its bytes has a Cell.
+//
+// Order. Time is cut into epochs: each block has its own, and each barrier of a block begins one.
+// Two accesses to the same bytes, one of them a write and not both atomic, race if they are of
+// different blocks of a launch, or of different threads in one epoch; unless both are lanes of a
+// warp and __syncwarp came between, which vector clocks tell (Fidge, 1988). Nothing else orders:
+// not shuffles, votes, mma or ldmatrix, not atomics, not fences. The blocks of a checked launch run
+// one after the other, so that findings are the same every time.
+//
+// Memory of host and driver is not watched, nor are a thread's own local variables.
+#pragma once
+
+#include "abi.h"
+#include "simt.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace simt {
+
+struct Job;
+
+struct Range {
+    uintptr_t low = 0;
+    size_t size = 0;
+
+    bool holds(uintptr_t a) const {
+        return a - low < size;
+    }
+};
+
+// An access, as a Cell remembers it.
+struct Past {
+    uint32_t epoch, site;
+    uint16_t thread;
+    bool copies;  // asynchronously
+};
+
+// Threads that did the same to a cell.
+struct Crowd {
+    Past last;
+    uint32_t time;   // of its warp
+    uint32_t lanes;  // of its warp: those whose accesses nothing has ordered before `last`
+    Past other;      // of another block, or else of another warp, or else of another lane
+};
+
+struct Cell {
+    Past write;
+    uint32_t time;  // of the writer's warp
+    Crowd reads, atomics;
+};
+
+enum State : uint8_t { ABSENT, UNDEFINED, DEFINED, FLYING };
+
+// States and cells of a range of addresses. Its own memory is address space until it is used.
+class Shadow {
+public:
+    explicit Shadow(size_t size);
+    ~Shadow();
+    Shadow(const Shadow &) = delete;
+    Shadow &operator=(const Shadow &) = delete;
+
+    Range range;  // may be moved
+
+    uint8_t *state(uintptr_t a) {
+        return states_ + (a - range.low);
+    }
+    // Makes all cells whole words again; their contents must be of the past.
+    void join();
+    // Calls f for each cell of the bytes.
+    template <class F> void each(uintptr_t a, size_t n, F f) {
+        for (size_t at = a - range.low, end = at + n; at < end;) {
+            const size_t word = at / 4, next = word * 4 + 4;
+            if (!split_[word] && at % 4 == 0 && next <= end) {
+                f(words_[word]);
+                at = next;
+                continue;
+            }
+            if (!split_[word]) {
+                split_[word] = 1;
+                for (size_t i = word * 4; i < next; i++)
+                    bytes_[i] = words_[word];
+            }
+            for (; at < end && at < next; at++)
+                f(bytes_[at]);
+        }
+    }
+
+private:
+    size_t size_;  // reserved
+    uint8_t *states_, *split_;
+    Cell *words_, *bytes_;
+};
+
+// Which lanes of a warp know what of each other's past.
+struct Clocks {
+    uint32_t time = 0;  // of __syncwarps
+    uint32_t all = 0;   // the last in which all lanes met
+    uint32_t known[32][32] = {};
+
+    bool knows(int lane, int other, uint32_t then) const {
+        return then < all || then < known[lane][other];
+    }
+    void meet(uint32_t lanes, bool whole);
+};
+
+}  // namespace simt
+
+struct SimtChecker {
+public:
+    explicit SimtChecker(size_t capacity);
+    ~SimtChecker();
+    SimtChecker(const SimtChecker &) = delete;
+    SimtChecker &operator=(const SimtChecker &) = delete;
+
+    void *alloc(size_t bytes);
+    void scratch(void *allocation, size_t bytes);
+    const std::vector<SimtFinding> &findings() const {
+        return findings_;
+    }
+
+    // Runs a job on the calling OS thread. The executor then says how it goes:
+    void run(simt::Job &job);
+    void begin(const simt::Job &job, simt::Range arena, simt::Range dynamic);
+    void begin_block(uint64_t number);
+    void barrier() {
+        now_++;
+    }
+    // __syncwarp of these lanes, which are all that have not returned, or not.
+    void order(uint32_t warp, uint32_t lanes, bool whole) {
+        clocks_[warp].meet(lanes, whole);
+    }
+    // Offset of a variable of static shared memory; adds its size to `declared`.
+    size_t place(simt::SharedVariable &variable, size_t size, size_t unit, size_t &declared);
+    // The thread is about to access n bytes; `code` is where it goes on. Comes back if they are
+    // there.
+    void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
+    // An asynchronous copy of the thread is complete.
+    void landed(uintptr_t a, size_t n, int thread);
+    // A finding of the running thread that is not about its order with others.
+    void report(uint32_t kind, uint32_t how, uintptr_t code, const char *format, ...)
+        __attribute__((format(printf, 5, 6)));
+
+private:
+    struct Allocation {
+        uintptr_t start;
+        size_t size;
+    };
+    struct Variable {
+        const simt::SharedVariable *variable;
+        size_t offset, size;
+    };
+    struct Block {
+        uint32_t first;  // epoch
+        uint64_t number;
+    };
+    struct Me;
+
+    // What `me` does is not ordered after what the cell remembers: how that was accessed, or -1.
+    int clash(const simt::Cell &cell, const Me &me, simt::Past &other) const;
+    bool clash(const simt::Crowd &crowd, const Me &me, simt::Past &other) const;
+    bool is_apart(const simt::Past &past, const Me &me) const;
+    void join(simt::Crowd &crowd, const Me &me) const;
+    void out_of_bounds(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
+    SimtAct act(uint32_t how, uint32_t epoch, int thread, uint64_t site) const;
+    void add(SimtFinding finding);
+    void describe(uintptr_t a, size_t n, char (&text)[256]) const;
+
+    std::vector<SimtFinding> findings_;
+    simt::Range heap_;               // device memory
+    size_t used_ = 0;                // of it
+    std::vector<Allocation> allocations_;
+    simt::Shadow memory_, shared_;
+    const simt::Job *job_ = nullptr;
+    std::vector<Variable> variables_;
+    simt::Range dynamic_;
+    size_t placed_ = 0;              // end of the last variable
+    uint32_t now_ = 0;               // epoch
+    uint32_t launch_ = 0;            // first epoch of the launch
+    uint32_t block_ = 0;             // and of the block
+    std::vector<Block> blocks_;      // of the launch, so far
+    simt::Clocks clocks_[32];
+};
+
+namespace simt {
+
+// The checker of the running thread's accesses, if any.
+extern __thread SimtChecker *watching __attribute__((tls_model("initial-exec")));
+
+}  // namespace simt
