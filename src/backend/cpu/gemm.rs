@@ -26,7 +26,7 @@ pub(super) const KC: usize = 256;
 const NC: usize = 1024;
 
 /// Rows of `C` in a task at most.
-const MC: usize = 64;
+const MC: usize = 256;
 
 /// Columns of a panel of `B`: two vectors.
 pub(super) const PANEL: usize = 32;
@@ -129,7 +129,7 @@ pub fn gemm<E: Epilogue>(
     [m, n, k]: [usize; 3],
     a: Matrix,
     b: Matrix,
-    mut out: Out,
+    out: Out,
     epilogue: &E,
 ) {
     a.check("A", m, k);
@@ -141,15 +141,33 @@ pub fn gemm<E: Epilogue>(
     if m == 0 || n == 0 {
         return;
     }
-    let depth = Depth::new(k);
     let mut scratch = CALL.take();
+    let product = || product(isa, [m, n, k], a, b, out, epilogue, &mut scratch.0);
+    if m * n * k <= SERIAL {
+        product();
+    } else {
+        // Into rayon's pool once, rather than for each phase: waking it costs as much as a small
+        // product.
+        rayon::scope(|_| product());
+    }
+    CALL.set(scratch);
+}
+
+fn product<E: Epilogue>(
+    isa: Isa,
+    [m, n, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    mut out: Out,
+    epilogue: &E,
+    packed: &mut Buffer,
+) {
+    let depth = Depth::new(k);
     // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie.
     let direct = !b.transposed && m <= 2 * tile::MOST_ROWS;
-    let b = PackedB::new(isa, b, &depth, n, direct, &mut scratch.0);
-    let cuts = Cuts::new(m, n, k);
     let blocks = Blocks {
         a,
-        b,
+        b: PackedB::new(isa, b, &depth, n, direct, packed),
         depth,
         out: Shared {
             c: C {
@@ -161,6 +179,7 @@ pub fn gemm<E: Epilogue>(
         },
         epilogue,
     };
+    let cuts = Cuts::new(m, n, k);
     let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
     each(tasks, false, |(rows, columns)| {
         let mut scratch = TASK.take();
@@ -172,7 +191,6 @@ pub fn gemm<E: Epilogue>(
         });
         TASK.set(scratch);
     });
-    CALL.set(scratch);
 }
 
 /// Calls `f` with each task, on this thread if there is one only or they are small.
@@ -224,11 +242,15 @@ impl Cuts {
             false => (m.min(MC), n.min(NC)),
         };
         let count = |height, width| m.div_ceil(height) * n.div_ceil(width);
-        // Enough tasks to keep all threads busy to the end.
-        while !whole && count(height, width) < 16 && height * width * k > SERIAL {
+        // Enough tasks to keep several threads busy to the end, of whole tiles and then of width,
+        // which shares packed rows of A.
+        while !whole && count(height, width) < 16 {
+            let few = count(height, width) < 8;
             match () {
-                () if width >= height && width > PANEL => width /= 2,
-                () if height > tile::MOST_ROWS => height /= 2,
+                () if height >= 4 * tile::MOST_ROWS => height = height.div_ceil(2),
+                () if width >= 16 * PANEL => width = width.div_ceil(2),
+                () if few && height >= 2 * tile::MOST_ROWS => height = height.div_ceil(2),
+                () if few && width >= 2 * PANEL => width = width.div_ceil(2),
                 () => break,
             }
         }
@@ -295,16 +317,29 @@ impl<E: Epilogue> Kernel for Block<'_, E> {
         let (c, last) = (all.out.c, all.depth.blocks - 1);
         for i in 0..=last {
             let depth = all.depth.block(i);
-            let panels = PackedA::new(s, all.a, rows.clone(), depth.clone(), a);
-            for (rows, a) in panels.iter() {
-                for column in columns.clone().step_by(PANEL) {
+            let mut packed = PackedA::new(s, all.a, rows.clone(), depth.clone(), a);
+            let tiles = columns.len().div_ceil(PANEL);
+            for p in 0..packed.panels() {
+                let (rows, a) = packed.panel(p);
+                for (t, column) in columns.clone().step_by(PANEL).enumerate() {
                     let width = PANEL.min(columns.end - column);
                     let b = all.b.panel(depth.clone(), column);
                     let to = c.at(rows.start, column);
                     let add = i > 0 || all.out.accumulate;
                     // SAFETY: the panels hold `depth` steps of these rows and columns, which are
                     // this task's and within `C`.
-                    unsafe { tile::run(s, rows.len(), a, b, to, width, add) };
+                    unsafe {
+                        tile::run(
+                            s,
+                            rows.len(),
+                            a,
+                            b,
+                            to,
+                            width,
+                            add,
+                            packed.ahead(p, t, tiles),
+                        )
+                    };
                     if i == last {
                         for row in rows.clone() {
                             // SAFETY: as above; `before` is as large as `C` and cut the same way.

@@ -11,6 +11,9 @@ use super::gemm::PANEL;
 use super::gemm_pack::{A_ROW, A_STEP};
 use super::simd::{Kernel, LANES, Simd};
 
+/// Steps of `k` by which a panel of `B` is brought nearer: longer than a line takes from L3.
+const AHEAD: usize = 32;
+
 /// Rows of a tile at most, on any instruction set.
 pub(super) const MOST_ROWS: usize = 14;
 
@@ -49,6 +52,24 @@ pub(super) struct PanelA {
     pub depth: usize,
 }
 
+/// Memory that will be read soon, brought nearer by a line for each step `k`: that at
+/// `line + (k mod 16)·near + ⌊k/16⌋·far`.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub line: *const f32,
+    pub near: usize,
+    pub far: usize,
+}
+
+impl Ahead {
+    /// No memory.
+    pub const NOTHING: Ahead = Ahead {
+        line: std::ptr::null(),
+        near: 0,
+        far: 0,
+    };
+}
+
 /// Columns of `B` in a block of `k`: a multiple of 16, contiguous in each step.
 #[derive(Clone, Copy)]
 pub(super) struct PanelB {
@@ -71,11 +92,12 @@ pub(super) unsafe fn run<S: Simd>(
     c: C,
     width: usize,
     add: bool,
+    ahead: Ahead,
 ) {
     // SAFETY: the caller's.
     unsafe {
         if const { S::REGISTERS >= 32 } && width > LANES {
-            layouts::<S, 2>(s, rows, a, b, c, width - LANES, add);
+            layouts::<S, 2>(s, rows, a, b, c, width - LANES, add, ahead);
             return;
         }
         for column in (0..width).step_by(LANES) {
@@ -84,7 +106,7 @@ pub(super) unsafe fn run<S: Simd>(
                 ..b
             };
             let lanes = (width - column).min(LANES);
-            layouts::<S, 1>(s, rows, a, b, c.at(0, column), lanes, add);
+            layouts::<S, 1>(s, rows, a, b, c.at(0, column), lanes, add, ahead);
         }
     }
 }
@@ -100,15 +122,16 @@ unsafe fn layouts<S: Simd, const NV: usize>(
     c: C,
     lanes: usize,
     add: bool,
+    ahead: Ahead,
 ) {
     macro_rules! heights {
         ($($rows:literal)*) => {
             match rows {
                 $($rows => if const { $rows <= most_rows::<S>() } {
                     if a.by_rows {
-                        s.call(Tile::<$rows, NV, A_ROW, 1> { a, b, c, lanes, add });
+                        s.call(Tile::<$rows, NV, A_ROW, 1> { a, b, c, lanes, add, ahead });
                     } else {
-                        s.call(Tile::<$rows, NV, 1, A_STEP> { a, b, c, lanes, add });
+                        s.call(Tile::<$rows, NV, 1, A_STEP> { a, b, c, lanes, add, ahead });
                     }
                 },)*
                 _ => unreachable!("tiles are at most 14 high"),
@@ -126,6 +149,7 @@ struct Tile<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: us
     c: C,
     lanes: usize,
     add: bool,
+    ahead: Ahead,
 }
 
 impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> Kernel
@@ -142,17 +166,25 @@ impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> Ke
             c,
             lanes,
             add,
+            ahead,
         } = self;
-        for r in 0..ROWS {
-            // C is far away as a rule, and its lines are wanted only after the sums.
-            s.prefetch(c.at(r, 0).values);
-            s.prefetch(c.at(r, (NV - 1) * LANES + lanes - 1).values);
-        }
         let mut acc = [[s.splat(0.0); NV]; ROWS];
         let (mut pa, mut pb) = (a.values, b.values);
-        for _ in 0..a.depth {
+        for k in 0..a.depth {
+            let (near, far) = (k % LANES, k / LANES);
+            s.prefetch(ahead.line.wrapping_add(near * ahead.near + far * ahead.far));
+            // C is far away as a rule. All its lines at once would be in the way of others.
+            if far <= NV {
+                s.prefetch(c.at(near, far * LANES).values);
+            }
+            // The panel of A and two of B are a little more than L1 holds.
+            s.prefetch_l1(match STEP {
+                1 => a.values.wrapping_add(near * ROW + (far + 2) * LANES),
+                _ => pa.wrapping_add(AHEAD * STEP),
+            });
             let mut columns = [s.splat(0.0); NV];
             for v in 0..NV {
+                s.prefetch_l1(pb.wrapping_add(AHEAD * b.step + v * LANES));
                 // SAFETY: `run`'s caller vouches for `NV` vectors of `b` in each step.
                 columns[v] = unsafe { s.load(&*pb.add(v * LANES).cast()) };
             }

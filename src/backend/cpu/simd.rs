@@ -62,6 +62,8 @@ pub trait Simd: Copy + Send + Sync {
 
     /// Starts to bring the cache line of an address, any address, nearer.
     fn prefetch(self, line: *const f32);
+    /// The same into L1, for what is wanted within a few hundred cycles.
+    fn prefetch_l1(self, line: *const f32);
 
     /// Runs a kernel as a function of its own, compiled for this instruction set.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
@@ -309,6 +311,8 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn prefetch(self, _: *const f32) {}
+    #[inline(always)]
+    fn prefetch_l1(self, _: *const f32) {}
     #[inline]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
