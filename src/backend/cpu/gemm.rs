@@ -317,7 +317,7 @@ impl<E: Epilogue> Kernel for Block<'_, E> {
         let (c, last) = (all.out.c, all.depth.blocks - 1);
         for i in 0..=last {
             let depth = all.depth.block(i);
-            let mut packed = PackedA::new(s, all.a, rows.clone(), depth.clone(), a);
+            let mut packed = PackedA::new(s, all.a, rows.clone(), depth.clone(), all.depth.k, a);
             let tiles = columns.len().div_ceil(PANEL);
             for p in 0..packed.panels() {
                 let (rows, a) = packed.panel(p);

@@ -4,14 +4,19 @@
 use std::ops::Range;
 
 use super::gemm::{Depth, KC, Matrix, PANEL, each, part};
-use super::gemm_tile::{Ahead, PanelA, PanelB, most_rows};
+use super::gemm_tile::{Ahead, MOST_ROWS, PanelA, PanelB, SPARSE, most_rows};
 use super::simd::{Buffer, Isa, Kernel, LANES, Simd};
 
 /// Floats between rows of a panel of `A` that lies by rows: an odd number of cache lines.
 pub(super) const A_ROW: usize = KC + LANES;
 
 /// Floats between steps of `k` of a panel of `A` that lies by steps.
-pub(super) const A_STEP: usize = LANES;
+pub(super) const A_STEP: usize = MOST_ROWS;
+
+/// Floats of a panel of `A` that lies by steps, whose last step is written as a whole vector.
+fn step_panel(depth: &Range<usize>) -> usize {
+    (depth.len() * A_STEP).next_multiple_of(LANES) + LANES
+}
 
 /// Rows of `A` in a block of `k`, in panels as high as tiles. Where a row lies contiguous it
 /// stays so, and likewise a column: packing only copies.
@@ -19,6 +24,8 @@ pub(super) struct PackedA<'a> {
     a: Matrix<'a>,
     rows: Range<usize>,
     depth: Range<usize>,
+    /// Rows and steps of what will be packed next, probably.
+    next: [usize; 2],
     panels: usize,
     /// All panels of a transposed `A`, since they share cache lines; else one after the other.
     values: &'a mut [f32],
@@ -31,12 +38,13 @@ impl<'a> PackedA<'a> {
         a: Matrix<'a>,
         rows: Range<usize>,
         depth: Range<usize>,
+        k: usize,
         buffer: &'a mut Buffer,
     ) -> PackedA<'a> {
         let panels = rows.len().div_ceil(most_rows::<S>());
         let values = buffer.resize(match a.transposed {
             false => most_rows::<S>() * A_ROW,
-            true => panels * depth.len() * A_STEP,
+            true => panels * step_panel(&depth),
         });
         if a.transposed {
             // A few steps at a time, so that their lines stay in L1 from panel to panel.
@@ -44,19 +52,26 @@ impl<'a> PackedA<'a> {
                 let steps = k..depth.end.min(k + LANES);
                 for p in 0..panels {
                     let columns = part(rows.len(), panels, p);
-                    let start = (p * depth.len() + k - depth.start) * A_STEP;
-                    let to = values[start..].as_chunks_mut::<A_STEP>().0;
-                    for (k, to) in steps.clone().zip(to) {
+                    let mut to = p * step_panel(&depth) + (k - depth.start) * A_STEP;
+                    for k in steps.clone() {
                         let from = &a.values[k * a.ld + rows.start + columns.start..];
-                        s.store(to, s.load_first(&from[..columns.len()]));
+                        // What is too much is overwritten by the next step.
+                        let whole = values[to..].first_chunk_mut().expect("panels end in space");
+                        s.store(whole, s.load_first(&from[..columns.len()]));
+                        to += A_STEP;
                     }
                 }
             }
         }
+        let next = match depth.end < k {
+            true => [rows.start, depth.end],
+            false => [rows.end, 0],
+        };
         PackedA {
             a,
             rows,
             depth,
+            next,
             panels,
             values,
         }
@@ -73,7 +88,7 @@ impl<'a> PackedA<'a> {
         let rows = part(self.rows.len(), self.panels, p);
         let rows = self.rows.start + rows.start..self.rows.start + rows.end;
         let values = if self.a.transposed {
-            &self.values[p * self.depth.len() * A_STEP..]
+            &self.values[p * step_panel(&self.depth)..]
         } else {
             for (row, to) in rows.clone().zip(self.values.chunks_mut(A_ROW)) {
                 let from = &self.a.values[row * self.a.ld..][self.depth.clone()];
@@ -89,32 +104,34 @@ impl<'a> PackedA<'a> {
         (rows, panel)
     }
 
-    /// What tile `tile` of panel `p`, of `tiles` in each, should bring nearer: the next panel, and
-    /// of a transposed `A` the next block of `k`, a line of each step at once.
+    /// What tile `tile` of `tiles` in panel `p` should bring nearer: the last tiles of a panel the
+    /// next panel, or of a transposed `A` those of all panels the next block.
     #[inline(always)]
     pub fn ahead(&self, p: usize, tile: usize, tiles: usize) -> Ahead {
         let ld = self.a.ld;
-        let (row, k, far) = match self.a.transposed {
-            true => ((p * tiles + tile) * LANES, self.depth.end, LANES * ld),
-            false if tile > 0 => return Ahead::NOTHING,
-            false if p + 1 < self.panels => {
-                let next = part(self.rows.len(), self.panels, p + 1);
-                (next.start, self.depth.start, LANES)
-            }
-            false => (0, self.depth.end, LANES),
+        let [row, k] = self.next;
+        let (start, far, columns, tile, tiles) = if self.a.transposed {
+            let tile = p * tiles + tile;
+            let all = self.panels * tiles;
+            (k * ld + row, LANES * ld, self.rows.len(), tile, all)
+        } else if p + 1 < self.panels {
+            let row = self.rows.start + part(self.rows.len(), self.panels, p + 1).start;
+            (row * ld + self.depth.start, LANES, 1, tile, tiles)
+        } else {
+            (row * ld + k, LANES, 1, tile, tiles)
         };
-        if row >= self.rows.len() {
+        // Lines of 16 columns, each of which takes `SPARSE` tiles.
+        let needed = columns.div_ceil(LANES) * SPARSE;
+        let i = (tile + needed.min(tiles)).checked_sub(tiles);
+        let Some(i) = i.filter(|i| *i < needed) else {
             return Ahead::NOTHING;
-        }
-        let row = self.rows.start + row;
-        let at = match self.a.transposed {
-            true => k * ld + row,
-            false => row * ld + k,
         };
+        let start = start + i / SPARSE * LANES;
         Ahead {
-            line: self.a.values.as_ptr().wrapping_add(at),
+            start: self.a.values.as_ptr().wrapping_add(start),
             near: ld,
             far,
+            first: i % SPARSE * self.depth.len().div_ceil(SPARSE),
         }
     }
 }

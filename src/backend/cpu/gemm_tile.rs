@@ -52,23 +52,38 @@ pub(super) struct PanelA {
     pub depth: usize,
 }
 
-/// Memory that will be read soon, brought nearer by a line for each step `k`: that at
-/// `line + (k mod 16)·near + ⌊k/16⌋·far`.
+/// Memory that will be read soon. Line `i` of it is at `start + (i mod 16)·near + ⌊i/16⌋·far`.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    pub line: *const f32,
+    pub start: *const f32,
     pub near: usize,
     pub far: usize,
+    /// The first line for this tile.
+    pub first: usize,
 }
 
 impl Ahead {
     /// No memory.
     pub const NOTHING: Ahead = Ahead {
-        line: std::ptr::null(),
+        start: std::ptr::null(),
         near: 0,
         far: 0,
+        first: 0,
     };
+
+    #[inline(always)]
+    fn line(&self, i: usize) -> *const f32 {
+        let i = self.first + i;
+        self.start
+            .wrapping_add(i % LANES * self.near + i / LANES * self.far)
+    }
 }
+
+/// Lines brought nearer every 16 steps of `k`.
+const LINES: usize = 4;
+
+/// Tiles that together bring nearer a line for each step of `k`.
+pub(super) const SPARSE: usize = LANES / LINES;
 
 /// Columns of `B` in a block of `k`: a multiple of 16, contiguous in each step.
 #[derive(Clone, Copy)]
@@ -152,6 +167,29 @@ struct Tile<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: us
     ahead: Ahead,
 }
 
+impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize>
+    Tile<ROWS, NV, ROW, STEP>
+{
+    /// What is wanted after steps `16·chunk..` of `k`. A few lines at once, or there would be no
+    /// room for those that are needed now; and not in every step, where each instruction counts.
+    #[inline(always)]
+    fn bring_nearer<S: Simd>(&self, s: S, pa: *const f32, chunk: usize) {
+        for i in chunk * LINES..(chunk + 1) * LINES {
+            s.prefetch(self.ahead.line(i));
+            let (row, column) = (i % LANES, i / LANES * LANES);
+            if column <= NV * LANES {
+                s.prefetch(self.c.at(row, column).values);
+            }
+        }
+        if STEP == 1 {
+            // The panel of A and two of B are a little more than L1 holds.
+            for r in 0..ROWS {
+                s.prefetch_l1(pa.wrapping_add(r * ROW + 2 * LANES));
+            }
+        }
+    }
+}
+
 impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> Kernel
     for Tile<ROWS, NV, ROW, STEP>
 {
@@ -166,22 +204,17 @@ impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> Ke
             c,
             lanes,
             add,
-            ahead,
+            ..
         } = self;
         let mut acc = [[s.splat(0.0); NV]; ROWS];
         let (mut pa, mut pb) = (a.values, b.values);
         for k in 0..a.depth {
-            let (near, far) = (k % LANES, k / LANES);
-            s.prefetch(ahead.line.wrapping_add(near * ahead.near + far * ahead.far));
-            // C is far away as a rule. All its lines at once would be in the way of others.
-            if far <= NV {
-                s.prefetch(c.at(near, far * LANES).values);
+            if k % LANES == 0 {
+                self.bring_nearer(s, pa, k / LANES);
             }
-            // The panel of A and two of B are a little more than L1 holds.
-            s.prefetch_l1(match STEP {
-                1 => a.values.wrapping_add(near * ROW + (far + 2) * LANES),
-                _ => pa.wrapping_add(AHEAD * STEP),
-            });
+            if STEP != 1 {
+                s.prefetch_l1(pa.wrapping_add(AHEAD * STEP));
+            }
             let mut columns = [s.splat(0.0); NV];
             for v in 0..NV {
                 s.prefetch_l1(pb.wrapping_add(AHEAD * b.step + v * LANES));
