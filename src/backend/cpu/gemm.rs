@@ -6,14 +6,14 @@
 //! the panels of `B`. So the panel of `A`, which every element of that panel of `B` meets, stays
 //! in L1, and the block of `B` streams from L2: one vector load for 14 multiply-adds.
 //!
-//! An element is a sum over `k` in one order, fixed by `k` alone, whatever the tile or the thread
-//! that computes it.
+//! An element is a sum over `k` in one order, whatever the tile or the thread that computes it.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::conv::{CALL, TASK};
+use super::gemm_dot::{self as dot, Dots};
 use super::gemm_pack::{PackedA, PackedB};
 use super::gemm_tile::{self as tile, C};
 use super::simd::{Buffer, Isa, Kernel, Simd};
@@ -73,11 +73,12 @@ impl<'a> Matrix<'a> {
 fn check(name: &str, values: &[f32], ld: usize, rows: usize, cols: usize) {
     assert!(cols <= ld || rows <= 1, "{name}: {cols} columns, ld {ld}");
     let least = match (rows, cols) {
-        (0, _) | (_, 0) => 0,
-        _ => (rows - 1) * ld + cols,
+        (0, _) | (_, 0) => Some(0),
+        _ => (rows - 1).checked_mul(ld).and_then(|x| x.checked_add(cols)),
     };
     let len = values.len();
-    assert!(len >= least, "{name}: {rows}x{cols}, ld {ld}, in {len}");
+    let enough = least.is_some_and(|least| len >= least);
+    assert!(enough, "{name}: {rows}x{cols}, ld {ld}, in {len}");
 }
 
 /// Where a product goes.
@@ -162,6 +163,30 @@ fn product<E: Epilogue>(
     epilogue: &E,
     packed: &mut Buffer,
 ) {
+    let out = Shared {
+        c: C {
+            values: out.c.as_mut_ptr(),
+            ld: out.ld,
+        },
+        before: out.before.as_mut().map(|before| before.as_mut_ptr()),
+        accumulate: out.accumulate,
+    };
+    let cuts = Cuts::new(m, n, k);
+    let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
+    if dot::fits(m, n, a, b) {
+        each(tasks, false, |(rows, columns)| {
+            isa.run(Dots {
+                a,
+                b,
+                k,
+                rows,
+                columns,
+                out: &out,
+                epilogue,
+            });
+        });
+        return;
+    }
     let depth = Depth::new(k);
     // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie.
     let direct = !b.transposed && m <= 2 * tile::MOST_ROWS;
@@ -169,18 +194,9 @@ fn product<E: Epilogue>(
         a,
         b: PackedB::new(isa, b, &depth, n, direct, packed),
         depth,
-        out: Shared {
-            c: C {
-                values: out.c.as_mut_ptr(),
-                ld: out.ld,
-            },
-            before: out.before.as_mut().map(|before| before.as_mut_ptr()),
-            accumulate: out.accumulate,
-        },
+        out,
         epilogue,
     };
-    let cuts = Cuts::new(m, n, k);
-    let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
     each(tasks, false, |(rows, columns)| {
         let mut scratch = TASK.take();
         isa.run(Block {
@@ -284,15 +300,49 @@ struct Blocks<'a, E> {
 }
 
 /// [`Out`] for many writers.
-struct Shared {
+pub(super) struct Shared {
     c: C,
     before: Option<*mut f32>,
-    accumulate: bool,
+    pub accumulate: bool,
 }
 
 // SAFETY: `gemm` holds the slices' exclusive borrows while tasks run, and tasks touch disjoint
 // elements: `Cuts` covers rows × columns without overlap.
 unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// # Safety
+    /// The piece of `C` must be within it and not accessed by others.
+    #[inline(always)]
+    pub unsafe fn piece(&self, row: usize, column: usize, width: usize) -> &mut [f32] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.c.at(row, column).values, width) }
+    }
+
+    /// All that is left to do with finished sums.
+    ///
+    /// # Safety
+    /// That of [`Shared::piece`].
+    #[inline(always)]
+    pub unsafe fn finish<S: Simd, E: Epilogue>(
+        &self,
+        s: S,
+        epilogue: &E,
+        row: usize,
+        column: usize,
+        width: usize,
+    ) {
+        // SAFETY: the caller's; `before` is as large as `C` and cut the same way.
+        unsafe {
+            let piece = self.piece(row, column, width);
+            if let Some(before) = self.before {
+                let to = before.add(row * self.c.ld + column);
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), to, width);
+            }
+            epilogue.finish(s, row, column, piece);
+        }
+    }
+}
 
 /// A task: some rows and columns of `C`.
 struct Block<'a, E> {
@@ -326,45 +376,19 @@ impl<E: Epilogue> Kernel for Block<'_, E> {
                     let b = all.b.panel(depth.clone(), column);
                     let to = c.at(rows.start, column);
                     let add = i > 0 || all.out.accumulate;
+                    let ahead = packed.ahead(p, t, tiles);
                     // SAFETY: the panels hold `depth` steps of these rows and columns, which are
                     // this task's and within `C`.
                     unsafe {
-                        tile::run(
-                            s,
-                            rows.len(),
-                            a,
-                            b,
-                            to,
-                            width,
-                            add,
-                            packed.ahead(p, t, tiles),
-                        )
-                    };
-                    if i == last {
-                        for row in rows.clone() {
-                            // SAFETY: as above; `before` is as large as `C` and cut the same way.
-                            unsafe { all.finish(s, row, column, width) };
+                        tile::run(s, rows.len(), a, b, to, width, add, ahead);
+                        if i == last {
+                            for row in rows.clone() {
+                                all.out.finish(s, all.epilogue, row, column, width);
+                            }
                         }
                     }
                 }
             }
-        }
-    }
-}
-
-impl<E: Epilogue> Blocks<'_, E> {
-    /// # Safety
-    /// The piece of `C` must be within it and not accessed by others.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, row: usize, column: usize, width: usize) {
-        let at = row * self.out.c.ld + column;
-        // SAFETY: the caller's.
-        unsafe {
-            let piece = std::slice::from_raw_parts_mut(self.out.c.values.add(at), width);
-            if let Some(before) = self.out.before {
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), before.add(at), width);
-            }
-            self.epilogue.finish(s, row, column, piece);
         }
     }
 }

@@ -13,6 +13,7 @@ mod conv_tile;
 mod conv_wgrad;
 mod gather;
 pub mod gemm;
+mod gemm_dot;
 mod gemm_pack;
 #[cfg(test)]
 mod gemm_tests;
