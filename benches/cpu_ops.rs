@@ -351,7 +351,7 @@ fn product(bench: &mut Bench, [m, n, k]: [usize; 3], a_transposed: bool, b_trans
     }
     let (mut fastest, mut fastest_peak) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..20 {
-        let mut time = |fastest: &mut f64, run: &mut dyn FnMut()| {
+        let time = |fastest: &mut f64, run: &mut dyn FnMut()| {
             let start = Instant::now();
             run();
             *fastest = fastest.min(start.elapsed().as_secs_f64());

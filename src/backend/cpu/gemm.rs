@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::conv::{CALL, TASK};
 use super::gemm_dot::{self as dot, Dots};
 use super::gemm_pack::{PackedA, PackedB};
-use super::gemm_tile::{self as tile, C};
+use super::gemm_tile::{C, MOST_ROWS, Tile};
 use super::simd::{Buffer, Isa, Kernel, Simd};
 
 /// Most steps of `k` between two visits to an element of `C`: 14 rows of `A` in 14 KiB, which with
@@ -189,7 +189,7 @@ fn product<E: Epilogue>(
     }
     let depth = Depth::new(k);
     // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie.
-    let direct = !b.transposed && m <= 2 * tile::MOST_ROWS;
+    let direct = !b.transposed && m <= 2 * MOST_ROWS;
     let blocks = Blocks {
         a,
         b: PackedB::new(isa, b, &depth, n, direct, packed),
@@ -263,9 +263,9 @@ impl Cuts {
         while !whole && count(height, width) < 16 {
             let few = count(height, width) < 8;
             match () {
-                () if height >= 4 * tile::MOST_ROWS => height = height.div_ceil(2),
+                () if height >= 4 * MOST_ROWS => height = height.div_ceil(2),
                 () if width >= 16 * PANEL => width = width.div_ceil(2),
-                () if few && height >= 2 * tile::MOST_ROWS => height = height.div_ceil(2),
+                () if few && height >= 2 * MOST_ROWS => height = height.div_ceil(2),
                 () if few && width >= 2 * PANEL => width = width.div_ceil(2),
                 () => break,
             }
@@ -311,18 +311,16 @@ pub(super) struct Shared {
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// # Safety
-    /// The piece of `C` must be within it and not accessed by others.
+    /// Neighbours in a row of `C`.
     #[inline(always)]
-    pub unsafe fn piece(&self, row: usize, column: usize, width: usize) -> &mut [f32] {
-        // SAFETY: the caller's.
-        unsafe { std::slice::from_raw_parts_mut(self.c.at(row, column).values, width) }
+    pub fn piece(&self, row: usize, column: usize, width: usize) -> *mut [f32] {
+        std::ptr::slice_from_raw_parts_mut(self.c.at(row, column).values, width)
     }
 
     /// All that is left to do with finished sums.
     ///
     /// # Safety
-    /// That of [`Shared::piece`].
+    /// The piece of `C` must be within it and not accessed by others.
     #[inline(always)]
     pub unsafe fn finish<S: Simd, E: Epilogue>(
         &self,
@@ -334,7 +332,7 @@ impl Shared {
     ) {
         // SAFETY: the caller's; `before` is as large as `C` and cut the same way.
         unsafe {
-            let piece = self.piece(row, column, width);
+            let piece = &mut *self.piece(row, column, width);
             if let Some(before) = self.before {
                 let to = before.add(row * self.c.ld + column);
                 std::ptr::copy_nonoverlapping(piece.as_ptr(), to, width);
@@ -373,14 +371,19 @@ impl<E: Epilogue> Kernel for Block<'_, E> {
                 let (rows, a) = packed.panel(p);
                 for (t, column) in columns.clone().step_by(PANEL).enumerate() {
                     let width = PANEL.min(columns.end - column);
-                    let b = all.b.panel(depth.clone(), column);
-                    let to = c.at(rows.start, column);
-                    let add = i > 0 || all.out.accumulate;
-                    let ahead = packed.ahead(p, t, tiles);
+                    let tile = Tile {
+                        rows: rows.len(),
+                        width,
+                        a,
+                        b: all.b.panel(depth.clone(), column),
+                        c: c.at(rows.start, column),
+                        add: i > 0 || all.out.accumulate,
+                        ahead: packed.ahead(p, t, tiles),
+                    };
                     // SAFETY: the panels hold `depth` steps of these rows and columns, which are
                     // this task's and within `C`.
                     unsafe {
-                        tile::run(s, rows.len(), a, b, to, width, add, ahead);
+                        tile.run(s);
                         if i == last {
                             for row in rows.clone() {
                                 all.out.finish(s, all.epilogue, row, column, width);

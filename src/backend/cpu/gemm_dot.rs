@@ -63,7 +63,7 @@ impl<E: Epilogue> Dots<'_, E> {
                 for i in 0..N.min(self.rows.end - row) {
                     // SAFETY: the elements are this task's and within `C`.
                     unsafe {
-                        let c = self.out.piece(row + i, column, width);
+                        let c = &mut *self.out.piece(row + i, column, width);
                         for (c, sum) in c.iter_mut().zip(sums[i]) {
                             *c = if self.out.accumulate { *c + sum } else { sum };
                         }
