@@ -2,6 +2,9 @@
 //! Transformer: time, GFLOP/s, GB/s and the percentage of the roof, which is measured in the same
 //! process (multiply-adds without memory, copies without arithmetic).
 //!
+//! Matrix products at the shapes of a Transformer (1024 tokens, d 256, ffn 1024, vocabulary 8000)
+//! have a table of their own, in which the peak is measured between the runs of each product.
+//!
 //! FLOPs are two a multiply-add of convolutions, linear layers and attention; bytes are those of
 //! tensors that must come from and go to memory once. Caches may beat such a floor: more than 100 %
 //! means that tensors did not have to travel.
@@ -10,7 +13,8 @@
 mod sequence;
 
 use autoassist::backend::cpu::Cpu;
-use autoassist::backend::cpu::simd::{Isa, Kernel, Simd};
+use autoassist::backend::cpu::gemm::{Matrix, Out, gemm};
+use autoassist::backend::cpu::simd::{Buffer, Isa, Kernel, Simd};
 use autoassist::backend::{
     Augment, BatchNorm, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd, StepInputs,
     Tensor, Window,
@@ -70,15 +74,23 @@ fn best(mut run: impl FnMut()) -> f64 {
     (0..12).map(|_| once()).fold(f64::INFINITY, f64::min)
 }
 
-/// FLOP/s of all threads.
-fn peak_flops(isa: Isa) -> f64 {
-    let threads = rayon::current_num_threads();
-    let seconds = best(|| {
-        (0..threads).into_par_iter().for_each(|_| {
+/// Multiply-adds on all threads.
+fn run_peak(isa: Isa) {
+    (0..rayon::current_num_threads())
+        .into_par_iter()
+        .for_each(|_| {
             black_box(isa.run(Peak));
         });
-    });
-    (2 * 16 * CHAINS * ROUNDS * threads) as f64 / seconds
+}
+
+/// FLOPs of [`run_peak`].
+fn peak_work() -> f64 {
+    (2 * 16 * CHAINS * ROUNDS * rayon::current_num_threads()) as f64
+}
+
+/// FLOP/s of all threads.
+fn peak_flops(isa: Isa) -> f64 {
+    peak_work() / best(|| run_peak(isa))
 }
 
 /// Bytes per second, read and written, of a copy that no cache holds.
@@ -99,6 +111,14 @@ fn peak_bandwidth() -> f64 {
 struct Bench {
     criterion: Criterion,
     rows: Vec<Row>,
+    products: Vec<Product>,
+}
+
+/// Best FLOP/s of a matrix product and of the multiply-adds that it took turns with.
+struct Product {
+    name: String,
+    flops: f64,
+    peak: f64,
 }
 
 impl Bench {
@@ -306,6 +326,76 @@ fn update(bench: &mut Bench) {
     });
 }
 
+/// `C[m, n] = A·B` over `k`, one of `A` and `B` transposed in memory or none. Which names it:
+/// `y = x·wᵀ`, `dx = dz·w` and `dw = dzᵀ·x`.
+fn product(bench: &mut Bench, [m, n, k]: [usize; 3], a_transposed: bool, b_transposed: bool) {
+    let isa = Isa::detect().expect("a known AUTOASSIST_ISA");
+    let filled = |len: usize| {
+        let mut values = Buffer::zeroed(len);
+        for (i, x) in values.iter_mut().enumerate() {
+            *x = (i * 7 % 64) as f32 / 64.0 - 0.5;
+        }
+        values
+    };
+    let (a, b, mut c) = (filled(m * k), filled(k * n), Buffer::zeroed(m * n));
+    let (layout, a, b) = match (a_transposed, b_transposed) {
+        (false, false) => ("A·B", Matrix::new(&a, k), Matrix::new(&b, n)),
+        (false, true) => ("A·Bᵀ", Matrix::new(&a, k), Matrix::new(&b, k).t()),
+        (true, _) => ("Aᵀ·B", Matrix::new(&a, m).t(), Matrix::new(&b, n)),
+    };
+    let mut run = || gemm(isa, [m, n, k], a, b, Out::new(&mut c, n), &());
+    let flops = 2.0 * (m * n * k) as f64;
+    let moved = 4.0 * (m * k + k * n + m * n) as f64;
+    let name = format!("gemm {m}x{n}x{k} {layout}");
+    let before = bench.rows.len();
+    bench.case(&name, flops, moved, &mut run);
+    if bench.rows.len() == before {
+        return;
+    }
+    let (mut fastest, mut fastest_peak) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..20 {
+        let time = |fastest: &mut f64, run: &mut dyn FnMut()| {
+            let start = Instant::now();
+            run();
+            *fastest = fastest.min(start.elapsed().as_secs_f64());
+        };
+        time(&mut fastest_peak, &mut || run_peak(isa));
+        // The first finds caches as the peak, or another process, left them.
+        (0..4).for_each(|_| time(&mut fastest, &mut run));
+    }
+    bench.products.push(Product {
+        name,
+        flops: flops / fastest,
+        peak: peak_work() / fastest_peak,
+    });
+}
+
+fn products(bench: &mut Bench) {
+    let (rows, d, ffn, words) = (1024, 256, 1024, 8000);
+    for [a_transposed, b_transposed] in [[false, false], [false, true], [true, false]] {
+        product(bench, [1024; 3], a_transposed, b_transposed);
+    }
+    for (out, input) in [(d, d), (ffn, d), (d, ffn), (words, d)] {
+        product(bench, [rows, out, input], false, true);
+        product(bench, [rows, input, out], false, false);
+        product(bench, [out, input, rows], true, false);
+    }
+}
+
+fn product_table(products: &[Product]) {
+    println!("\n| product, m x n x k | GFLOP/s | peak beside it | % of that |");
+    println!("|---|---|---|---|");
+    for product in products {
+        println!(
+            "| {} | {:.0} | {:.0} | {:.0} |",
+            product.name,
+            product.flops / 1e9,
+            product.peak / 1e9,
+            100.0 * product.flops / product.peak,
+        );
+    }
+}
+
 fn table(rows: &[Row], flops: f64, bandwidth: f64) {
     println!(
         "\nroof: {:.0} GFLOP/s of multiply-adds, {:.1} GB/s of copying, {} threads\n",
@@ -342,6 +432,7 @@ fn main() {
     let mut bench = Bench {
         criterion,
         rows: Vec::new(),
+        products: Vec::new(),
     };
     for (size, ci, co, kernel, stride) in [
         (32, 3, 16, 3, 1),
@@ -360,7 +451,9 @@ fn main() {
     head(&mut bench);
     update(&mut bench);
     sequence::all(&mut bench);
+    products(&mut bench);
     bench.criterion.final_summary();
     let isa = Isa::detect().expect("a known AUTOASSIST_ISA");
     table(&bench.rows, peak_flops(isa), peak_bandwidth());
+    product_table(&bench.products);
 }

@@ -6,16 +6,16 @@
 //! the panels of `B`. So the panel of `A`, which every element of that panel of `B` meets, stays
 //! in L1, and the block of `B` streams from L2: one vector load for 14 multiply-adds.
 //!
-//! An element is a sum over `k` in one order, fixed by `k` alone, whatever the tile or the thread
-//! that computes it.
+//! An element is a sum over `k` in one order, whatever the tile or the thread that computes it.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::conv::{CALL, TASK};
+use super::gemm_dot::{self as dot, Dots};
 use super::gemm_pack::{PackedA, PackedB};
-use super::gemm_tile::{self as tile, C};
+use super::gemm_tile::{C, MOST_ROWS, Tile};
 use super::simd::{Buffer, Isa, Kernel, Simd};
 
 /// Most steps of `k` between two visits to an element of `C`: 14 rows of `A` in 14 KiB, which with
@@ -26,7 +26,7 @@ pub(super) const KC: usize = 256;
 const NC: usize = 1024;
 
 /// Rows of `C` in a task at most.
-const MC: usize = 64;
+const MC: usize = 256;
 
 /// Columns of a panel of `B`: two vectors.
 pub(super) const PANEL: usize = 32;
@@ -73,11 +73,12 @@ impl<'a> Matrix<'a> {
 fn check(name: &str, values: &[f32], ld: usize, rows: usize, cols: usize) {
     assert!(cols <= ld || rows <= 1, "{name}: {cols} columns, ld {ld}");
     let least = match (rows, cols) {
-        (0, _) | (_, 0) => 0,
-        _ => (rows - 1) * ld + cols,
+        (0, _) | (_, 0) => Some(0),
+        _ => (rows - 1).checked_mul(ld).and_then(|x| x.checked_add(cols)),
     };
     let len = values.len();
-    assert!(len >= least, "{name}: {rows}x{cols}, ld {ld}, in {len}");
+    let enough = least.is_some_and(|least| len >= least);
+    assert!(enough, "{name}: {rows}x{cols}, ld {ld}, in {len}");
 }
 
 /// Where a product goes.
@@ -129,7 +130,7 @@ pub fn gemm<E: Epilogue>(
     [m, n, k]: [usize; 3],
     a: Matrix,
     b: Matrix,
-    mut out: Out,
+    out: Out,
     epilogue: &E,
 ) {
     a.check("A", m, k);
@@ -141,27 +142,61 @@ pub fn gemm<E: Epilogue>(
     if m == 0 || n == 0 {
         return;
     }
-    let depth = Depth::new(k);
     let mut scratch = CALL.take();
-    // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie.
-    let direct = !b.transposed && m <= 2 * tile::MOST_ROWS;
-    let b = PackedB::new(isa, b, &depth, n, direct, &mut scratch.0);
+    let product = || product(isa, [m, n, k], a, b, out, epilogue, &mut scratch.0);
+    if m * n * k <= SERIAL {
+        product();
+    } else {
+        // Into rayon's pool once, rather than for each phase: waking it costs as much as a small
+        // product.
+        rayon::scope(|_| product());
+    }
+    CALL.set(scratch);
+}
+
+fn product<E: Epilogue>(
+    isa: Isa,
+    [m, n, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    mut out: Out,
+    epilogue: &E,
+    packed: &mut Buffer,
+) {
+    let out = Shared {
+        c: C {
+            values: out.c.as_mut_ptr(),
+            ld: out.ld,
+        },
+        before: out.before.as_mut().map(|before| before.as_mut_ptr()),
+        accumulate: out.accumulate,
+    };
     let cuts = Cuts::new(m, n, k);
+    let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
+    if dot::fits(m, n, a, b) {
+        each(tasks, false, |(rows, columns)| {
+            isa.run(Dots {
+                a,
+                b,
+                k,
+                rows,
+                columns,
+                out: &out,
+                epilogue,
+            });
+        });
+        return;
+    }
+    let depth = Depth::new(k);
+    // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie.
+    let direct = !b.transposed && m <= 2 * MOST_ROWS;
     let blocks = Blocks {
         a,
-        b,
+        b: PackedB::new(isa, b, &depth, n, direct, packed),
         depth,
-        out: Shared {
-            c: C {
-                values: out.c.as_mut_ptr(),
-                ld: out.ld,
-            },
-            before: out.before.as_mut().map(|before| before.as_mut_ptr()),
-            accumulate: out.accumulate,
-        },
+        out,
         epilogue,
     };
-    let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
     each(tasks, false, |(rows, columns)| {
         let mut scratch = TASK.take();
         isa.run(Block {
@@ -172,7 +207,6 @@ pub fn gemm<E: Epilogue>(
         });
         TASK.set(scratch);
     });
-    CALL.set(scratch);
 }
 
 /// Calls `f` with each task, on this thread if there is one only or they are small.
@@ -224,11 +258,15 @@ impl Cuts {
             false => (m.min(MC), n.min(NC)),
         };
         let count = |height, width| m.div_ceil(height) * n.div_ceil(width);
-        // Enough tasks to keep all threads busy to the end.
-        while !whole && count(height, width) < 16 && height * width * k > SERIAL {
+        // Enough tasks to keep several threads busy to the end, of whole tiles and then of width,
+        // which shares packed rows of A.
+        while !whole && count(height, width) < 16 {
+            let few = count(height, width) < 8;
             match () {
-                () if width >= height && width > PANEL => width /= 2,
-                () if height > tile::MOST_ROWS => height /= 2,
+                () if height >= 4 * MOST_ROWS => height = height.div_ceil(2),
+                () if width >= 16 * PANEL => width = width.div_ceil(2),
+                () if few && height >= 2 * MOST_ROWS => height = height.div_ceil(2),
+                () if few && width >= 2 * PANEL => width = width.div_ceil(2),
                 () => break,
             }
         }
@@ -262,15 +300,47 @@ struct Blocks<'a, E> {
 }
 
 /// [`Out`] for many writers.
-struct Shared {
+pub(super) struct Shared {
     c: C,
     before: Option<*mut f32>,
-    accumulate: bool,
+    pub accumulate: bool,
 }
 
 // SAFETY: `gemm` holds the slices' exclusive borrows while tasks run, and tasks touch disjoint
 // elements: `Cuts` covers rows × columns without overlap.
 unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Neighbours in a row of `C`.
+    #[inline(always)]
+    pub fn piece(&self, row: usize, column: usize, width: usize) -> *mut [f32] {
+        std::ptr::slice_from_raw_parts_mut(self.c.at(row, column).values, width)
+    }
+
+    /// All that is left to do with finished sums.
+    ///
+    /// # Safety
+    /// The piece of `C` must be within it and not accessed by others.
+    #[inline(always)]
+    pub unsafe fn finish<S: Simd, E: Epilogue>(
+        &self,
+        s: S,
+        epilogue: &E,
+        row: usize,
+        column: usize,
+        width: usize,
+    ) {
+        // SAFETY: the caller's; `before` is as large as `C` and cut the same way.
+        unsafe {
+            let piece = &mut *self.piece(row, column, width);
+            if let Some(before) = self.before {
+                let to = before.add(row * self.c.ld + column);
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), to, width);
+            }
+            epilogue.finish(s, row, column, piece);
+        }
+    }
+}
 
 /// A task: some rows and columns of `C`.
 struct Block<'a, E> {
@@ -295,41 +365,33 @@ impl<E: Epilogue> Kernel for Block<'_, E> {
         let (c, last) = (all.out.c, all.depth.blocks - 1);
         for i in 0..=last {
             let depth = all.depth.block(i);
-            let panels = PackedA::new(s, all.a, rows.clone(), depth.clone(), a);
-            for (rows, a) in panels.iter() {
-                for column in columns.clone().step_by(PANEL) {
+            let mut packed = PackedA::new(s, all.a, rows.clone(), depth.clone(), all.depth.k, a);
+            let tiles = columns.len().div_ceil(PANEL);
+            for p in 0..packed.panels() {
+                let (rows, a) = packed.panel(p);
+                for (t, column) in columns.clone().step_by(PANEL).enumerate() {
                     let width = PANEL.min(columns.end - column);
-                    let b = all.b.panel(depth.clone(), column);
-                    let to = c.at(rows.start, column);
-                    let add = i > 0 || all.out.accumulate;
+                    let tile = Tile {
+                        rows: rows.len(),
+                        width,
+                        a,
+                        b: all.b.panel(depth.clone(), column),
+                        c: c.at(rows.start, column),
+                        add: i > 0 || all.out.accumulate,
+                        ahead: packed.ahead(p, t, tiles),
+                    };
                     // SAFETY: the panels hold `depth` steps of these rows and columns, which are
                     // this task's and within `C`.
-                    unsafe { tile::run(s, rows.len(), a, b, to, width, add) };
-                    if i == last {
-                        for row in rows.clone() {
-                            // SAFETY: as above; `before` is as large as `C` and cut the same way.
-                            unsafe { all.finish(s, row, column, width) };
+                    unsafe {
+                        tile.run(s);
+                        if i == last {
+                            for row in rows.clone() {
+                                all.out.finish(s, all.epilogue, row, column, width);
+                            }
                         }
                     }
                 }
             }
-        }
-    }
-}
-
-impl<E: Epilogue> Blocks<'_, E> {
-    /// # Safety
-    /// The piece of `C` must be within it and not accessed by others.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S, row: usize, column: usize, width: usize) {
-        let at = row * self.out.c.ld + column;
-        // SAFETY: the caller's.
-        unsafe {
-            let piece = std::slice::from_raw_parts_mut(self.out.c.values.add(at), width);
-            if let Some(before) = self.out.before {
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), before.add(at), width);
-            }
-            self.epilogue.finish(s, row, column, piece);
         }
     }
 }

@@ -4,83 +4,135 @@
 use std::ops::Range;
 
 use super::gemm::{Depth, KC, Matrix, PANEL, each, part};
-use super::gemm_tile::{PanelA, PanelB, most_rows};
+use super::gemm_tile::{Ahead, MOST_ROWS, PanelA, PanelB, SPARSE, most_rows};
 use super::simd::{Buffer, Isa, Kernel, LANES, Simd};
 
 /// Floats between rows of a panel of `A` that lies by rows: an odd number of cache lines.
 pub(super) const A_ROW: usize = KC + LANES;
 
 /// Floats between steps of `k` of a panel of `A` that lies by steps.
-pub(super) const A_STEP: usize = LANES;
+pub(super) const A_STEP: usize = MOST_ROWS;
+
+/// Floats of a panel of `A` that lies by steps, whose last step is written as a whole vector.
+fn step_panel(depth: &Range<usize>) -> usize {
+    (depth.len() * A_STEP).next_multiple_of(LANES) + LANES
+}
 
 /// Rows of `A` in a block of `k`, in panels as high as tiles. Where a row lies contiguous it
 /// stays so, and likewise a column: packing only copies.
 pub(super) struct PackedA<'a> {
-    values: &'a [f32],
+    a: Matrix<'a>,
     rows: Range<usize>,
+    depth: Range<usize>,
+    /// Rows and steps of what will be packed next, probably.
+    next: [usize; 2],
     panels: usize,
-    /// Floats from a panel to the next.
-    panel: usize,
-    by_rows: bool,
-    depth: usize,
+    /// All panels of a transposed `A`, since they share cache lines; else one after the other.
+    values: &'a mut [f32],
 }
 
 impl<'a> PackedA<'a> {
     #[inline(always)]
     pub fn new<S: Simd>(
         s: S,
-        a: Matrix,
+        a: Matrix<'a>,
         rows: Range<usize>,
         depth: Range<usize>,
+        k: usize,
         buffer: &'a mut Buffer,
     ) -> PackedA<'a> {
         let panels = rows.len().div_ceil(most_rows::<S>());
-        let panel = match a.transposed {
+        let values = buffer.resize(match a.transposed {
             false => most_rows::<S>() * A_ROW,
-            true => depth.len() * A_STEP,
-        };
-        let values = buffer.resize(panels * panel);
+            true => panels * step_panel(&depth),
+        });
         if a.transposed {
-            for (i, k) in depth.clone().enumerate() {
-                let from = &a.values[k * a.ld + rows.start..][..rows.len()];
+            // A few steps at a time, so that their lines stay in L1 from panel to panel.
+            for k in depth.clone().step_by(LANES) {
+                let steps = k..depth.end.min(k + LANES);
                 for p in 0..panels {
-                    let to = values[p * panel + i * A_STEP..].first_chunk_mut();
-                    let part = &from[part(rows.len(), panels, p)];
-                    s.store(to.expect("a whole step"), s.load_first(part));
-                }
-            }
-        } else {
-            for p in 0..panels {
-                let to = values[p * panel..].chunks_mut(A_ROW);
-                for (row, to) in part(rows.len(), panels, p).zip(to) {
-                    let from = &a.values[(rows.start + row) * a.ld..][depth.clone()];
-                    to[..from.len()].copy_from_slice(from);
+                    let columns = part(rows.len(), panels, p);
+                    let mut to = p * step_panel(&depth) + (k - depth.start) * A_STEP;
+                    for k in steps.clone() {
+                        let from = &a.values[k * a.ld + rows.start + columns.start..];
+                        // What is too much is overwritten by the next step.
+                        let whole = values[to..].first_chunk_mut().expect("panels end in space");
+                        s.store(whole, s.load_first(&from[..columns.len()]));
+                        to += A_STEP;
+                    }
                 }
             }
         }
+        let next = match depth.end < k {
+            true => [rows.start, depth.end],
+            false => [rows.end, 0],
+        };
         PackedA {
-            values,
+            a,
             rows,
+            depth,
+            next,
             panels,
-            panel,
-            by_rows: !a.transposed,
-            depth: depth.len(),
+            values,
         }
     }
 
-    /// Rows of `C` and their panel.
+    /// How many.
+    pub fn panels(&self) -> usize {
+        self.panels
+    }
+
+    /// Panel `p` and its rows; the one before it is gone.
     #[inline(always)]
-    pub fn iter(&self) -> impl Iterator<Item = (Range<usize>, PanelA)> {
-        (0..self.panels).map(|p| {
-            let rows = part(self.rows.len(), self.panels, p);
-            let panel = PanelA {
-                values: self.values[p * self.panel..].as_ptr(),
-                by_rows: self.by_rows,
-                depth: self.depth,
-            };
-            let start = self.rows.start;
-            (start + rows.start..start + rows.end, panel)
-        })
+    pub fn panel(&mut self, p: usize) -> (Range<usize>, PanelA) {
+        let rows = part(self.rows.len(), self.panels, p);
+        let rows = self.rows.start + rows.start..self.rows.start + rows.end;
+        let values = if self.a.transposed {
+            &self.values[p * step_panel(&self.depth)..]
+        } else {
+            for (row, to) in rows.clone().zip(self.values.chunks_mut(A_ROW)) {
+                let from = &self.a.values[row * self.a.ld..][self.depth.clone()];
+                to[..from.len()].copy_from_slice(from);
+            }
+            &*self.values
+        };
+        let panel = PanelA {
+            values: values.as_ptr(),
+            by_rows: !self.a.transposed,
+            depth: self.depth.len(),
+        };
+        (rows, panel)
+    }
+
+    /// What tile `tile` of `tiles` in panel `p` should bring nearer: the last tiles of a panel the
+    /// next panel, or of a transposed `A` those of all panels the next block.
+    #[inline(always)]
+    pub fn ahead(&self, p: usize, tile: usize, tiles: usize) -> Ahead {
+        let ld = self.a.ld;
+        let [row, k] = self.next;
+        let (start, far, columns, tile, tiles) = if self.a.transposed {
+            let tile = p * tiles + tile;
+            let all = self.panels * tiles;
+            (k * ld + row, LANES * ld, self.rows.len(), tile, all)
+        } else if p + 1 < self.panels {
+            let row = self.rows.start + part(self.rows.len(), self.panels, p + 1).start;
+            (row * ld + self.depth.start, LANES, 1, tile, tiles)
+        } else {
+            (row * ld + k, LANES, 1, tile, tiles)
+        };
+        // Lines of 16 columns, each of which takes `SPARSE` tiles.
+        let needed = columns.div_ceil(LANES) * SPARSE;
+        let i = (tile + needed.min(tiles)).checked_sub(tiles);
+        let Some(i) = i.filter(|i| *i < needed) else {
+            return Ahead::NOTHING;
+        };
+        let start = start + i / SPARSE * LANES;
+        Ahead {
+            start: self.a.values.as_ptr().wrapping_add(start),
+            near: ld,
+            far,
+            first: i % SPARSE * self.depth.len().div_ceil(SPARSE),
+        }
     }
 }
 
@@ -176,18 +228,20 @@ impl Kernel for PackB<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let steps = self.depth.len();
-        let panels = self.to.chunks_mut(PANEL * steps.max(1));
-        for (column, to) in self.columns.clone().step_by(PANEL).zip(panels) {
-            let columns = column..self.columns.end.min(column + PANEL);
-            let step = columns.len().next_multiple_of(LANES);
-            if self.b.transposed {
-                for half in columns.clone().step_by(LANES) {
-                    let some = half..columns.end.min(half + LANES);
-                    let to = &mut to[half - column..];
-                    transpose(s, self.b, self.depth.clone(), some, to, step);
+        let ends = self.columns.end;
+        // A few steps at a time: whole pieces of rows, as the hardware expects them.
+        for from in (0..steps).step_by(LANES) {
+            let some = from..steps.min(from + LANES);
+            for column in self.columns.clone().step_by(PANEL) {
+                let columns = column..ends.min(column + PANEL);
+                let step = columns.len().next_multiple_of(LANES);
+                let to = &mut self.to[(column - self.columns.start) * steps + from * step..];
+                let depth = self.depth.start + some.start..self.depth.start + some.end;
+                if self.b.transposed {
+                    transpose(s, self.b, depth, columns, to, step);
+                    continue;
                 }
-            } else {
-                for (k, to) in self.depth.clone().zip(to.chunks_exact_mut(step)) {
+                for (k, to) in depth.zip(to.chunks_exact_mut(step)) {
                     let from = &self.b.values[k * self.b.ld..][columns.clone()];
                     let vectors = to.as_chunks_mut::<LANES>().0.iter_mut();
                     for (to, from) in vectors.zip(from.chunks(LANES)) {
@@ -199,7 +253,7 @@ impl Kernel for PackB<'_> {
     }
 }
 
-/// At most 16 columns of a block of `k`, steps `step` apart, of a `B` whose columns are contiguous.
+/// At most 16 steps of a panel from a `B` whose columns are contiguous.
 #[inline(always)]
 fn transpose<S: Simd>(
     s: S,
@@ -209,15 +263,13 @@ fn transpose<S: Simd>(
     to: &mut [f32],
     step: usize,
 ) {
-    for (i, k) in depth.clone().step_by(LANES).enumerate() {
-        let steps = LANES.min(depth.end - k);
+    for half in (0..step).step_by(LANES) {
         let mut square = [s.splat(0.0); LANES];
-        for (row, column) in square.iter_mut().zip(columns.clone()) {
-            *row = s.load_first(&b.values[column * b.ld + k..][..steps]);
+        for (row, column) in square.iter_mut().zip(columns.clone().skip(half)) {
+            *row = s.load_first(&b.values[column * b.ld..][depth.clone()]);
         }
         let square = s.transpose(square);
-        let to = to[i * LANES * step..].chunks_mut(step);
-        for (to, row) in to.zip(&square[..steps]) {
+        for (to, row) in to[half..].chunks_mut(step).zip(&square[..depth.len()]) {
             s.store(to.first_chunk_mut().expect("whole vectors"), *row);
         }
     }

@@ -116,7 +116,7 @@ impl Case {
         let ([m, n, k], [lda, ldb, ld]) = (self.dims, self.lds());
         let [ta, tb] = self.transposed;
         for i in 0..m {
-            for j in 0..n {
+            for (j, bias) in bias.iter().enumerate() {
                 let products = (0..k).map(|x| at(a, lda, ta, i, x) * at(b, ldb, tb, x, j));
                 let (mut sum, mut scale) = (0.0, 1e-30);
                 for product in products {
@@ -139,7 +139,7 @@ impl Case {
                 };
                 if self.finish {
                     close(before[at], sum, 0.0);
-                    let want = (sum + f64::from(bias[j])).max(0.0) + i as f64;
+                    let want = (sum + f64::from(*bias)).max(0.0) + i as f64;
                     close(c[at], want, 1e-6 * (1.0 + want));
                 } else {
                     close(c[at], sum, 0.0);

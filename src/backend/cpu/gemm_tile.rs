@@ -11,6 +11,9 @@ use super::gemm::PANEL;
 use super::gemm_pack::{A_ROW, A_STEP};
 use super::simd::{Kernel, LANES, Simd};
 
+/// Steps of `k` by which a panel of `B` is brought nearer: longer than a line takes from L3.
+const AHEAD: usize = 32;
+
 /// Rows of a tile at most, on any instruction set.
 pub(super) const MOST_ROWS: usize = 14;
 
@@ -49,6 +52,39 @@ pub(super) struct PanelA {
     pub depth: usize,
 }
 
+/// Memory that will be read soon. Line `i` of it is at `start + (i mod 16)·near + ⌊i/16⌋·far`.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub start: *const f32,
+    pub near: usize,
+    pub far: usize,
+    /// The first line for this tile.
+    pub first: usize,
+}
+
+impl Ahead {
+    /// No memory.
+    pub const NOTHING: Ahead = Ahead {
+        start: std::ptr::null(),
+        near: 0,
+        far: 0,
+        first: 0,
+    };
+
+    #[inline(always)]
+    fn line(&self, i: usize) -> *const f32 {
+        let i = self.first + i;
+        self.start
+            .wrapping_add(i % LANES * self.near + i / LANES * self.far)
+    }
+}
+
+/// Lines brought nearer every 16 steps of `k`.
+const LINES: usize = 4;
+
+/// Tiles that together bring nearer a line for each step of `k`.
+pub(super) const SPARSE: usize = LANES / LINES;
+
 /// Columns of `B` in a block of `k`: a multiple of 16, contiguous in each step.
 #[derive(Clone, Copy)]
 pub(super) struct PanelB {
@@ -57,102 +93,120 @@ pub(super) struct PanelB {
     pub step: usize,
 }
 
-/// `C = a·b`, or `C += a·b` if `add`, for `rows ≤ most_rows::<S>()` and `width ≤ 32`.
-///
-/// # Safety
-/// The panels must hold `rows` and `width` (rounded up to vectors) of `a.depth` steps, `c` must
-/// reach over `rows` by `width` elements that nothing else accesses.
-#[inline(always)]
-pub(super) unsafe fn run<S: Simd>(
-    s: S,
-    rows: usize,
-    a: PanelA,
-    b: PanelB,
-    c: C,
-    width: usize,
-    add: bool,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        if const { S::REGISTERS >= 32 } && width > LANES {
-            layouts::<S, 2>(s, rows, a, b, c, width - LANES, add);
-            return;
-        }
-        for column in (0..width).step_by(LANES) {
-            let b = PanelB {
-                values: b.values.add(column),
-                ..b
-            };
-            let lanes = (width - column).min(LANES);
-            layouts::<S, 1>(s, rows, a, b, c.at(0, column), lanes, add);
-        }
-    }
+/// Some rows and columns of `C = a·b`, or `C += a·b` if `add`.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// At most [`most_rows`].
+    pub rows: usize,
+    /// Columns, at most 32.
+    pub width: usize,
+    pub a: PanelA,
+    pub b: PanelB,
+    pub c: C,
+    pub add: bool,
+    pub ahead: Ahead,
 }
 
-/// # Safety
-/// That of [`run`]; the last of `NV` vectors has `lanes` columns.
-#[inline(always)]
-unsafe fn layouts<S: Simd, const NV: usize>(
-    s: S,
-    rows: usize,
-    a: PanelA,
-    b: PanelB,
-    c: C,
-    lanes: usize,
-    add: bool,
-) {
-    macro_rules! heights {
-        ($($rows:literal)*) => {
-            match rows {
-                $($rows => if const { $rows <= most_rows::<S>() } {
-                    if a.by_rows {
-                        s.call(Tile::<$rows, NV, A_ROW, 1> { a, b, c, lanes, add });
-                    } else {
-                        s.call(Tile::<$rows, NV, 1, A_STEP> { a, b, c, lanes, add });
-                    }
-                },)*
-                _ => unreachable!("tiles are at most 14 high"),
-            }
-        };
+impl Tile {
+    /// Computes it.
+    ///
+    /// # Safety
+    /// The panels must hold `rows` and `width` (rounded up to vectors) of `a.depth` steps, `c` must
+    /// reach over `rows` by `width` elements that nothing else accesses.
+    #[inline(always)]
+    pub unsafe fn run<S: Simd>(self, s: S) {
+        if const { S::REGISTERS >= 32 } && self.width > LANES {
+            // SAFETY: the caller's.
+            unsafe { self.layouts::<S, 2>(s) };
+            return;
+        }
+        for column in (0..self.width).step_by(LANES) {
+            let b = PanelB {
+                values: self.b.values.wrapping_add(column),
+                ..self.b
+            };
+            let part = Tile {
+                width: (self.width - column).min(LANES),
+                b,
+                c: self.c.at(0, column),
+                ..self
+            };
+            // SAFETY: the caller's, of some of the columns.
+            unsafe { part.layouts::<S, 1>(s) };
+        }
     }
-    heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+
+    /// # Safety
+    /// That of [`Tile::run`]; `width` takes `NV` vectors.
+    #[inline(always)]
+    unsafe fn layouts<S: Simd, const NV: usize>(self, s: S) {
+        macro_rules! heights {
+            ($($rows:literal)*) => {
+                match self.rows {
+                    $($rows => if const { $rows <= most_rows::<S>() } {
+                        if self.a.by_rows {
+                            s.call(Sums::<$rows, NV, A_ROW, 1>(self));
+                        } else {
+                            s.call(Sums::<$rows, NV, 1, A_STEP>(self));
+                        }
+                    },)*
+                    _ => unreachable!("tiles are at most 14 high"),
+                }
+            };
+        }
+        heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    }
 }
 
 /// A tile of `ROWS` by `NV` vectors; `ROW` and `STEP` are the distances in the panel of `A`. Made
-/// by [`run`]'s callers only, whose promises `Kernel::run` relies on.
-struct Tile<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> {
-    a: PanelA,
-    b: PanelB,
-    c: C,
-    lanes: usize,
-    add: bool,
+/// in [`Tile::run`] only, on whose caller's promises it relies.
+struct Sums<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize>(Tile);
+
+impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize>
+    Sums<ROWS, NV, ROW, STEP>
+{
+    /// What is wanted after steps `16·chunk..` of `k`. A few lines at once, or there would be no
+    /// room for those that are needed now; and not in every step, where each instruction counts.
+    #[inline(always)]
+    fn bring_nearer<S: Simd>(&self, s: S, pa: *const f32, chunk: usize) {
+        for i in chunk * LINES..(chunk + 1) * LINES {
+            s.prefetch(self.0.ahead.line(i));
+            let (row, column) = (i % LANES, i / LANES * LANES);
+            if column <= NV * LANES {
+                s.prefetch(self.0.c.at(row, column).values);
+            }
+        }
+        if STEP == 1 {
+            // The panel of A and two of B are a little more than L1 holds.
+            for r in 0..ROWS {
+                s.prefetch_l1(pa.wrapping_add(r * ROW + 2 * LANES));
+            }
+        }
+    }
 }
 
 impl<const ROWS: usize, const NV: usize, const ROW: usize, const STEP: usize> Kernel
-    for Tile<ROWS, NV, ROW, STEP>
+    for Sums<ROWS, NV, ROW, STEP>
 {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         const { assert!(NV * LANES <= PANEL) };
-        let Tile {
-            a,
-            b,
-            c,
-            lanes,
-            add,
-        } = self;
-        for r in 0..ROWS {
-            // C is far away as a rule, and its lines are wanted only after the sums.
-            s.prefetch(c.at(r, 0).values);
-            s.prefetch(c.at(r, (NV - 1) * LANES + lanes - 1).values);
-        }
+        let Tile { a, b, c, add, .. } = self.0;
+        let lanes = self.0.width - (NV - 1) * LANES;
         let mut acc = [[s.splat(0.0); NV]; ROWS];
         let (mut pa, mut pb) = (a.values, b.values);
-        for _ in 0..a.depth {
+        for k in 0..a.depth {
+            if k % LANES == 0 {
+                self.bring_nearer(s, pa, k / LANES);
+            }
+            if STEP != 1 {
+                s.prefetch_l1(pa.wrapping_add(AHEAD * STEP));
+            }
             let mut columns = [s.splat(0.0); NV];
             for v in 0..NV {
+                s.prefetch_l1(pb.wrapping_add(AHEAD * b.step + v * LANES));
                 // SAFETY: `run`'s caller vouches for `NV` vectors of `b` in each step.
                 columns[v] = unsafe { s.load(&*pb.add(v * LANES).cast()) };
             }

@@ -18,6 +18,7 @@ mod dropout;
 mod embedding;
 mod gather;
 pub mod gemm;
+mod gemm_dot;
 mod gemm_pack;
 #[cfg(test)]
 mod gemm_tests;

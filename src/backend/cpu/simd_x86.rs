@@ -248,6 +248,11 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
     }
     #[inline(always)]
+    fn prefetch_l1(self, line: *const f32) {
+        // SAFETY: a hint; never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    }
+    #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2,fma")]
         fn entry<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
@@ -400,6 +405,11 @@ impl Simd for Avx512 {
     fn prefetch(self, line: *const f32) {
         // SAFETY: a hint; never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_l1(self, line: *const f32) {
+        // SAFETY: a hint; never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {
