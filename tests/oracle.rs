@@ -52,6 +52,12 @@ fn op_of(ladder: Ladder) -> Option<&'static str> {
         Ladder::SoftmaxXent => Some("softmax_xent"),
         Ladder::BatchNorm => Some("batchnorm"),
         Ladder::Sgd => Some("sgd"),
+        Ladder::Linear => Some("ffn"),
+        Ladder::Attention => Some("attention"),
+        Ladder::Embedding => Some("embedding"),
+        Ladder::LayerNorm => Some("layernorm"),
+        Ladder::SentenceXent => Some("sentence_xent"),
+        Ladder::Adam => Some("adam"),
         Ladder::Gather | Ladder::Gemm => None,
     }
 }

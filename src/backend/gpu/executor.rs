@@ -3,6 +3,7 @@
 use super::arena::Purpose;
 use super::{Buffer, Data, Gpu, Ring, SLOTS, bytes_of, conv, gather, linear, loss, norm, optim};
 use crate::assist::LossRing;
+use crate::backend::sequence::Sequence;
 use crate::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
     Pass, Sgd, StepInputs, Tensor, Window,
@@ -276,5 +277,9 @@ impl Executor for Gpu {
 
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
         self.op(|gpu| optim::sgd(gpu, params, grads, buf, config));
+    }
+
+    fn sequence(&mut self) -> Option<&mut dyn Sequence> {
+        Some(self)
     }
 }

@@ -18,17 +18,35 @@ pub enum Ladder {
     Sgd,
     /// `gemm`.
     Gemm,
+    /// `linear`.
+    Linear,
+    /// `attention`.
+    Attention,
+    /// `embedding`.
+    Embedding,
+    /// `layer_norm`.
+    LayerNorm,
+    /// `sentence_xent`.
+    SentenceXent,
+    /// `adam`.
+    Adam,
 }
 
 impl Ladder {
     /// All of them.
-    pub const ALL: [Ladder; 6] = [
+    pub const ALL: [Ladder; 12] = [
         Ladder::Conv,
         Ladder::SoftmaxXent,
         Ladder::BatchNorm,
         Ladder::Gather,
         Ladder::Sgd,
         Ladder::Gemm,
+        Ladder::Linear,
+        Ladder::Attention,
+        Ladder::Embedding,
+        Ladder::LayerNorm,
+        Ladder::SentenceXent,
+        Ladder::Adam,
     ];
 
     /// Number of the last step, the one that training takes where device and shape allow it.
@@ -40,6 +58,12 @@ impl Ladder {
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
             Ladder::Gemm => 6,
+            Ladder::Linear => 1,
+            Ladder::Attention => 1,
+            Ladder::Embedding => 1,
+            Ladder::LayerNorm => 1,
+            Ladder::SentenceXent => 1,
+            Ladder::Adam => 1,
         }
     }
 }

@@ -5,7 +5,9 @@
 //! the first time: its ops are called once to learn how much scratch memory they want, and once
 //! more to be captured as a graph. From then on a step is one write to a slot and one replay.
 
+mod adam;
 mod arena;
+mod attention;
 pub mod catalog;
 #[cfg(simt)]
 pub mod check;
@@ -14,16 +16,21 @@ pub mod checker;
 mod conv;
 mod cuda;
 pub mod driver;
+mod embedding;
 mod executor;
 mod gather;
 mod gemm;
 mod join;
 mod ladder;
+mod layer_norm;
 mod linear;
+mod linear_layer;
 mod loss;
 mod norm;
 mod optim;
 pub mod pack;
+mod sentence_loss;
+mod sequence;
 #[cfg(simt)]
 pub mod simt;
 mod steps;

@@ -1,10 +1,7 @@
-//! `kernels check`: every kernel of the build under the checker, launched by the code that launches
-//! it in training, at shapes that are small and odd.
+//! What the check launches.
 
-use super::catalog::FILES;
-use super::checker::{Checker, Finding};
-use super::simt::{Landing, Schedule};
-use super::{Gpu, Ladder};
+use super::{attention, linear, tokens};
+use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::{
     Augment, BatchNorm, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd,
     StepInputs, Tensor, Window,
@@ -12,25 +9,7 @@ use crate::backend::{
 use crate::data::Images;
 use crate::nn::{Architecture, InputShape, ResNet};
 use crate::rng::Stream;
-use rayon::prelude::*;
-use std::collections::{BTreeMap, HashSet};
-use std::mem::discriminant;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// How often everything is run: schedules (the random one with another seed each time) with each
-/// landing of asynchronous copies.
-pub const RUNS: [(Schedule, Landing); 9] = [
-    (Schedule::Low, Landing::Late),
-    (Schedule::Low, Landing::AtOnce),
-    (Schedule::Low, Landing::Randomly),
-    (Schedule::High, Landing::Late),
-    (Schedule::High, Landing::AtOnce),
-    (Schedule::High, Landing::Randomly),
-    (Schedule::Random(1), Landing::Late),
-    (Schedule::Random(2), Landing::AtOnce),
-    (Schedule::Random(3), Landing::Randomly),
-];
 
 const SGD: Sgd = Sgd {
     momentum: 0.9,
@@ -38,171 +17,17 @@ const SGD: Sgd = Sgd {
     weight_decay: 1e-4,
 };
 
-/// What a check has shown.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Kernels that were asked for, with the number of their launches.
-    pub kernels: BTreeMap<&'static str, u64>,
-    /// What was found in them.
-    pub findings: Vec<Finding>,
-    /// Launches that failed, whatever kernel they were of.
-    pub faults: Vec<String>,
-    /// How many kinds of schedules and of landings there were.
-    pub modes: [usize; 2],
-}
+/// Launches something.
+pub(super) type Case = Box<dyn Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync>;
 
-impl Report {
-    /// Whether every kernel was launched and nothing was found.
-    pub fn is_clean(&self) -> bool {
-        self.findings.is_empty() && self.faults.is_empty() && self.missed().next().is_none()
-    }
-
-    /// Kernels that were never launched.
-    pub fn missed(&self) -> impl Iterator<Item = &'static str> {
-        let missed = self.kernels.iter().filter(|(_, launches)| **launches == 0);
-        missed.map(|(kernel, _)| *kernel)
-    }
-
-    /// For people: all findings, and a last line that sums up.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for finding in &self.findings {
-            text += &format!("{finding}\n\n");
-        }
-        for fault in &self.faults {
-            text += &format!("{fault}\n\n");
-        }
-        for kernel in self.missed() {
-            text += &format!("{kernel}: no launch of the check's takes it\n");
-        }
-        let launches: u64 = self.kernels.values().sum();
-        let [schedules, landings] = self.modes;
-        let count = self.findings.len() + self.faults.len();
-        text += &format!(
-            "{} kernels, {launches} launches, {schedules} schedules × {landings} landing modes: \
-             {count} finding{}\n",
-            self.kernels.len(),
-            if count == 1 { "" } else { "s" },
-        );
-        text
-    }
-}
-
-/// Kernels whose name or file contains `name`.
-fn named(name: &str) -> BTreeMap<&'static str, u64> {
-    let mut found = BTreeMap::new();
-    for file in FILES {
-        let kernels = file.kernels.iter();
-        let kernels = kernels.filter(|k| k.contains(name) || file.path.contains(name));
-        found.extend(kernels.map(|kernel| (*kernel, 0)));
-    }
-    found
-}
-
-/// Checks the kernels whose name or file contains `name`, in some of [`RUNS`]; `None` if there are
-/// none. `progress` is told how much of it is done, from 0 to 1.
-///
-/// # Errors
-/// The system refuses the checker's address space.
-///
-/// # Panics
-/// If there are no runs.
-pub fn check(
-    name: &str,
-    runs: &[(Schedule, Landing)],
-    progress: &(dyn Fn(f64) + Sync),
-) -> Result<Option<Report>, DeviceError> {
-    let kernels = named(name);
-    if kernels.is_empty() {
-        return Ok(None);
-    }
-    let schedules: HashSet<_> = runs.iter().map(|run| discriminant(&run.0)).collect();
-    let landings: HashSet<_> = runs.iter().map(|run| discriminant(&run.1)).collect();
-    let mut report = Report {
-        kernels,
-        modes: [schedules.len(), landings.len()],
-        ..Report::default()
-    };
-    // Which cases launch them: the first run tells.
-    let cases = cases();
-    let (first, others) = runs.split_first().expect("some runs");
-    let outcomes: Result<Vec<Outcome>, DeviceError> =
-        cases.par_iter().map(|case| run(case, *first)).collect();
-    let mut rest = Vec::new();
-    for (case, outcome) in cases.iter().zip(outcomes?) {
-        let mut launched = outcome.launches.keys();
-        if launched.any(|kernel| report.kernels.contains_key(kernel)) {
-            report.add(outcome);
-            rest.extend(others.iter().map(|run| (case, *run)));
-        }
-    }
-    let done = AtomicUsize::new(0);
-    let outcomes: Result<Vec<Outcome>, DeviceError> = rest
-        .par_iter()
-        .map(|(case, modes)| {
-            let outcome = run(case, *modes);
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            progress(done as f64 / rest.len() as f64);
-            outcome
-        })
-        .collect();
-    outcomes?
-        .into_iter()
-        .for_each(|outcome| report.add(outcome));
-    Ok(Some(report))
-}
-
-/// What one run of a case leaves.
-struct Outcome {
-    launches: BTreeMap<&'static str, u64>,
-    findings: Vec<Finding>,
-    fault: Option<String>,
-}
-
-impl Report {
-    fn add(&mut self, outcome: Outcome) {
-        for (kernel, launches) in outcome.launches {
-            if let Some(count) = self.kernels.get_mut(kernel) {
-                *count += launches;
-            }
-        }
-        for finding in outcome.findings {
-            if !self.kernels.contains_key(finding.kernel) {
-                continue;
-            }
-            match self.findings.iter_mut().find(|f| f.is_like(&finding)) {
-                Some(known) => known.count += finding.count,
-                None => self.findings.push(finding),
-            }
-        }
-        self.faults.extend(outcome.fault);
-        self.faults.dedup();
-    }
-}
-
-fn run(case: &Case, (schedule, landing): (Schedule, Landing)) -> Result<Outcome, DeviceError> {
-    let checker = Checker::new()?;
-    let mut gpu = Gpu::simt_checked(schedule, landing, checker.clone());
-    let mut random = Stream::new(1, 2, 3);
-    let ran = case(&mut gpu, &mut random);
-    // Also waits until all is done.
-    let ran = ran.and_then(|()| gpu.block(|driver| driver.synchronize()));
-    Ok(Outcome {
-        launches: checker.launches(),
-        findings: checker.findings(),
-        fault: ran.err().map(|e| e.to_string()),
-    })
-}
-
-type Case = Box<dyn Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync>;
-
-fn case(
+pub(super) fn case(
     f: impl Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync + 'static,
 ) -> Case {
     Box::new(f)
 }
 
-fn cases() -> Vec<Case> {
+/// All of them.
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     // Every step of a ladder; where it has one, that is all the same.
     for step in 1..=Ladder::ALL.map(Ladder::last).into_iter().max().unwrap_or(1) {
@@ -234,14 +59,21 @@ fn cases() -> Vec<Case> {
             cases.extend(PRODUCTS.map(|sizes| limited(case(move |g, r| product(g, r, sizes)))));
         }
         cases.push(limited(case(|g, r| network(g, r, 8, false))));
+        for more in [
+            linear::cases(step),
+            attention::cases(step),
+            tokens::cases(step),
+        ] {
+            cases.extend(more.into_iter().map(limited));
+        }
     }
-    cases.extend(LINEARS.map(|sizes| case(move |g, r| linear(g, r, sizes))));
+    cases.extend(LINEARS.map(|sizes| case(move |g, r| head(g, r, sizes))));
     cases.push(case(|g, r| network(g, r, 8, true)));
     cases
 }
 
 /// A tensor of random values.
-fn tensor(
+pub(super) fn tensor(
     gpu: &mut Gpu,
     random: &mut Stream,
     kind: Kind,
@@ -398,7 +230,7 @@ const LINEARS: [[usize; 5]; 5] = [
     [129, 1, 2, 9, 20],
 ];
 
-fn linear(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 5]) -> Result<(), DeviceError> {
+fn head(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 5]) -> Result<(), DeviceError> {
     let [n, h, width, c, outputs] = sizes;
     let x = tensor(gpu, random, Kind::Activation, [n, h, width, c])?;
     let w = tensor(gpu, random, Kind::Float, [1, 1, outputs, c])?;
