@@ -2,8 +2,12 @@
 
 mod params;
 mod resnet;
+mod transformer;
 mod weights;
 
 pub use params::{Entry, Init, ParamList, Params};
 pub use resnet::{Architecture, InputShape, ResNet};
+pub use transformer::{
+    Bound, EOS, NormPlace, PAD, PairShape, Pairs, Results, Transformer, TransformerConfig,
+};
 pub use weights::{WeightsError, export, import};

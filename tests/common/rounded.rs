@@ -1,8 +1,12 @@
 //! The naive low-precision computation that a bf16 kernel is measured against: one op after the
 //! other, nothing fused, each computed in f32 on the CPU and its result rounded to bf16.
 
+#[path = "rounded_sequence.rs"]
+mod sequence;
+
 use autoassist::assist::LossRing;
 use autoassist::backend::cpu::Cpu;
+use autoassist::backend::sequence::Sequence;
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
     Pass, Sgd, StepInputs, Tensor, Window,
@@ -18,6 +22,8 @@ pub struct Rounded {
     dither: Option<Stream>,
     /// Of each tensor, by the number that the CPU gave it.
     kinds: Vec<(Tensor, Kind)>,
+    /// Labels that were written, which an executor does not give back.
+    labels: Vec<(Tensor, Vec<i32>)>,
 }
 
 impl Rounded {
@@ -27,6 +33,7 @@ impl Rounded {
             cpu,
             dither: None,
             kinds: Vec::new(),
+            labels: Vec::new(),
         }
     }
 
@@ -52,6 +59,11 @@ impl Rounded {
 
     fn get(&mut self, t: Tensor) -> Vec<f32> {
         self.cpu.read(t).expect("the CPU does not fail")
+    }
+
+    fn labels_of(&self, t: Tensor) -> Vec<i32> {
+        let written = self.labels.iter().find(|(of, _)| *of == t);
+        written.expect("labels are written first").1.clone()
     }
 
     fn set(&mut self, t: Tensor, values: &[f32]) {
@@ -125,6 +137,8 @@ impl Executor for Rounded {
     }
 
     fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError> {
+        self.labels.retain(|(of, _)| *of != to);
+        self.labels.push((to, labels.to_vec()));
         self.cpu.write_labels(to, labels)
     }
 
@@ -309,5 +323,9 @@ impl Executor for Rounded {
 
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
         self.cpu.sgd(params, grads, buf, config);
+    }
+
+    fn sequence(&mut self) -> Option<&mut dyn Sequence> {
+        Some(self)
     }
 }

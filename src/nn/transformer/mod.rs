@@ -1,0 +1,411 @@
+//! The encoder–decoder Transformer (Vaswani et al., 2017), with the norms before the sublayers or
+//! after them, one embedding matrix for both languages and the output, and fairseq's parameter
+//! names.
+//!
+//! Activations are allocated once for the largest batch; a step of any smaller padded shape uses
+//! their beginnings ([`Transformer::bind`]), so that shapes cost no memory of their own.
+
+mod greedy;
+mod layers;
+mod stack;
+
+use super::params::{ParamList, Params};
+use crate::backend::sequence::{
+    Act, Adam, Dropout, Embedding, Linear, LinearGrad, LinearInputGrad, PositionFormula,
+    SentenceLoss, Sequence, positions,
+};
+use crate::backend::{DeviceError, Kind, Tensor};
+use stack::{Stack, StackShape};
+
+/// Padding: the token that `<pad>` is in fairseq's dictionaries.
+pub const PAD: i32 = 1;
+/// End of sentence, with which a target starts, too.
+pub const EOS: i32 = 2;
+/// The first place has the number that fairseq gives it: one after padding's.
+const FIRST_PLACE: usize = PAD as usize + 1;
+
+/// Where the layer norms are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlace {
+    /// `x + f(norm(x))`, and one more norm at the end of each stack.
+    Pre,
+    /// `norm(x + f(x))`.
+    Post,
+}
+
+/// What distinguishes one Transformer from another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransformerConfig {
+    /// Tokens of the shared vocabulary, the special ones included.
+    pub vocab: usize,
+    /// Width of the model, a multiple of `heads`.
+    pub d: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width inside the feed-forward sublayers.
+    pub ffn: usize,
+    /// Layers of the encoder, and of the decoder.
+    pub layers: [usize; 2],
+    /// Where the layer norms are.
+    pub norm: NormPlace,
+    /// Dropout of embeddings and sublayers.
+    pub dropout: f32,
+}
+
+impl TransformerConfig {
+    /// `tiny` (d 128, ffn 512, 4 heads, 3+3), `iwslt` (d 512, ffn 1024, 4 heads, 6+6) or `base` (d
+    /// 512, ffn 2048, 8 heads, 6+6), pre-norm; `None` for another name.
+    pub fn preset(name: &str, vocab: usize) -> Option<TransformerConfig> {
+        let (d, ffn, heads, layers, dropout) = match name {
+            "tiny" => (128, 512, 4, 3, 0.1),
+            "iwslt" => (512, 1024, 4, 6, 0.3),
+            "base" => (512, 2048, 8, 6, 0.1),
+            _ => return None,
+        };
+        Some(TransformerConfig {
+            vocab,
+            d,
+            heads,
+            ffn,
+            layers: [layers; 2],
+            norm: NormPlace::Pre,
+            dropout,
+        })
+    }
+}
+
+/// A batch of padded sentence pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PairShape {
+    /// Sentence pairs B.
+    pub sentences: usize,
+    /// Padded length of the sources S.
+    pub source: usize,
+    /// Padded length of the targets T.
+    pub target: usize,
+}
+
+/// What a step reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Pairs {
+    /// `[1, 1, B, S]` labels.
+    pub source: Tensor,
+    /// `[1, 1, 1, B]` labels: tokens of each source.
+    pub source_len: Tensor,
+    /// `[1, 1, B, T]` labels: the target shifted right.
+    pub previous: Tensor,
+    /// `[1, 1, 1, B]` labels: tokens of each target.
+    pub target_len: Tensor,
+    /// `[1, 1, B, T]` labels, −100 for padding.
+    pub target: Tensor,
+    /// `[1, 1, 1, B + 1]` labels: `0, T, 2T, …`.
+    pub offsets: Tensor,
+    /// `[1, 1, 1, B]`: the weight of each sentence.
+    pub weights: Tensor,
+}
+
+/// What a step writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Results {
+    /// `[1, B, S, d]`: what the encoder makes of the sources.
+    pub encoded: Tensor,
+    /// `[1, B, T, V]`; after the loss of a training step their gradient.
+    pub logits: Tensor,
+    /// `[1, 1, B, T]`.
+    pub token_loss: Tensor,
+    /// `[1, 1, 1, B]`: mean over each target.
+    pub loss: Tensor,
+    /// `[1, 1, 1, B]`: 1 where every token is right.
+    pub right: Tensor,
+}
+
+/// A network on an executor.
+pub struct Transformer {
+    /// What it is.
+    pub config: TransformerConfig,
+    /// Its parameters; `momentum` is Adam's first moment.
+    pub params: Params,
+    /// Adam's second moment, as `params.values`.
+    pub second_moment: Tensor,
+    /// Factor by which the gradient is clipped, `[1]`.
+    pub scale: Tensor,
+    largest: PairShape,
+    pairs: Pairs,
+    results: Results,
+    places: Tensor,
+    encoder: Stack,
+    decoder: Stack,
+}
+
+const TABLE: &str = "encoder.embed_tokens.weight";
+
+/// What of a tensor for the largest batch a smaller one uses.
+fn part(t: Tensor, rows: [usize; 2]) -> Tensor {
+    t.view(0, [1, rows[0], rows[1], t.dims[3]])
+}
+
+impl Transformer {
+    /// Allocates parameters, and activations for batches up to `largest`, and writes the table of
+    /// places.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn new(
+        exec: &mut dyn Sequence,
+        config: TransformerConfig,
+        largest: PairShape,
+    ) -> Result<Transformer, DeviceError> {
+        let mut list = ParamList::default();
+        list.embedding(TABLE, config.vocab, config.d);
+        Stack::declare(&mut list, &config, "encoder");
+        Stack::declare(&mut list, &config, "decoder");
+        let params = list.allocate(exec);
+        let second_moment = exec.alloc(Kind::Float, params.values.dims);
+        let scale = exec.alloc(Kind::Float, [1, 1, 1, 1]);
+
+        let PairShape {
+            sentences: b,
+            source,
+            target,
+        } = largest;
+        let mut labels = |dims| exec.alloc(Kind::Label, dims);
+        let [source_tokens, previous, targets] =
+            [source, target, target].map(|l| labels([1, 1, b, l]));
+        let [source_len, target_len] = [(); 2].map(|()| labels([1, 1, 1, b]));
+        let offsets = labels([1, 1, 1, b + 1]);
+        let mut floats = |dims| exec.alloc(Kind::Float, dims);
+        let [weights, loss, right] = [(); 3].map(|()| floats([1, 1, 1, b]));
+        let token_loss = floats([1, 1, b, target]);
+        let longest = source.max(target);
+        let places = floats([1, 1, longest, config.d]);
+        let logits = exec.alloc(Kind::Activation, [1, b, target, config.vocab]);
+        let mut site = 0;
+        let shape = StackShape {
+            sentences: b,
+            length: source,
+            memory: None,
+        };
+        let encoder = Stack::new(exec, &params, &config, "encoder", shape, &mut site);
+        let shape = StackShape {
+            sentences: b,
+            length: target,
+            memory: Some(source),
+        };
+        let decoder = Stack::new(exec, &params, &config, "decoder", shape, &mut site);
+        let table = positions(PositionFormula::Fairseq, FIRST_PLACE, longest, config.d);
+        exec.write(places, &table)?;
+        Ok(Transformer {
+            params,
+            second_moment,
+            scale,
+            largest,
+            pairs: Pairs {
+                source: source_tokens,
+                source_len,
+                previous,
+                target_len,
+                target: targets,
+                offsets,
+                weights,
+            },
+            results: Results {
+                encoded: encoder.output(),
+                logits,
+                token_loss,
+                loss,
+                right,
+            },
+            places,
+            encoder,
+            decoder,
+            config,
+        })
+    }
+
+    /// `[1, 1, L, d]`: the table of places, for the longest sentences.
+    pub fn places(&self) -> Tensor {
+        self.places
+    }
+
+    /// The network at a padded shape.
+    ///
+    /// # Panics
+    /// If it is larger than the largest: a bug in the caller.
+    pub fn bind(&self, shape: PairShape) -> Bound<'_> {
+        let PairShape {
+            sentences: b,
+            source,
+            target,
+        } = shape;
+        let fits = b <= self.largest.sentences
+            && source <= self.largest.source
+            && target <= self.largest.target;
+        assert!(fits, "{shape:?} is larger than {:?}", self.largest);
+        let labels = |t: Tensor, rows, columns| t.view(0, [1, 1, rows, columns]);
+        let (p, r) = (self.pairs, self.results);
+        Bound {
+            net: self,
+            shape,
+            pairs: Pairs {
+                source: labels(p.source, b, source),
+                source_len: labels(p.source_len, 1, b),
+                previous: labels(p.previous, b, target),
+                target_len: labels(p.target_len, 1, b),
+                target: labels(p.target, b, target),
+                offsets: labels(p.offsets, 1, b + 1),
+                weights: labels(p.weights, 1, b),
+            },
+            results: Results {
+                encoded: part(r.encoded, [b, source]),
+                logits: part(r.logits, [b, target]),
+                token_loss: labels(r.token_loss, b, target),
+                loss: labels(r.loss, 1, b),
+                right: labels(r.right, 1, b),
+            },
+        }
+    }
+}
+
+/// A [`Transformer`] at a padded shape.
+pub struct Bound<'a> {
+    net: &'a Transformer,
+    /// The shape.
+    pub shape: PairShape,
+    /// What its steps read.
+    pub pairs: Pairs,
+    /// What they write.
+    pub results: Results,
+}
+
+impl Bound<'_> {
+    fn embedding(&self, tokens: Tensor, site: u32, train: bool) -> Embedding {
+        let p = self.net.config.dropout;
+        Embedding {
+            tokens,
+            table: self.net.params.value(TABLE),
+            positions: self.net.places,
+            padding: Some(PAD),
+            dropout: (train && p > 0.0).then_some(Dropout { p, site }),
+        }
+    }
+
+    fn encoder_shape(&self) -> StackShape {
+        StackShape {
+            sentences: self.shape.sentences,
+            length: self.shape.source,
+            memory: None,
+        }
+    }
+
+    fn decoder_shape(&self) -> StackShape {
+        StackShape {
+            sentences: self.shape.sentences,
+            length: self.shape.target,
+            memory: Some(self.shape.source),
+        }
+    }
+
+    /// Sources to `encoded`.
+    pub fn encode(&self, exec: &mut dyn Sequence, train: bool) {
+        let encoder = self.net.encoder.at(self.encoder_shape(), train);
+        let embedding = self.embedding(self.pairs.source, encoder.embedding_site(), train);
+        exec.embed(embedding, encoder.input());
+        encoder.forward(exec, self.pairs.source_len, None);
+    }
+
+    /// `encoded` and previous tokens to `logits`.
+    pub fn decode(&self, exec: &mut dyn Sequence, train: bool) {
+        let decoder = self.net.decoder.at(self.decoder_shape(), train);
+        let embedding = self.embedding(self.pairs.previous, decoder.embedding_site(), train);
+        exec.embed(embedding, decoder.input());
+        let memory = Some((self.results.encoded, self.pairs.source_len));
+        decoder.forward(exec, self.pairs.target_len, memory);
+        let tied = Linear {
+            w: self.net.params.value(TABLE),
+            b: None,
+        };
+        let output = decoder.output();
+        exec.linear(output, tied, Act::None, None, self.results.logits);
+    }
+
+    /// The loss of `logits`, which become their gradient.
+    pub fn loss(&self, exec: &mut dyn Sequence, smoothing: f32, record: bool) {
+        let Results {
+            logits,
+            token_loss,
+            loss,
+            right,
+            ..
+        } = self.results;
+        let spec = SentenceLoss {
+            logits,
+            labels: self.pairs.target,
+            offsets: self.pairs.offsets,
+            weights: self.pairs.weights,
+            smoothing,
+            dlogits: logits,
+            token_loss,
+            loss,
+            right,
+        };
+        exec.sentence_xent(spec, record);
+    }
+
+    /// From the gradient in `logits` those of all parameters.
+    pub fn backward(&self, exec: &mut dyn Sequence) {
+        let (net, params) = (self.net, &self.net.params);
+        let (table, dtable) = (params.value(TABLE), params.grad(TABLE));
+        let decoder = net.decoder.at(self.decoder_shape(), true);
+        let encoder = net.encoder.at(self.encoder_shape(), true);
+        // The table's three uses: its gradient is set here and added to below.
+        let grad = LinearGrad {
+            dw: dtable,
+            db: None,
+            accumulate: false,
+        };
+        let dx = LinearInputGrad {
+            dx: decoder.gradient(),
+            through: None,
+            accumulate: false,
+        };
+        let output = decoder.output();
+        exec.linear_backward(output, table, self.results.logits, grad, Some(dx));
+        let memory = Some((self.results.encoded, self.pairs.source_len));
+        decoder.backward(
+            exec,
+            self.pairs.target_len,
+            memory,
+            Some(encoder.gradient()),
+        );
+        let embedding = self.embedding(self.pairs.previous, decoder.embedding_site(), true);
+        exec.embed_backward(embedding, decoder.gradient(), dtable);
+        encoder.backward(exec, self.pairs.source_len, None, None);
+        let embedding = self.embedding(self.pairs.source, encoder.embedding_site(), true);
+        exec.embed_backward(embedding, encoder.gradient(), dtable);
+    }
+
+    /// A training step: forward, loss with records if there is a ring, backward, clipping, update.
+    pub fn train_step(
+        &self,
+        exec: &mut dyn Sequence,
+        smoothing: f32,
+        clip: f32,
+        adam: Adam,
+        record: bool,
+    ) {
+        self.encode(exec, true);
+        self.decode(exec, true);
+        self.loss(exec, smoothing, record);
+        self.backward(exec);
+        let net = self.net;
+        let Params {
+            values,
+            grads,
+            momentum,
+            ..
+        } = net.params;
+        exec.clip_scale(grads, clip, net.scale);
+        let moments = [momentum, net.second_moment];
+        exec.adam(values, grads, moments, adam, Some(net.scale));
+    }
+}
