@@ -4,10 +4,12 @@
 
 use autoassist::assist::Drain;
 use autoassist::backend::sequence::Adam;
-use autoassist::backend::{DeviceError, Executor, Pass, StepInputs, cpu::Cpu, gpu::Gpu};
-use autoassist::nn::{NormPlace, PairShape, Transformer, TransformerConfig};
+use autoassist::backend::{Executor, Pass, StepInputs, cpu::Cpu, gpu::Gpu};
+use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
+use autoassist::nn::{NormPlace, TrainSpec, Transformer, TransformerConfig};
 use autoassist::rng::Stream;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::sync::Arc;
 use std::time::Instant;
 
 const CONFIG: TransformerConfig = TransformerConfig {
@@ -19,34 +21,28 @@ const CONFIG: TransformerConfig = TransformerConfig {
     norm: NormPlace::Pre,
     dropout: 0.1,
 };
-const ADAM: Adam = Adam {
-    betas: [0.9, 0.98],
-    eps: 1e-9,
-    weight_decay: 0.0,
-    decoupled: false,
+const SPEC: TrainSpec = TrainSpec {
+    smoothing: 0.1,
+    clip: f32::INFINITY,
+    adam: Adam {
+        betas: [0.9, 0.98],
+        eps: 1e-9,
+        weight_decay: 0.0,
+        decoupled: false,
+    },
 };
 
-/// A network with random sentences without padding.
-fn network(exec: &mut dyn Executor, shape: PairShape) -> Result<Transformer, DeviceError> {
-    let ops = exec.sequence().expect("these executors have the ops");
-    let net = Transformer::new(ops, CONFIG, shape)?;
-    net.params.initialise(exec, 0)?;
-    let pairs = net.bind(shape).pairs;
-    let mut random = Stream::new(1, 0, 0);
-    let mut tokens = |n: usize| -> Vec<i32> {
+/// Random sentences of so many tokens.
+fn sentences(count: usize, length: usize) -> Sentences {
+    let mut random = Stream::new(1, 0, length as u64);
+    let mut all = Sentences::default();
+    for _ in 0..count {
         let token = |_| 4 + random.below(CONFIG.vocab as u64 - 4) as i32;
-        (0..n).map(token).collect()
-    };
-    for labels in [pairs.source, pairs.previous, pairs.target] {
-        exec.write_labels(labels, &tokens(labels.len()))?;
+        let mut tokens: Vec<i32> = (1..length).map(token).collect();
+        tokens.push(EOS);
+        all.push(&tokens);
     }
-    let (b, target) = (shape.sentences, shape.target);
-    exec.write_labels(pairs.source_len, &vec![shape.source as i32; b])?;
-    exec.write_labels(pairs.target_len, &vec![target as i32; b])?;
-    let offsets: Vec<i32> = (0..=b).map(|i| (i * target) as i32).collect();
-    exec.write_labels(pairs.offsets, &offsets)?;
-    exec.write(pairs.weights, &vec![1.0; b])?;
-    Ok(net)
+    all
 }
 
 fn step(c: &mut Criterion) {
@@ -56,21 +52,25 @@ fn step(c: &mut Criterion) {
         Ok(gpu) => executors.push((Box::new(gpu), 256)),
         Err(e) => eprintln!("cuda is not measured: {e}"),
     }
-    for (mut exec, sentences) in executors {
+    for (mut exec, batch) in executors {
         let exec = &mut *exec;
         let shape = PairShape {
-            sentences,
+            sentences: batch,
             source: 16,
             target: 16,
         };
-        let ring = exec.create_ring(4, sentences).expect("memory for a ring");
-        let net = network(exec, shape).expect("memory for a network");
+        let ring = exec.create_ring(4, batch).expect("memory for a ring");
+        let ops = exec.sequence().expect("these executors have the ops");
+        let pairs = SentencePairs::new(sentences(batch, 16), sentences(batch, 16));
+        let data = ops.attach_pairs(Arc::new(pairs));
+        let net = Transformer::new(ops, CONFIG, shape).expect("memory for a network");
+        net.params.initialise(exec, 0).expect("a device that works");
         let bound = net.bind(shape);
         let mut drain = Drain::new(ring, 0);
         let mut number = 0;
-        let mut group = c.benchmark_group(format!("transformer_train_step_b{sentences}_l16"));
+        let mut group = c.benchmark_group(format!("transformer_train_step_b{batch}_l16"));
         group
-            .throughput(Throughput::Elements((sentences * shape.target) as u64))
+            .throughput(Throughput::Elements((batch * shape.target) as u64))
             .sample_size(20);
         group.bench_function(exec.describe(), |b| {
             b.iter_custom(|steps| {
@@ -81,14 +81,14 @@ fn step(c: &mut Criterion) {
                     }
                     let inputs = StepInputs {
                         step: number,
-                        ids: (0..sentences as u32).collect(),
+                        ids: (0..batch as u32).collect(),
                         lr: 1e-4,
                         ..StepInputs::default()
                     };
-                    drain.launching(number, sentences);
+                    drain.launching(number, batch);
                     let launched = exec.step(Pass::Train, inputs, &|exec| {
                         let ops = exec.sequence().expect("it has made the network");
-                        bound.train_step(ops, 0.1, f32::INFINITY, ADAM, true);
+                        bound.train_step(ops, data, SPEC);
                     });
                     launched.expect("the device works");
                     number += 1;

@@ -7,7 +7,5 @@ mod weights;
 
 pub use params::{Entry, Init, ParamList, Params};
 pub use resnet::{Architecture, InputShape, ResNet};
-pub use transformer::{
-    Bound, EOS, NormPlace, PAD, PairShape, Pairs, Results, Transformer, TransformerConfig,
-};
+pub use transformer::{Bound, NormPlace, Results, TrainSpec, Transformer, TransformerConfig};
 pub use weights::{WeightsError, export, import};

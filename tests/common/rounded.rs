@@ -22,8 +22,6 @@ pub struct Rounded {
     dither: Option<Stream>,
     /// Of each tensor, by the number that the CPU gave it.
     kinds: Vec<(Tensor, Kind)>,
-    /// Labels that were written, which an executor does not give back.
-    labels: Vec<(Tensor, Vec<i32>)>,
 }
 
 impl Rounded {
@@ -33,7 +31,6 @@ impl Rounded {
             cpu,
             dither: None,
             kinds: Vec::new(),
-            labels: Vec::new(),
         }
     }
 
@@ -59,11 +56,6 @@ impl Rounded {
 
     fn get(&mut self, t: Tensor) -> Vec<f32> {
         self.cpu.read(t).expect("the CPU does not fail")
-    }
-
-    fn labels_of(&self, t: Tensor) -> Vec<i32> {
-        let written = self.labels.iter().find(|(of, _)| *of == t);
-        written.expect("labels are written first").1.clone()
     }
 
     fn set(&mut self, t: Tensor, values: &[f32]) {
@@ -137,9 +129,11 @@ impl Executor for Rounded {
     }
 
     fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError> {
-        self.labels.retain(|(of, _)| *of != to);
-        self.labels.push((to, labels.to_vec()));
         self.cpu.write_labels(to, labels)
+    }
+
+    fn read_labels(&mut self, from: Tensor) -> Result<Vec<i32>, DeviceError> {
+        self.cpu.read_labels(from)
     }
 
     fn host_syncs(&self) -> u64 {
@@ -158,7 +152,12 @@ impl Executor for Rounded {
         self.cpu.create_ring(slots, rows)
     }
 
-    fn prepare(&mut self, _: Pass, _: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+    fn prepare(
+        &mut self,
+        _: Pass,
+        _: [u32; 3],
+        _: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError> {
         Ok(())
     }
 

@@ -3,9 +3,11 @@
 use super::Rounded;
 use autoassist::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
-    LinearInputGrad, SentenceLoss, Sequence,
+    LinearInputGrad, PairBatch, SentenceLoss, Sequence,
 };
-use autoassist::backend::{Executor, Kind, Tensor};
+use autoassist::backend::{DataId, Executor, Kind, Tensor};
+use autoassist::data::pairs::SentencePairs;
+use std::sync::Arc;
 
 impl Rounded {
     /// Another tensor of that shape.
@@ -63,7 +65,8 @@ impl Rounded {
 
     /// How many keys of each sentence count.
     fn key_lengths(&mut self, a: &Attention) -> Vec<usize> {
-        let lengths = self.labels_of(a.mask.key_len);
+        let lengths = self.cpu.read_labels(a.mask.key_len);
+        let lengths = lengths.expect("the CPU does not fail");
         lengths.iter().map(|l| *l as usize).collect()
     }
 }
@@ -82,6 +85,14 @@ fn mix(weights: impl Iterator<Item = f32>, rows: &[Vec<f32>]) -> Vec<f32> {
 }
 
 impl Sequence for Rounded {
+    fn attach_pairs(&mut self, pairs: Arc<SentencePairs>) -> DataId {
+        self.cpu.attach_pairs(pairs)
+    }
+
+    fn gather_pairs(&mut self, data: DataId, batch: PairBatch) {
+        self.cpu.gather_pairs(data, batch);
+    }
+
     fn embed(&mut self, embedding: Embedding, out: Tensor) {
         let table = self.cast(embedding.table);
         self.cpu.embed(Embedding { table, ..embedding }, out);

@@ -4,7 +4,9 @@ use crate::fixture::Fixture;
 use crate::ops::{Checks, Failure, RUN};
 use autoassist::backend::sequence::Adam;
 use autoassist::backend::{Executor, Pass, StepInputs};
-use autoassist::nn::{Bound, EOS, NormPlace, PAD, PairShape, Transformer, TransformerConfig};
+use autoassist::data::pairs::{EOS, PAD, PairShape, SentencePairs, Sentences};
+use autoassist::nn::{NormPlace, TrainSpec, Transformer, TransformerConfig};
+use std::sync::Arc;
 
 fn config(f: &Fixture) -> Result<TransformerConfig, Failure> {
     let size = |name| f.number(name).map(|v| v as usize);
@@ -34,39 +36,28 @@ fn adam(f: &Fixture) -> Result<Adam, Failure> {
     })
 }
 
-/// Writes the fixture's batch, and gives the lengths of the targets.
-fn upload(f: &Fixture, exec: &mut dyn Executor, net: &Bound) -> Result<Vec<usize>, Failure> {
-    let (pairs, length) = (net.pairs, net.shape.target);
-    let lengths: Vec<usize> = f.ints("tgt_len")?.iter().map(|l| *l as usize).collect();
-    let mut target = f.ints("target")?.to_vec();
-    for (row, len) in target.chunks_mut(length).zip(&lengths) {
-        assert!(row[*len..].iter().all(|token| *token == PAD));
-        row[*len..].fill(-100);
-    }
-    let offsets: Vec<i32> = (0..=lengths.len()).map(|b| (b * length) as i32).collect();
-    exec.write_labels(pairs.source, f.ints("src_tokens")?)?;
-    exec.write_labels(pairs.source_len, f.ints("src_len")?)?;
-    exec.write_labels(pairs.previous, f.ints("prev_output_tokens")?)?;
-    exec.write_labels(pairs.target_len, f.ints("tgt_len")?)?;
-    exec.write_labels(pairs.target, &target)?;
-    exec.write_labels(pairs.offsets, &offsets)?;
-    exec.write(pairs.weights, &vec![1.0; lengths.len()])?;
-    Ok(lengths)
+/// The fixture's sentences without their padding.
+fn sentences(f: &Fixture, tokens: &str, lengths: &str) -> Result<Vec<Vec<i32>>, Failure> {
+    let (tokens, lengths) = (f.ints(tokens)?, f.ints(lengths)?);
+    let rows = tokens.chunks(tokens.len() / lengths.len()).zip(lengths);
+    Ok(rows
+        .map(|(row, len)| row[..*len as usize].to_vec())
+        .collect())
 }
 
 /// Five steps of training, and what the trained network translates.
 pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let size = |name| f.number(name).map(|v| v as usize);
-    let sentences = size("batch")?;
     let most = size("greedy_max_len")?;
+    let batch = size("batch")?;
     let shape = PairShape {
-        sentences,
-        source: f.ints("src_tokens")?.len() / sentences,
-        target: f.ints("target")?.len() / sentences,
+        sentences: batch,
+        source: f.ints("src_tokens")?.len() / batch,
+        target: f.ints("target")?.len() / batch,
     };
     // Larger than the batch, so that its tensors are parts of others.
     let largest = PairShape {
-        sentences: sentences + 1,
+        sentences: batch + 1,
         source: shape.source + 2,
         target: shape.target.max(most) + 1,
     };
@@ -86,8 +77,18 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         exec.write(*tensor, f.floats(&format!("init.{name}"))?)?;
     }
     let bound = net.bind(shape);
-    let lengths = upload(f, exec, &bound)?;
-    let (adam, smoothing) = (adam(f)?, f.number("label_smoothing")? as f32);
+    let sources = sentences(f, "src_tokens", "src_len")?;
+    let targets = sentences(f, "target", "tgt_len")?;
+    let all = |list: &[Vec<i32>]| list.iter().map(|s| &s[..]).collect::<Sentences>();
+    let pairs = SentencePairs::new(all(&sources), all(&targets));
+    let ops = exec.sequence().ok_or("an executor without these ops")?;
+    let data = ops.attach_pairs(Arc::new(pairs));
+    let ring = exec.create_ring(4, batch)?;
+    let spec = TrainSpec {
+        smoothing: f.number("label_smoothing")? as f32,
+        clip: f32::INFINITY,
+        adam: adam(f)?,
+    };
     let places = exec.read(net.places().view(0, [1, 1, shape.target, net.config.d]))?;
     let mut checks = vec![f.check("pos_table", places, RUN)?];
     // A key's bias moves all scores of a query alike: nothing depends on it, and what an optimiser
@@ -104,24 +105,30 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         .iter()
         .flat_map(|lr| lr.as_f64())
         .collect();
+    let len = |list: &[Vec<i32>]| list.iter().map(Vec::len).collect::<Vec<_>>();
+    let (source_lengths, lengths) = (len(&sources), len(&targets));
     let (mut means, mut totals) = (Vec::new(), Vec::new());
     for (step, lr) in rates.iter().enumerate() {
         let inputs = StepInputs {
             step: step as u64,
+            ids: (0..batch as u32).collect(),
             lr: *lr as f32,
             ..StepInputs::default()
         };
         let mut logits = Vec::new();
         if step == 0 {
             // Before the loss puts their gradient in their place.
-            let ops = exec.sequence().ok_or("an executor without these ops")?;
-            bound.encode(ops, true);
-            bound.decode(ops, true);
+            exec.step(Pass::Eval, inputs.clone(), &|exec| {
+                let ops = exec.sequence().expect("it was there a moment ago");
+                ops.gather_pairs(data, bound.pairs);
+                bound.encode(ops, false);
+                bound.decode(ops, false);
+            })?;
             logits = exec.read(bound.results.logits)?;
         }
         exec.step(Pass::Train, inputs, &|exec| {
             let ops = exec.sequence().expect("it was there a moment ago");
-            bound.train_step(ops, smoothing, f32::INFINITY, adam, false);
+            bound.train_step(ops, data, spec);
         })?;
         let losses = exec.read(bound.results.loss)?;
         totals.push(
@@ -144,8 +151,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         clear(&mut logits, net.config.vocab, &lengths);
         checks.push(f.check("logits0", logits, RUN)?);
         let mut encoded = exec.read(bound.results.encoded)?;
-        let sources: Vec<usize> = f.ints("src_len")?.iter().map(|l| *l as usize).collect();
-        clear(&mut encoded, net.config.d, &sources);
+        clear(&mut encoded, net.config.d, &source_lengths);
         checks.push(f.check("enc_out0", encoded, RUN)?);
         for (name, _) in &tensors {
             let (of, grad) = (format!("grad0.{name}"), exec.read(net.params.grad(name))?);
@@ -154,6 +160,13 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
                 false => f.check(&of, grad, RUN)?,
             });
         }
+    }
+    let previous = exec.read_labels(bound.pairs.previous)?;
+    let previous = previous.into_iter().map(|token| token as f32).collect();
+    checks.push(f.check_ints("prev_output_tokens", previous)?);
+    for (row, loss) in means[means.len() - lengths.len()..].iter().enumerate() {
+        let record = ring.read(rates.len() as u64 - 1, row).ok_or("no record")?;
+        assert_eq!(record.loss.to_bits(), loss.to_bits(), "sentence {row}");
     }
     let tokens: usize = lengths.iter().sum();
     let total = totals
@@ -170,20 +183,20 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
             false => f.check(&of, value, RUN)?,
         });
     }
-    checks.extend(greedy(f, exec, &net, most)?);
+    checks.extend(greedy(f, exec, &net, &sources, most)?);
     Ok(checks)
 }
 
 /// The translations by the trained network, and by how much each token wins.
-fn greedy(f: &Fixture, exec: &mut dyn Executor, net: &Transformer, most: usize) -> Checks {
-    let lengths = f.ints("src_len")?;
-    let tokens = f.ints("src_tokens")?;
-    let rows = tokens.chunks(tokens.len() / lengths.len()).zip(lengths);
-    let sources: Vec<Vec<i32>> = rows
-        .map(|(row, len)| row[..*len as usize].to_vec())
-        .collect();
+fn greedy(
+    f: &Fixture,
+    exec: &mut dyn Executor,
+    net: &Transformer,
+    sources: &[Vec<i32>],
+    most: usize,
+) -> Checks {
     let ops = exec.sequence().ok_or("an executor without these ops")?;
-    let translations = net.greedy(ops, &sources, most)?;
+    let translations = net.greedy(ops, sources, most)?;
     let padded = |first: Option<i32>| -> Vec<i32> {
         let row = |t: &Vec<i32>| -> Vec<i32> {
             let tokens = first.into_iter().chain(t.iter().copied());

@@ -1,8 +1,9 @@
 //! Translation by the likeliest next token.
 
-use super::{EOS, PAD, PairShape, Transformer};
+use super::Transformer;
 use crate::backend::DeviceError;
 use crate::backend::sequence::Sequence;
+use crate::data::pairs::{EOS, PAD, PairShape};
 
 impl Transformer {
     /// For each source (which ends with [`EOS`]) the tokens of its translation, [`EOS`] included
