@@ -94,6 +94,7 @@ impl<'a> Setup<'a> {
             weights: (0..rows).map(|i| 0.5 + i as f32 / 5.0).collect(),
             lr: 0.02,
             seed: 9,
+            ..StepInputs::default()
         };
         let augment = Augment {
             crop: 2,

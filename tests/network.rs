@@ -63,6 +63,7 @@ fn trained(depth: u32, isa: Isa, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
             weights,
             lr: 0.02,
             seed: 9,
+            ..StepInputs::default()
         };
         let augment = Augment {
             crop: 2,

@@ -15,6 +15,8 @@ mod ops;
 mod rounded;
 #[path = "common/sequence.rs"]
 mod sequence;
+#[path = "common/transformer.rs"]
+mod transformer;
 
 use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::gpu::{Gpu, Ladder};
@@ -25,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Ops of the fixtures' README that no executor has yet.
-const FUTURE: [&str; 3] = ["lstm", "glu_conv1d", "transformer_train"];
+const FUTURE: [&str; 2] = ["lstm", "glu_conv1d"];
 
 type Open = Box<dyn Fn() -> Box<dyn Executor>>;
 
@@ -124,7 +126,6 @@ fn run(fixture: &Fixture, candidate: &Candidate) -> Result<Outcome, ops::Failure
     if candidate.precision == Precision::F32 {
         let (checks, notes) = match fixture.op.as_str() {
             "resnet_train" => ops::resnet_train(fixture, exec)?,
-            op if sequence::is_op(op) => (sequence::run(fixture, exec)?, Vec::new()),
             _ => (ops::run(fixture, exec)?, Vec::new()),
         };
         return Ok(Outcome {
@@ -145,7 +146,11 @@ fn run(fixture: &Fixture, candidate: &Candidate) -> Result<Outcome, ops::Failure
     }
     let checks = ops::run(fixture, exec)?;
     let little = ops::little(fixture);
-    let errors = naive.iter().flatten().map(Check::error);
+    let errors = naive
+        .iter()
+        .flatten()
+        .filter(|c| !c.loose)
+        .map(Check::error);
     Ok(Outcome {
         naive: Some(errors.fold(0.0, f64::max)),
         checks: fixture::beside(checks, &naive, little),
@@ -165,7 +170,8 @@ fn failures(
 ) -> Vec<String> {
     let mut found = Vec::new();
     let concerned = |c: &&Candidate| {
-        let able = || !sequence::is_op(&fixture.op) || (c.open)().sequence().is_some();
+        let of_sequences = sequence::is_op(&fixture.op) || fixture.op == "transformer_train";
+        let able = || !of_sequences || (c.open)().sequence().is_some();
         c.only.is_none_or(|op| op == fixture.op) && able()
     };
     for candidate in candidates.iter().filter(concerned) {
@@ -191,7 +197,9 @@ fn failures(
             );
         }
         for check in &outcome.checks {
-            keep(executor, check.error());
+            if !check.loose {
+                keep(executor, check.error());
+            }
             match check.verdict() {
                 Err(e) => found.push(format!("on {executor}: {e}")),
                 Ok(()) if !check.notices_errors() => {

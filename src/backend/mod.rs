@@ -217,8 +217,8 @@ impl Window {
     }
 }
 
-/// The two kinds of step: each is one graph on a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The two kinds of step: each is a graph on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
     /// Forward, loss with records, backward, update.
     Train,
@@ -240,6 +240,8 @@ pub struct StepInputs {
     pub lr: f32,
     /// Seed of the augmentation and of dropout.
     pub seed: u64,
+    /// Padded sizes of the batch, for passes whose ops depend on them.
+    pub shape: [u32; 3],
 }
 
 /// Random change of the training images. Drawn from (seed, step, id) alone, so it does not depend
@@ -312,6 +314,11 @@ pub trait Executor: Send {
     /// # Errors
     /// As [`write`](Executor::write).
     fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError>;
+    /// Copies labels to the host.
+    ///
+    /// # Errors
+    /// As [`read`](Executor::read).
+    fn read_labels(&mut self, from: Tensor) -> Result<Vec<i32>, DeviceError>;
     /// How often the host has blocked on the device. Always 0 on `cpu`.
     fn host_syncs(&self) -> u64;
     /// Whether the device still works, without waiting for it: for a host that sees no progress.
@@ -328,14 +335,20 @@ pub trait Executor: Send {
     /// # Errors
     /// No memory.
     fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError>;
-    /// Claims all memory that the steps of a pass will take, and captures them where there are
-    /// graphs, so that no step has to. Without it the first step does.
+    /// Claims all memory that the steps of a pass and a [shape](StepInputs::shape) will take, and
+    /// captures them where there are graphs, so that no step has to. Without it the first step
+    /// does.
     ///
     /// # Errors
     /// No memory.
-    fn prepare(&mut self, pass: Pass, ops: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError>;
-    /// One step on these inputs: runs `ops`, which must be the same at every step of a pass (a GPU
-    /// captures them once and then replays the graph). Does not wait for the device. A training
+    fn prepare(
+        &mut self,
+        pass: Pass,
+        shape: [u32; 3],
+        ops: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError>;
+    /// One step on these inputs: runs `ops`, which must be the same at every step of a pass and a
+    /// shape (a GPU captures them once for each and then replays the graph). Does not wait for the device. A training
     /// step may be launched when its slot is free: see [`Drain`](crate::assist::Drain).
     ///
     /// # Errors

@@ -7,7 +7,30 @@
 //! bias and activation in a linear layer's epilogue, dropout and the residual sum in the layer norm
 //! that follows them, so an activation crosses memory once an op.
 
-use super::{Executor, Tensor};
+use super::{DataId, Executor, Tensor};
+use crate::data::pairs::SentencePairs;
+use std::sync::Arc;
+
+/// A padded batch of sentence pairs on an executor (contents: [`PairLabels`]).
+///
+/// [`PairLabels`]: crate::data::pairs::PairLabels
+#[derive(Clone, Copy, Debug)]
+pub struct PairBatch {
+    /// `[1, 1, B, S]` labels.
+    pub source: Tensor,
+    /// `[1, 1, 1, B]` labels: tokens of each source.
+    pub source_len: Tensor,
+    /// `[1, 1, B, T]` labels: the target shifted right.
+    pub previous: Tensor,
+    /// `[1, 1, 1, B]` labels: tokens of each target.
+    pub target_len: Tensor,
+    /// `[1, 1, B, T]` labels, −100 for padding.
+    pub target: Tensor,
+    /// `[1, 1, 1, B + 1]` labels: `0, T, 2T, …`.
+    pub offsets: Tensor,
+    /// `[1, 1, 1, B]`: the weight of each sentence.
+    pub weights: Tensor,
+}
 
 /// What becomes of a linear layer's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +255,7 @@ pub struct SentenceLoss {
 }
 
 /// Coefficients of [`Sequence::adam`]; the learning rate comes with the step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Decay of the two moments.
     pub betas: [f32; 2],
@@ -248,6 +271,12 @@ pub struct Adam {
 /// An executor with the ops of sequence networks. Deterministic, as all of [`Executor`]; within a
 /// step, [`Executor::sequence`] leads here.
 pub trait Sequence: Executor {
+    /// Makes sentence pairs resident.
+    fn attach_pairs(&mut self, pairs: Arc<SentencePairs>) -> DataId;
+    /// Fills the batch from the step's ids and weights, as [`SentencePairs::batch`] does; rows past
+    /// the last id have weight 0.
+    fn gather_pairs(&mut self, data: DataId, batch: PairBatch);
+
     /// `out` `[1, B, L, d]` from tokens.
     fn embed(&mut self, embedding: Embedding, out: Tensor);
     /// **Adds** to `dtable` `[1, 1, V, d]` the rows' gradients, in the order of the rows.

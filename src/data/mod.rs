@@ -4,6 +4,7 @@ mod cifar10;
 pub mod download;
 mod folder;
 mod idx;
+pub mod pairs;
 mod synthetic;
 
 use std::io;

@@ -2,8 +2,10 @@
 
 mod params;
 mod resnet;
+mod transformer;
 mod weights;
 
 pub use params::{Entry, Init, ParamList, Params};
 pub use resnet::{Architecture, InputShape, ResNet};
+pub use transformer::{Bound, NormPlace, Results, TrainSpec, Transformer, TransformerConfig};
 pub use weights::{WeightsError, export, import};

@@ -41,16 +41,20 @@ pub struct ParamList {
     buffers: Vec<Entry>,
 }
 
+/// Where the last of the list ends.
+fn end(list: &[Entry]) -> usize {
+    list.last()
+        .map_or(0, |e| e.start + e.dims.iter().product::<usize>())
+}
+
 fn add(list: &mut Vec<Entry>, name: String, rank: usize, dims: [usize; 4], init: Init) {
-    let start = list
-        .last()
-        .map_or(0, |e| e.start + e.dims.iter().product::<usize>());
+    let start = end(list).next_multiple_of(ALIGN);
     list.push(Entry {
         name,
         dims,
         rank,
         init,
-        start: start.next_multiple_of(ALIGN),
+        start,
     });
 }
 
@@ -127,14 +131,46 @@ impl ParamList {
         );
     }
 
+    /// `NAME.weight` `[out, in]` and `NAME.bias` `[out]` for each name, the weights one after the
+    /// other and so the biases, that one matrix product can do for all of them. Uniform in ±`gain`
+    /// √(6/(in + out)) (Glorot, Bengio, 2010), biases 0, as fairseq has it.
+    pub fn projections(&mut self, names: &[String], outputs: usize, inputs: usize, gain: f32) {
+        let bound = gain * (6.0 / (inputs + outputs) as f32).sqrt();
+        let tensors = [
+            ("weight", 2, [1, 1, outputs, inputs], Init::Uniform(bound)),
+            ("bias", 1, [1, 1, 1, outputs], Init::Constant(0.0)),
+        ];
+        for (part, rank, dims, init) in tensors {
+            let start = end(&self.learned).next_multiple_of(ALIGN);
+            let entries = names.iter().enumerate().map(|(i, name)| Entry {
+                name: format!("{name}.{part}"),
+                dims,
+                rank,
+                init,
+                start: start + i * dims.iter().product::<usize>(),
+            });
+            self.learned.extend(entries);
+        }
+    }
+
+    /// `NAME` `[vocab, d]`, normal with variance 1/d.
+    pub fn embedding(&mut self, name: &str, vocab: usize, d: usize) {
+        let init = Init::Normal((d as f32).powf(-0.5));
+        add(&mut self.learned, name.into(), 2, [1, 1, vocab, d], init);
+    }
+
+    /// `NAME.weight` and `NAME.bias` of a layer norm over rows of `d`.
+    pub fn layer_norm(&mut self, name: &str, d: usize) {
+        for (part, value) in [("weight", 1.0), ("bias", 0.0)] {
+            let init = Init::Constant(value);
+            let name = format!("{name}.{part}");
+            add(&mut self.learned, name, 1, [1, 1, 1, d], init);
+        }
+    }
+
     /// Allocates everything on an executor, zeroed.
-    pub fn allocate(self, exec: &mut dyn Executor) -> Params {
-        let flat = |list: &[Entry]| {
-            let len = list
-                .last()
-                .map_or(0, |e| e.start + e.dims.iter().product::<usize>());
-            [1, 1, 1, len.next_multiple_of(ALIGN)]
-        };
+    pub fn allocate<E: Executor + ?Sized>(self, exec: &mut E) -> Params {
+        let flat = |list: &[Entry]| [1, 1, 1, end(list).next_multiple_of(ALIGN)];
         let (learned, buffers) = (flat(&self.learned), flat(&self.buffers));
         let index = |list: &[Entry]| {
             list.iter()
@@ -190,6 +226,17 @@ impl Params {
     pub fn grad(&self, name: &str) -> Tensor {
         let e = self.learned(name);
         self.grads.view(e.start, e.dims)
+    }
+
+    /// Value and gradient of `count` tensors of [`ParamList::projections`] as one, from this on.
+    pub fn stacked(&self, name: &str, count: usize) -> (Tensor, Tensor) {
+        let e = self.learned(name);
+        let mut dims = e.dims;
+        dims[4 - e.rank] *= count;
+        (
+            self.values.view(e.start, dims),
+            self.grads.view(e.start, dims),
+        )
     }
 
     /// The buffer (running statistic) of that name.

@@ -108,10 +108,10 @@ impl Boss {
     /// There is not enough: says which batch would fit.
     pub fn prepare(&mut self) -> Result<(), TrainError> {
         let (net, test, train) = (&self.net, self.test, self.training());
-        let trained = self.exec.prepare(Pass::Train, &train);
+        let trained = self.exec.prepare(Pass::Train, [0; 3], &train);
         let prepared = trained.and_then(|()| {
             self.exec
-                .prepare(Pass::Eval, &|exec| net.eval_step(exec, test))
+                .prepare(Pass::Eval, [0; 3], &|exec| net.eval_step(exec, test))
         });
         prepared.map_err(|e| TrainError::unusable(e.at_batch(self.batch)))
     }

@@ -354,6 +354,7 @@ impl<'a> Run<'a> {
             weights,
             lr: lr as f32,
             seed,
+            ..StepInputs::default()
         };
         self.boss.step(inputs).map_err(|e| self.fault(e))?;
         self.collect()?;

@@ -72,6 +72,7 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
             weights,
             lr,
             seed,
+            ..StepInputs::default()
         };
         boss.step(inputs).map_err(TrainError::failed)?;
         let records = boss.wait_for_records(&mut drain);

@@ -3,6 +3,7 @@
 //! that).
 
 use crate::fixture::{Check, Fixture};
+use crate::{sequence, transformer};
 use autoassist::backend::{
     BatchNorm, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd, StepInputs, Tensor,
     Window,
@@ -10,7 +11,7 @@ use autoassist::backend::{
 use autoassist::nn::{Architecture, InputShape, Params, ResNet};
 
 pub const OP: f64 = 1e-5;
-const RUN: f64 = 1e-4;
+pub const RUN: f64 = 1e-4;
 
 pub type Checks = Result<Vec<Check>, Failure>;
 /// Why an op could not be run at all.
@@ -40,6 +41,8 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         "gap_linear" => gap_linear(f, exec),
         "sgd" => sgd(f, exec),
         "resnet_train" => Ok(resnet_run(f, exec, &[])?.0),
+        "transformer_train" => transformer::run(f, exec),
+        op if sequence::is_op(op) => sequence::run(f, exec),
         other => Err(format!("unknown op {other}").into()),
     }
 }
@@ -49,9 +52,9 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
 pub fn little(f: &Fixture) -> f64 {
     match f.op.as_str() {
         // All in f32, whatever the activations are.
-        "sgd" => 0.0,
+        "sgd" | "adam" | "adamw" => 0.0,
         // The chaos of five steps.
-        "resnet_train" => 0.02,
+        "resnet_train" | "transformer_train" => 0.02,
         // Half a unit in the last place.
         _ => 1.0 / 512.0,
     }

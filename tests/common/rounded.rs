@@ -1,8 +1,12 @@
 //! The naive low-precision computation that a bf16 kernel is measured against: one op after the
 //! other, nothing fused, each computed in f32 on the CPU and its result rounded to bf16.
 
+#[path = "rounded_sequence.rs"]
+mod sequence;
+
 use autoassist::assist::LossRing;
 use autoassist::backend::cpu::Cpu;
+use autoassist::backend::sequence::Sequence;
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
     Pass, Sgd, StepInputs, Tensor, Window,
@@ -128,6 +132,10 @@ impl Executor for Rounded {
         self.cpu.write_labels(to, labels)
     }
 
+    fn read_labels(&mut self, from: Tensor) -> Result<Vec<i32>, DeviceError> {
+        self.cpu.read_labels(from)
+    }
+
     fn host_syncs(&self) -> u64 {
         0
     }
@@ -144,7 +152,12 @@ impl Executor for Rounded {
         self.cpu.create_ring(slots, rows)
     }
 
-    fn prepare(&mut self, _: Pass, _: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+    fn prepare(
+        &mut self,
+        _: Pass,
+        _: [u32; 3],
+        _: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -309,5 +322,9 @@ impl Executor for Rounded {
 
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
         self.cpu.sgd(params, grads, buf, config);
+    }
+
+    fn sequence(&mut self) -> Option<&mut dyn Sequence> {
+        Some(self)
     }
 }

@@ -6,7 +6,7 @@ use super::simd::{Isa, Kernel, Simd};
 use rayon::prelude::*;
 
 /// Label of a row that does not count.
-pub const IGNORED: i32 = -100;
+pub use crate::data::pairs::IGNORED;
 
 /// Input of [`softmax_xent`].
 pub struct Rows<'a> {

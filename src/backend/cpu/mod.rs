@@ -44,6 +44,7 @@ use super::{
 };
 use crate::assist::LossRing;
 use crate::data::Images;
+use crate::data::pairs::SentencePairs;
 use conv::{ConvShape, Source};
 use conv_backward::{Add, GradSource, InputGradOut, NormBackward, Sums};
 use memory::{Memory, Others};
@@ -58,6 +59,7 @@ pub struct Cpu {
     memory: Memory,
     labels: Vec<Vec<i32>>,
     images: Vec<Arc<Images>>,
+    pairs: Vec<Arc<SentencePairs>>,
     ring: Option<Arc<LossRing>>,
     inputs: StepInputs,
 }
@@ -78,6 +80,7 @@ impl Cpu {
             memory: Memory::default(),
             labels: Vec::new(),
             images: Vec::new(),
+            pairs: Vec::new(),
             ring: None,
             inputs: StepInputs::default(),
         }
@@ -189,6 +192,10 @@ impl Executor for Cpu {
         Ok(())
     }
 
+    fn read_labels(&mut self, from: Tensor) -> Result<Vec<i32>, DeviceError> {
+        Ok(labels_of(&self.labels, from).to_vec())
+    }
+
     fn host_syncs(&self) -> u64 {
         0
     }
@@ -208,7 +215,12 @@ impl Executor for Cpu {
         Ok(ring)
     }
 
-    fn prepare(&mut self, _: Pass, _: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+    fn prepare(
+        &mut self,
+        _: Pass,
+        _: [u32; 3],
+        _: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError> {
         Ok(())
     }
 

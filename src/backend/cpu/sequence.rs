@@ -6,11 +6,13 @@ use super::linear_layer::{self, Layer};
 use super::memory::Others;
 use super::sentence_loss::{self, Sentences};
 use super::{Cpu, adam, embedding, labels_of, layer_norm, record_losses};
-use crate::backend::Tensor;
 use crate::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
-    LinearInputGrad, SentenceLoss, Sequence,
+    LinearInputGrad, PairBatch, SentenceLoss, Sequence,
 };
+use crate::backend::{DataId, Tensor};
+use crate::data::pairs::{PairShape, SentencePairs};
+use std::sync::Arc;
 
 impl Cpu {
     fn mask(&self, dropout: Option<Dropout>) -> Option<Mask> {
@@ -70,6 +72,42 @@ fn heads_of<'a>(memory: &'a Others, a: &Attention, key_len: &'a [i32]) -> attent
 }
 
 impl Sequence for Cpu {
+    fn attach_pairs(&mut self, pairs: Arc<SentencePairs>) -> DataId {
+        self.pairs.push(pairs);
+        DataId(self.pairs.len() - 1)
+    }
+
+    fn gather_pairs(&mut self, data: DataId, batch: PairBatch) {
+        let [.., sentences, source] = batch.source.dims;
+        let target = batch.target.dims[3];
+        let shape = PairShape {
+            sentences,
+            source,
+            target,
+        };
+        let ids = &self.inputs.ids;
+        let labels = self.pairs[data.0].batch(ids, shape);
+        let offsets = (0..=sentences).map(|b| (b * target) as i32).collect();
+        let parts = [
+            (batch.source, labels.source),
+            (batch.source_len, labels.source_len),
+            (batch.previous, labels.previous),
+            (batch.target_len, labels.target_len),
+            (batch.target, labels.target),
+            (batch.offsets, offsets),
+        ];
+        for (to, values) in parts {
+            self.labels[to.buffer][to.range()].copy_from_slice(&values);
+        }
+        let given = &self.inputs.weights;
+        let weight = |row: usize| match ids.len() {
+            rows if row >= rows => 0.0,
+            _ => given.get(row).copied().unwrap_or(1.0),
+        };
+        let weights: Vec<f32> = (0..sentences).map(weight).collect();
+        self.memory.set(batch.weights, &weights);
+    }
+
     fn embed(&mut self, e: Embedding, out: Tensor) {
         let (isa, mask) = (self.isa, self.mask(e.dropout));
         let labels = labels_of(&self.labels, e.tokens);

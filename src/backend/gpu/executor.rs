@@ -67,7 +67,7 @@ impl Executor for Gpu {
                 let (words, _) = bytes.as_chunks::<4>();
                 words.iter().map(|b| f32::from_le_bytes(*b)).collect()
             }
-            Kind::Label => panic!("labels are not read back"),
+            Kind::Label => panic!("labels are read by read_labels"),
         })
     }
 
@@ -76,6 +76,14 @@ impl Executor for Gpu {
         self.claim()?;
         let address = self.locate(to);
         self.block(|driver| driver.upload(address, bytemuck::cast_slice(labels)))
+    }
+
+    fn read_labels(&mut self, from: Tensor) -> Result<Vec<i32>, DeviceError> {
+        self.claim()?;
+        let mut labels = vec![0_i32; from.len()];
+        let address = self.locate(from);
+        self.block(|driver| driver.download(address, bytemuck::cast_slice_mut(&mut labels)))?;
+        Ok(labels)
     }
 
     fn host_syncs(&self) -> u64 {
@@ -117,9 +125,14 @@ impl Executor for Gpu {
         Ok(host)
     }
 
-    fn prepare(&mut self, pass: Pass, ops: &dyn Fn(&mut dyn Executor)) -> Result<(), DeviceError> {
+    fn prepare(
+        &mut self,
+        pass: Pass,
+        shape: [u32; 3],
+        ops: &dyn Fn(&mut dyn Executor),
+    ) -> Result<(), DeviceError> {
         self.claim()?;
-        self.capture_once(pass, ops).map(drop)
+        self.capture_once((pass, shape), ops).map(drop)
     }
 
     fn step(
@@ -155,10 +168,11 @@ impl Executor for Gpu {
             steps.set_counter(arena, stream, inputs.step)?;
         }
         steps.write(pass, &inputs);
-        let new = self.capture_once(pass, ops)?;
+        let key = (pass, inputs.shape);
+        let new = self.capture_once(key, ops)?;
         if cfg!(debug_assertions) && !new {
             let launches = self.plan(pass, ops);
-            let captured = self.graphs[pass as usize].as_ref().expect("captured");
+            let captured = &self.graphs[&key];
             assert!(
                 captured.launches.len() == launches.len()
                     && captured
@@ -166,10 +180,10 @@ impl Executor for Gpu {
                         .iter()
                         .zip(&launches)
                         .all(|(a, b)| a.is_like(b)),
-                "the ops of a {pass:?} step changed"
+                "the ops of a step changed: {key:?}"
             );
         }
-        let graph = self.graphs[pass as usize].as_ref().expect("captured").graph;
+        let graph = self.graphs[&key].graph;
         let replayed = self.stream.replay(graph);
         match pass {
             Pass::Train => self.launched = inputs.step + 1,

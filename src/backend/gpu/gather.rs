@@ -176,6 +176,7 @@ mod tests {
             weights: (0..rows).map(|_| random.f32()).collect(),
             lr: 0.1,
             seed,
+            ..StepInputs::default()
         }
     }
 

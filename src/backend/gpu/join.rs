@@ -92,7 +92,7 @@ mod tests {
                 bits.extend(gpu.read(t).unwrap().into_iter().map(f32::to_bits));
             }
         }
-        let captured = gpu.graphs[Pass::Train as usize].as_ref().unwrap();
+        let captured = &gpu.graphs[&(Pass::Train, [0; 3])];
         let kernels = captured.launches.iter().map(|l| l.kernel);
         (kernels.collect(), bits)
     }

@@ -43,6 +43,7 @@ use driver::{Arg, Counted, Driver, Graph, Launch};
 use gather::Resident;
 pub use ladder::Ladder;
 use ladder::Limits;
+use std::collections::HashMap;
 use std::sync::Arc;
 use steps::{StepBuffers, Steps};
 
@@ -96,7 +97,7 @@ pub struct Gpu {
     data: Vec<Data>,
     ring: Option<Ring>,
     steps: Option<Steps>,
-    graphs: [Option<Captured>; 2],
+    graphs: HashMap<StepKey, Captured>,
     pass: Pass,
     mode: Mode,
     limits: Limits,
@@ -112,6 +113,9 @@ pub struct Gpu {
     /// The first failure; nothing is launched after it.
     fault: Option<DeviceError>,
 }
+
+/// Which steps have the same ops: those of equal pass and padded sizes.
+type StepKey = (Pass, [u32; 3]);
 
 /// A step as the driver has it.
 struct Captured {
@@ -184,7 +188,7 @@ impl Gpu {
             data: Vec::new(),
             ring: None,
             steps: None,
-            graphs: [None, None],
+            graphs: HashMap::new(),
             pass: Pass::Train,
             mode: Mode::Run,
             limits: Limits::default(),
@@ -364,7 +368,7 @@ impl Gpu {
 
     fn make_steps(&mut self, slots: usize, rows: usize) -> Result<(), DeviceError> {
         self.steps = Some(Steps::new(&mut self.arena, &mut self.stream, slots, rows)?);
-        self.graphs = [None, None];
+        self.graphs.clear();
         Ok(())
     }
 
@@ -393,19 +397,18 @@ impl Gpu {
         }
     }
 
-    /// Makes a pass's graph if there is none, and says whether it did.
+    /// Makes the graph of such steps if there is none, and says whether it did.
     fn capture_once(
         &mut self,
-        pass: Pass,
+        key: StepKey,
         ops: &dyn Fn(&mut dyn Executor),
     ) -> Result<bool, DeviceError> {
-        if self.graphs[pass as usize].is_some() {
+        if self.graphs.contains_key(&key) {
             return Ok(false);
         }
-        let captured = self.capture(pass, ops);
-        self.graphs[pass as usize] = Some(captured.inspect_err(|e| {
-            self.fault = Some(e.clone());
-        })?);
+        let captured = self.capture(key.0, ops);
+        let captured = captured.inspect_err(|e| self.fault = Some(e.clone()))?;
+        self.graphs.insert(key, captured);
         Ok(true)
     }
 

@@ -5,21 +5,19 @@
 //! Activations are allocated once for the largest batch; a step of any smaller padded shape uses
 //! their beginnings ([`Transformer::bind`]), so that shapes cost no memory of their own.
 
+mod greedy;
 mod layers;
 mod stack;
 
 use super::params::{ParamList, Params};
 use crate::backend::sequence::{
-    Act, Adam, Dropout, Embedding, Linear, LinearGrad, LinearInputGrad, PositionFormula,
+    Act, Adam, Dropout, Embedding, Linear, LinearGrad, LinearInputGrad, PairBatch, PositionFormula,
     SentenceLoss, Sequence, positions,
 };
-use crate::backend::{DeviceError, Kind, Tensor};
+use crate::backend::{DataId, DeviceError, Kind, Tensor};
+use crate::data::pairs::{PAD, PairShape};
 use stack::{Stack, StackShape};
 
-/// Padding: the token that `<pad>` is in fairseq's dictionaries.
-pub const PAD: i32 = 1;
-/// End of sentence, with which a target starts, too.
-pub const EOS: i32 = 2;
 /// The first place has the number that fairseq gives it: one after padding's.
 const FIRST_PLACE: usize = PAD as usize + 1;
 
@@ -73,36 +71,6 @@ impl TransformerConfig {
     }
 }
 
-/// A batch of padded sentence pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PairShape {
-    /// Sentence pairs B.
-    pub sentences: usize,
-    /// Padded length of the sources S.
-    pub source: usize,
-    /// Padded length of the targets T.
-    pub target: usize,
-}
-
-/// What a step reads.
-#[derive(Clone, Copy, Debug)]
-pub struct Pairs {
-    /// `[1, 1, B, S]` labels.
-    pub source: Tensor,
-    /// `[1, 1, 1, B]` labels: tokens of each source.
-    pub source_len: Tensor,
-    /// `[1, 1, B, T]` labels: the target shifted right.
-    pub previous: Tensor,
-    /// `[1, 1, 1, B]` labels: tokens of each target.
-    pub target_len: Tensor,
-    /// `[1, 1, B, T]` labels, −100 for padding.
-    pub target: Tensor,
-    /// `[1, 1, 1, B + 1]` labels: `0, T, 2T, …`.
-    pub offsets: Tensor,
-    /// `[1, 1, 1, B]`: the weight of each sentence.
-    pub weights: Tensor,
-}
-
 /// What a step writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Results {
@@ -118,6 +86,17 @@ pub struct Results {
     pub right: Tensor,
 }
 
+/// How a network is trained, beside the learning rate that comes with each step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrainSpec {
+    /// Label smoothing ε.
+    pub smoothing: f32,
+    /// Largest norm of the gradient.
+    pub clip: f32,
+    /// The optimiser's coefficients.
+    pub adam: Adam,
+}
+
 /// A network on an executor.
 pub struct Transformer {
     /// What it is.
@@ -129,7 +108,7 @@ pub struct Transformer {
     /// Factor by which the gradient is clipped, `[1]`.
     pub scale: Tensor,
     largest: PairShape,
-    pairs: Pairs,
+    pairs: PairBatch,
     results: Results,
     places: Tensor,
     encoder: Stack,
@@ -198,7 +177,7 @@ impl Transformer {
             second_moment,
             scale,
             largest,
-            pairs: Pairs {
+            pairs: PairBatch {
                 source: source_tokens,
                 source_len,
                 previous,
@@ -221,6 +200,11 @@ impl Transformer {
         })
     }
 
+    /// `[1, 1, L, d]`: the table of places, for the longest sentences.
+    pub fn places(&self) -> Tensor {
+        self.places
+    }
+
     /// The network at a padded shape.
     ///
     /// # Panics
@@ -240,7 +224,7 @@ impl Transformer {
         Bound {
             net: self,
             shape,
-            pairs: Pairs {
+            pairs: PairBatch {
                 source: labels(p.source, b, source),
                 source_len: labels(p.source_len, 1, b),
                 previous: labels(p.previous, b, target),
@@ -266,7 +250,7 @@ pub struct Bound<'a> {
     /// The shape.
     pub shape: PairShape,
     /// What its steps read.
-    pub pairs: Pairs,
+    pub pairs: PairBatch,
     /// What they write.
     pub results: Results,
 }
@@ -378,19 +362,26 @@ impl Bound<'_> {
         exec.embed_backward(embedding, encoder.gradient(), dtable);
     }
 
-    /// A training step: forward, loss with records if there is a ring, backward, clipping, update.
-    pub fn train_step(
-        &self,
-        exec: &mut dyn Sequence,
-        smoothing: f32,
-        clip: f32,
-        adam: Adam,
-        record: bool,
-    ) {
+    /// A training step: batch, forward, loss with records, backward, clipping, update.
+    pub fn train_step(&self, exec: &mut dyn Sequence, data: DataId, spec: TrainSpec) {
+        exec.gather_pairs(data, self.pairs);
         self.encode(exec, true);
         self.decode(exec, true);
-        self.loss(exec, smoothing, record);
+        self.loss(exec, spec.smoothing, true);
         self.backward(exec);
+        self.update(exec, spec);
+    }
+
+    /// A step of evaluation: batch, forward without dropout, and the loss.
+    pub fn eval_step(&self, exec: &mut dyn Sequence, data: DataId) {
+        exec.gather_pairs(data, self.pairs);
+        self.encode(exec, false);
+        self.decode(exec, false);
+        self.loss(exec, 0.0, false);
+    }
+
+    /// Clipping, then Adam.
+    pub fn update(&self, exec: &mut dyn Sequence, spec: TrainSpec) {
         let net = self.net;
         let Params {
             values,
@@ -398,8 +389,8 @@ impl Bound<'_> {
             momentum,
             ..
         } = net.params;
-        exec.clip_scale(grads, clip, net.scale);
+        exec.clip_scale(grads, spec.clip, net.scale);
         let moments = [momentum, net.second_moment];
-        exec.adam(values, grads, moments, adam, Some(net.scale));
+        exec.adam(values, grads, moments, spec.adam, Some(net.scale));
     }
 }

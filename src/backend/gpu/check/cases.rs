@@ -309,6 +309,7 @@ fn inputs(random: &mut Stream, step: u64, count: usize, rows: usize) -> StepInpu
         weights: (0..rows).map(|_| random.f32()).collect(),
         lr: 0.1,
         seed: 7,
+        ..StepInputs::default()
     }
 }
 

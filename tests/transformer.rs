@@ -1,0 +1,217 @@
+//! The Transformer as a whole: its gradient with dropout, what padding and threads must not change,
+//! and that it learns.
+
+use autoassist::backend::cpu::{Cpu, simd::Isa};
+use autoassist::backend::sequence::{Adam, Sequence};
+use autoassist::backend::{DataId, Executor, Pass, StepInputs};
+use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
+use autoassist::nn::{Bound, NormPlace, TrainSpec, Transformer, TransformerConfig};
+use autoassist::rng::Stream;
+use std::sync::Arc;
+
+const VOCAB: usize = 17;
+const PAIRS: usize = 12;
+const SPEC: TrainSpec = TrainSpec {
+    smoothing: 0.1,
+    clip: 1.0,
+    adam: Adam {
+        betas: [0.9, 0.98],
+        eps: 1e-9,
+        weight_decay: 1e-4,
+        decoupled: true,
+    },
+};
+
+fn config(norm: NormPlace, dropout: f32) -> TransformerConfig {
+    TransformerConfig {
+        vocab: VOCAB,
+        d: 16,
+        heads: 2,
+        ffn: 24,
+        layers: [2, 1],
+        norm,
+        dropout,
+    }
+}
+
+/// Sentences of one to six random tokens; the translation is the sentence backwards.
+fn pairs() -> SentencePairs {
+    let mut random = Stream::new(4, 0, 0);
+    let (mut source, mut target) = (Sentences::default(), Sentences::default());
+    for _ in 0..PAIRS {
+        let length = 1 + random.below(6) as usize;
+        let token = |_| 4 + random.below(VOCAB as u64 - 4) as i32;
+        let tokens: Vec<i32> = (0..length).map(token).collect();
+        source.push(&[&tokens[..], &[EOS]].concat());
+        let back: Vec<i32> = tokens.into_iter().rev().collect();
+        target.push(&[&back[..], &[EOS]].concat());
+    }
+    SentencePairs::new(source, target)
+}
+
+const SHAPE: PairShape = PairShape {
+    sentences: PAIRS,
+    source: 7,
+    target: 7,
+};
+
+/// A network on the CPU, with its data.
+fn network(isa: Isa, config: TransformerConfig) -> (Cpu, Transformer, DataId) {
+    let mut cpu = Cpu::with_isa(isa);
+    let room = PairShape {
+        sentences: PAIRS + 1,
+        source: 10,
+        target: 9,
+    };
+    let net = Transformer::new(&mut cpu, config, room).unwrap();
+    net.params.initialise(&mut cpu, 3).unwrap();
+    cpu.create_ring(4, PAIRS).unwrap();
+    let data = cpu.attach_pairs(Arc::new(pairs()));
+    (cpu, net, data)
+}
+
+fn inputs(step: u64, rows: u32) -> StepInputs {
+    StepInputs {
+        step,
+        ids: (0..rows)
+            .map(|i| (i * 5 + step as u32) % PAIRS as u32)
+            .collect(),
+        lr: 0.01,
+        seed: 8,
+        ..StepInputs::default()
+    }
+}
+
+/// Mean loss of a batch's tokens, and with `backward` the gradient beside it.
+fn loss(cpu: &mut Cpu, bound: &Bound, data: DataId, train: bool, backward: bool) -> f64 {
+    cpu.step(Pass::Train, inputs(2, PAIRS as u32), &|exec| {
+        let ops = exec.sequence().unwrap();
+        ops.gather_pairs(data, bound.pairs);
+        bound.encode(ops, train);
+        bound.decode(ops, train);
+        bound.loss(ops, 0.1, false);
+        if backward {
+            bound.backward(ops);
+        }
+    })
+    .unwrap();
+    let losses = cpu.read(bound.results.token_loss).unwrap();
+    let tokens = losses.iter().filter(|l| **l != 0.0).count();
+    losses.iter().map(|l| f64::from(*l)).sum::<f64>() / tokens as f64
+}
+
+#[test]
+fn the_gradient_is_that_of_the_loss_with_its_dropout() {
+    for norm_place in [NormPlace::Pre, NormPlace::Post] {
+        let (mut cpu, net, data) = network(Isa::PORTABLE, config(norm_place, 0.2));
+        let bound = net.bind(SHAPE);
+        loss(&mut cpu, &bound, data, true, true);
+        let mut tried = 0;
+        for (entry, tensor) in net.params.tensors() {
+            // Along its own gradient, where the loss changes most.
+            let gradient = cpu.read(net.params.grad(&entry.name)).unwrap();
+            let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
+            if norm < 1e-3 {
+                // Too little to be told from rounding; so is all that a key's bias has.
+                assert!(
+                    entry.name.ends_with("bias"),
+                    "{} has no gradient",
+                    entry.name
+                );
+                continue;
+            }
+            let values = cpu.read(tensor).unwrap();
+            let by = 2e-3 / norm;
+            let mut moved = |by: f32| {
+                let at = values.iter().zip(&gradient).map(|(v, g)| v + by * g);
+                cpu.write(tensor, &at.collect::<Vec<f32>>()).unwrap();
+                loss(&mut cpu, &bound, data, true, false)
+            };
+            let slope = (moved(by) - moved(-by)) / (4e-3);
+            cpu.write(tensor, &values).unwrap();
+            assert!(
+                (slope / f64::from(norm) - 1.0).abs() < 0.03,
+                "{norm_place:?}, {}: {slope}, by the gradient {norm}",
+                entry.name
+            );
+            tried += 1;
+        }
+        assert!(tried > 40, "{tried} tensors");
+    }
+}
+
+#[test]
+fn dropout_changes_from_step_to_step_and_is_off_in_evaluation() {
+    let (mut cpu, net, data) = network(Isa::PORTABLE, config(NormPlace::Pre, 0.2));
+    let bound = net.bind(SHAPE);
+    let trained = loss(&mut cpu, &bound, data, true, false);
+    let evaluated = loss(&mut cpu, &bound, data, false, false);
+    assert_eq!(trained, loss(&mut cpu, &bound, data, true, false));
+    assert_ne!(trained, evaluated);
+    let (mut cpu, net, data) = network(Isa::PORTABLE, config(NormPlace::Pre, 0.0));
+    assert_eq!(
+        evaluated,
+        loss(&mut cpu, &net.bind(SHAPE), data, true, false)
+    );
+}
+
+#[test]
+fn padding_changes_nothing() {
+    for norm in [NormPlace::Pre, NormPlace::Post] {
+        let (mut cpu, net, data) = network(Isa::PORTABLE, config(norm, 0.0));
+        let wide = PairShape {
+            sentences: PAIRS + 1,
+            source: 10,
+            target: 9,
+        };
+        let [(a, ga), (b, gb)] = [SHAPE, wide].map(|shape| {
+            let loss = loss(&mut cpu, &net.bind(shape), data, true, true);
+            (loss, cpu.read(net.params.grads).unwrap())
+        });
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+        let largest = ga.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+        let apart = ga.iter().zip(&gb).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0f32, f32::max) < 1e-5 * largest);
+    }
+}
+
+#[test]
+fn a_step_does_not_depend_on_the_number_of_threads() {
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let (mut cpu, net, data) =
+                network(Isa::detect().unwrap(), config(NormPlace::Post, 0.1));
+            let bound = net.bind(SHAPE);
+            for step in 0..3 {
+                cpu.step(Pass::Train, inputs(step, 11), &|exec| {
+                    bound.train_step(exec.sequence().unwrap(), data, SPEC);
+                })
+                .unwrap();
+            }
+            let bits = |v: Vec<f32>| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            bits(cpu.read(net.params.values).unwrap())
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn it_learns_to_say_things_backwards() {
+    for norm in [NormPlace::Pre, NormPlace::Post] {
+        let (mut cpu, net, data) = network(Isa::detect().unwrap(), config(norm, 0.0));
+        let bound = net.bind(SHAPE);
+        for step in 0..250 {
+            cpu.step(Pass::Train, inputs(step, PAIRS as u32), &|exec| {
+                bound.train_step(exec.sequence().unwrap(), data, SPEC);
+            })
+            .unwrap();
+        }
+        let right = cpu.read(bound.results.right).unwrap();
+        assert_eq!(right, [1.0; PAIRS], "{norm:?}");
+        let pairs = pairs();
+        let list = |s: &Sentences| (0..PAIRS).map(|i| s.get(i).to_vec()).collect::<Vec<_>>();
+        let translations = net.greedy(&mut cpu, &list(pairs.source()), 9).unwrap();
+        assert_eq!(translations, list(pairs.target()), "{norm:?}");
+    }
+}
