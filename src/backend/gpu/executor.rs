@@ -1,7 +1,7 @@
 //! [`Gpu`] as an [`Executor`]: memory and steps here, ops in the file of each.
 
 use super::arena::Purpose;
-use super::{Buffer, Data, Gpu, Ring, SLOTS, bytes_of, conv, gather, linear, loss, norm, optim};
+use super::{Buffer, Gpu, Held, Ring, SLOTS, bytes_of, conv, gather, linear, loss, norm, optim};
 use crate::assist::LossRing;
 use crate::backend::sequence::Sequence;
 use crate::backend::{
@@ -98,17 +98,7 @@ impl Executor for Gpu {
     }
 
     fn attach_images(&mut self, images: Arc<Images>) -> DataId {
-        let sizes = [
-            images.pixels.len(),
-            4 * images.labels.len(),
-            4 * (images.mean.len() + images.std.len()),
-        ];
-        self.data.push(Data {
-            blocks: sizes.map(|bytes| self.arena.plan(Purpose::Data, bytes)),
-            images,
-            uploaded: false,
-        });
-        DataId(self.data.len() - 1)
+        self.attach(Held::Images(images))
     }
 
     fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError> {

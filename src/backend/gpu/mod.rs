@@ -19,6 +19,7 @@ pub mod driver;
 mod embedding;
 mod executor;
 mod gather;
+mod gather_pairs;
 mod gemm;
 mod join;
 mod ladder;
@@ -38,11 +39,13 @@ mod steps;
 use super::{DataId, DeviceError, Executor, Kind, Pass, Tensor};
 use crate::assist::LossRing;
 use crate::data::Images;
+use crate::data::pairs::SentencePairs;
 use arena::{Arena, Purpose};
 use driver::{Arg, Counted, Driver, Graph, Launch};
 use gather::Resident;
 pub use ladder::Ladder;
 use ladder::Limits;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use steps::{StepBuffers, Steps};
@@ -83,10 +86,43 @@ struct Buffer {
 
 /// A data set on its way to the device, or there.
 struct Data {
-    images: Arc<Images>,
-    /// Of pixels, labels, mean and deviation.
-    blocks: [usize; 3],
+    held: Held,
+    /// Of its parts.
+    blocks: Vec<usize>,
     uploaded: bool,
+}
+
+/// What a data set consists of.
+#[derive(Clone)]
+enum Held {
+    Images(Arc<Images>),
+    Pairs(Arc<SentencePairs>),
+}
+
+impl Held {
+    /// Pixels, labels, mean and deviation; or tokens and ends of both sides.
+    fn parts(&self) -> Vec<Cow<'_, [u8]>> {
+        match self {
+            Held::Images(images) => {
+                let moments = [&images.mean[..], &images.std[..]].concat();
+                vec![
+                    Cow::Borrowed(&images.pixels),
+                    Cow::Borrowed(bytemuck::cast_slice(&images.labels)),
+                    Cow::Owned(bytemuck::cast_slice(&moments).to_vec()),
+                ]
+            }
+            Held::Pairs(pairs) => {
+                let (source, target) = (pairs.source(), pairs.target());
+                let parts = [
+                    bytemuck::cast_slice(source.tokens()),
+                    bytemuck::cast_slice(source.ends()),
+                    bytemuck::cast_slice(target.tokens()),
+                    bytemuck::cast_slice(target.ends()),
+                ];
+                parts.map(Cow::Borrowed).to_vec()
+            }
+        }
+    }
 }
 
 /// A GPU, or its stand-in, as an [`Executor`].
@@ -290,9 +326,32 @@ impl Gpu {
         })
     }
 
-    fn resident(&self, data: DataId) -> Resident {
-        let Data { images, blocks, .. } = &self.data[data.0];
-        let [pixels, labels, mean_std] = blocks.map(|b| self.arena.address(b));
+    fn attach(&mut self, held: Held) -> DataId {
+        let parts = held.parts();
+        let plan = |part: &Cow<[u8]>| self.arena.plan(Purpose::Data, part.len());
+        let blocks = parts.iter().map(plan).collect();
+        drop(parts);
+        self.data.push(Data {
+            blocks,
+            held,
+            uploaded: false,
+        });
+        DataId(self.data.len() - 1)
+    }
+
+    /// Where the parts of a data set lie.
+    fn parts_of<const N: usize>(&self, data: &Data) -> [u64; N] {
+        let addresses = data.blocks.iter().map(|b| self.arena.address(*b));
+        let addresses: Vec<u64> = addresses.collect();
+        addresses.try_into().expect("as many as it was made with")
+    }
+
+    fn resident(&self, id: DataId) -> Resident {
+        let data = &self.data[id.0];
+        let Held::Images(images) = &data.held else {
+            panic!("these are no images");
+        };
+        let [pixels, labels, mean_std] = self.parts_of(data);
         Resident {
             pixels,
             labels,
@@ -350,16 +409,10 @@ impl Gpu {
         }
         for i in 0..self.data.len() {
             if !std::mem::replace(&mut self.data[i].uploaded, true) {
-                let (images, blocks) = (self.data[i].images.clone(), self.data[i].blocks);
-                let moments = [&images.mean[..], &images.std[..]].concat();
-                let parts: [&[u8]; 3] = [
-                    &images.pixels,
-                    bytemuck::cast_slice(&images.labels),
-                    bytemuck::cast_slice(&moments),
-                ];
-                for (block, bytes) in blocks.into_iter().zip(parts) {
+                let (held, blocks) = (self.data[i].held.clone(), self.data[i].blocks.clone());
+                for (block, bytes) in blocks.into_iter().zip(held.parts()) {
                     let to = self.arena.address(block);
-                    self.block(|driver| driver.upload(to, bytes))?;
+                    self.block(|driver| driver.upload(to, &bytes))?;
                 }
             }
         }

@@ -1,13 +1,25 @@
 //! [`Gpu`] as a [`Sequence`]: each op in the file of its kernels.
 
-use super::{Gpu, adam, attention, embedding, layer_norm, linear_layer, sentence_loss};
-use crate::backend::Tensor;
+use super::{
+    Gpu, Held, adam, attention, embedding, gather_pairs, layer_norm, linear_layer, sentence_loss,
+};
 use crate::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, LayerNorm, Linear, LinearGrad,
-    LinearInputGrad, SentenceLoss, Sequence,
+    LinearInputGrad, PairBatch, SentenceLoss, Sequence,
 };
+use crate::backend::{DataId, Tensor};
+use crate::data::pairs::SentencePairs;
+use std::sync::Arc;
 
 impl Sequence for Gpu {
+    fn attach_pairs(&mut self, pairs: Arc<SentencePairs>) -> DataId {
+        self.attach(Held::Pairs(pairs))
+    }
+
+    fn gather_pairs(&mut self, data: DataId, batch: PairBatch) {
+        self.op(|gpu| gather_pairs::gather_pairs(gpu, data, batch));
+    }
+
     fn embed(&mut self, e: Embedding, out: Tensor) {
         self.op(|gpu| embedding::embed(gpu, e, out));
     }
