@@ -6,6 +6,8 @@
 
 #[path = "common/rounded.rs"]
 mod rounded;
+#[path = "common/translators.rs"]
+mod translators;
 
 use autoassist::assist::{Drain, StepRecords};
 use autoassist::backend::cpu::{Cpu, simd::Isa};
@@ -444,7 +446,7 @@ fn a_fault_is_reported_within_seconds(gpu: &mut Gpu) {
 
 type Test = (&'static str, fn(&mut Gpu));
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 8] = [
     ("trains_like_the_cpu", trains_like_the_cpu),
     (
         "lower_steps_train_like_the_cpu",
@@ -457,6 +459,14 @@ const TESTS: [Test; 6] = [
     ),
     ("equal_runs_give_equal_bits", equal_runs_give_equal_bits),
     ("a_run_may_start_at_any_step", a_run_may_start_at_any_step),
+    (
+        "transformers_train_like_the_cpu",
+        translators::they_train_like_the_cpu,
+    ),
+    (
+        "transformers_have_graphs_of_each_shape",
+        translators::they_have_graphs_of_each_shape,
+    ),
 ];
 
 /// A fault ends the use of a GPU by its process, so this comes last.

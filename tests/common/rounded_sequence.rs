@@ -168,6 +168,12 @@ impl Sequence for Rounded {
         dx: Tensor,
         branch: Option<(Tensor, Dropout)>,
     ) {
+        if let Some((of_branch, _)) = branch {
+            self.cpu.add_norm_backward(h, norm, dy, dh, dx, branch);
+            self.round(dx);
+            self.round(of_branch);
+            return;
+        }
         let alone = self.like(dx);
         self.cpu.add_norm_backward(h, norm, dy, None, alone, None);
         self.round(alone);
@@ -178,10 +184,6 @@ impl Sequence for Rounded {
                 self.set(dx, &values);
             }
         }
-        assert!(
-            branch.is_none(),
-            "the naive computation is one without dropout"
-        );
     }
 
     fn attention(&mut self, a: Attention) {
