@@ -5,7 +5,9 @@ use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::sequence::{Adam, Sequence};
 use autoassist::backend::{DataId, Executor, Pass, StepInputs};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
-use autoassist::nn::{Bound, NormPlace, TrainSpec, Transformer, TransformerConfig};
+use autoassist::nn::{
+    BeamSearch, Bound, NormPlace, SearchSpec, TrainSpec, Transformer, TransformerConfig,
+};
 use autoassist::rng::Stream;
 use std::sync::Arc;
 
@@ -211,7 +213,75 @@ fn it_learns_to_say_things_backwards() {
         assert_eq!(right, [1.0; PAIRS], "{norm:?}");
         let pairs = pairs();
         let list = |s: &Sentences| (0..PAIRS).map(|i| s.get(i).to_vec()).collect::<Vec<_>>();
-        let translations = net.greedy(&mut cpu, &list(pairs.source()), 9).unwrap();
-        assert_eq!(translations, list(pairs.target()), "{norm:?}");
+        for beams in [1, 3] {
+            let spec = SearchSpec {
+                beams,
+                most: 9,
+                penalty: 1.0,
+            };
+            let mut search = BeamSearch::new(&mut cpu, &net, spec);
+            let found = search.translate(&mut cpu, &net, &list(pairs.source()));
+            let tokens: Vec<_> = found.unwrap().into_iter().map(|t| t.tokens).collect();
+            assert_eq!(tokens, list(pairs.target()), "{norm:?}, {beams} beams");
+        }
     }
+}
+
+/// What a search says of a translation is what the whole decoder says of it at once, though the
+/// search went token by token and its hypotheses changed places.
+#[test]
+fn a_search_s_scores_are_log_probabilities() {
+    let (mut cpu, net, data) = network(Isa::PORTABLE, config(NormPlace::Pre, 0.0));
+    let bound = net.bind(SHAPE);
+    for step in 0..40 {
+        cpu.step(Pass::Train, inputs(step, PAIRS as u32), &|exec| {
+            bound.train_step(exec.sequence().unwrap(), data, SPEC);
+        })
+        .unwrap();
+    }
+    let pairs = pairs();
+    let sources: Vec<_> = (0..PAIRS).map(|i| pairs.source().get(i).to_vec()).collect();
+    let mut scores = Vec::new();
+    for (beams, penalty) in [(1, 0.0), (4, 0.0), (4, 1.0)] {
+        let spec = SearchSpec {
+            beams,
+            most: 7,
+            penalty,
+        };
+        let mut search = BeamSearch::new(&mut cpu, &net, spec);
+        let found = search.translate(&mut cpu, &net, &sources).unwrap();
+        for (source, hypothesis) in sources.iter().zip(&found) {
+            let tokens = &hypothesis.tokens;
+            let bound = net.bind(PairShape {
+                sentences: 1,
+                source: source.len(),
+                target: tokens.len(),
+            });
+            let previous = [&[EOS], &tokens[..tokens.len() - 1]].concat();
+            cpu.write_labels(bound.pairs.source, source).unwrap();
+            cpu.write_labels(bound.pairs.source_len, &[source.len() as i32])
+                .unwrap();
+            cpu.write_labels(bound.pairs.previous, &previous).unwrap();
+            cpu.write_labels(bound.pairs.target_len, &[tokens.len() as i32])
+                .unwrap();
+            bound.encode(&mut cpu, false);
+            bound.decode(&mut cpu, false);
+            let logits = cpu.read(bound.results.logits).unwrap();
+            let mut sum = 0.0;
+            for (token, row) in tokens.iter().zip(logits.chunks(VOCAB)) {
+                let total: f64 = row.iter().map(|z| f64::from(*z).exp()).sum();
+                sum += f64::from(row[*token as usize]) - total.ln();
+            }
+            let score = sum / (tokens.len() as f64).powf(f64::from(penalty));
+            assert!(
+                (f64::from(hypothesis.score) - score).abs() < 1e-4,
+                "{hypothesis:?}: {score}"
+            );
+        }
+        scores.push(found.iter().map(|h| f64::from(h.score)).sum::<f64>());
+    }
+    assert!(
+        scores[1] > scores[0],
+        "more beams find likelier ones: {scores:?}"
+    );
 }

@@ -323,6 +323,10 @@ pub trait Sequence: Executor {
     /// Gradients of queries, keys and values.
     fn attention_backward(&mut self, attention: Attention, grad: AttentionGrad);
 
+    /// `to[target[i]] = from[source[i]]`, rows as wide as `to`'s, from columns `first..` of `from`'s:
+    /// for keys and values that decoding keeps. Targets are distinct; not in place.
+    fn move_rows(&mut self, from: Heads, source: Tensor, to: Tensor, target: Tensor);
+
     /// Per row the loss of [`Executor::softmax_xent`] without its weight; per sentence its mean,
     /// and whether every row was right; `dlogits = weight[b]/T·(softmax − q)`, T all rows that
     /// count. One read and one write of the logits. With `record` each sentence's mean loss and

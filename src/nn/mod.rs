@@ -7,5 +7,8 @@ mod weights;
 
 pub use params::{Entry, Init, ParamList, Params};
 pub use resnet::{Architecture, InputShape, ResNet};
-pub use transformer::{Bound, NormPlace, Results, TrainSpec, Transformer, TransformerConfig};
+pub use transformer::{
+    BeamSearch, Bound, Hypothesis, NormPlace, Results, SearchSpec, TrainSpec, Transformer,
+    TransformerConfig,
+};
 pub use weights::{WeightsError, export, import};

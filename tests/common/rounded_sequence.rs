@@ -242,6 +242,10 @@ impl Sequence for Rounded {
         }
     }
 
+    fn move_rows(&mut self, from: Heads, source: Tensor, to: Tensor, target: Tensor) {
+        self.cpu.move_rows(from, source, to, target);
+    }
+
     fn sentence_xent(&mut self, loss: SentenceLoss, record: bool) {
         self.cpu.sentence_xent(loss, record);
         self.round(loss.dlogits);

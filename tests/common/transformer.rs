@@ -5,7 +5,9 @@ use crate::ops::{Checks, Failure, RUN};
 use autoassist::backend::sequence::Adam;
 use autoassist::backend::{Executor, Pass, StepInputs};
 use autoassist::data::pairs::{EOS, PAD, PairShape, SentencePairs, Sentences};
-use autoassist::nn::{NormPlace, TrainSpec, Transformer, TransformerConfig};
+use autoassist::nn::{
+    BeamSearch, NormPlace, SearchSpec, TrainSpec, Transformer, TransformerConfig,
+};
 use std::sync::Arc;
 
 fn config(f: &Fixture) -> Result<TransformerConfig, Failure> {
@@ -196,7 +198,17 @@ fn greedy(
     most: usize,
 ) -> Checks {
     let ops = exec.sequence().ok_or("an executor without these ops")?;
-    let translations = net.greedy(ops, sources, most)?;
+    let mut search = BeamSearch::new(
+        ops,
+        net,
+        SearchSpec {
+            beams: 1,
+            most,
+            penalty: 1.0,
+        },
+    );
+    let translations = search.translate(ops, net, sources)?;
+    let translations: Vec<Vec<i32>> = translations.into_iter().map(|t| t.tokens).collect();
     let padded = |first: Option<i32>| -> Vec<i32> {
         let row = |t: &Vec<i32>| -> Vec<i32> {
             let tokens = first.into_iter().chain(t.iter().copied());

@@ -316,6 +316,19 @@ impl Sequence for Cpu {
         }
     }
 
+    fn move_rows(&mut self, from: Heads, source: Tensor, to: Tensor, target: Tensor) {
+        assert_eq!(source.len(), target.len(), "a target for each source");
+        let [source, target] = [source, target].map(|t| labels_of(&self.labels, t));
+        let (wide, width) = (from.t.dims[3], to.dims[3]);
+        self.memory.write([to], |memory, [to]| {
+            let from_values = memory.get(from.t);
+            for (s, t) in source.iter().zip(target) {
+                let row = &from_values[*s as usize * wide + from.first..][..width];
+                to[*t as usize * width..][..width].copy_from_slice(row);
+            }
+        });
+    }
+
     fn sentence_xent(&mut self, loss: SentenceLoss, record: bool) {
         let isa = self.isa;
         let [labels, offsets] = [loss.labels, loss.offsets].map(|t| labels_of(&self.labels, t));

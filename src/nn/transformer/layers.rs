@@ -1,7 +1,7 @@
 //! What a layer is made of: attention, and two linear layers with a ReLU between them.
 
 use super::TransformerConfig;
-use super::stack::{Memory, StackShape};
+use super::stack::{Memory, Present, StackShape};
 use crate::backend::sequence::{
     Act, Attention, AttentionGrad, Heads, Linear, LinearGrad, LinearInputGrad, Mask, Sequence,
 };
@@ -16,6 +16,8 @@ pub(super) struct Inputs {
     /// `[B]`: how much of it counts.
     pub lengths: Tensor,
     pub memory: Memory,
+    /// In decoding, where `x` is one token a row: what this sublayer keeps.
+    pub past: Option<(Option<Tensor>, Present)>,
     pub shape: StackShape,
 }
 
@@ -40,6 +42,12 @@ pub(super) trait Sublayer: Send + Sync {
     fn backward(&self, exec: &mut dyn Sequence, inputs: Inputs, to: Gradients);
     /// Whether it looks at the memory.
     fn remembers(&self) -> bool;
+    /// Whether it looks at tokens before the present one.
+    fn keeps_past(&self) -> bool {
+        false
+    }
+    /// What all steps of decoding need of the memory.
+    fn project_memory(&self, _exec: &mut dyn Sequence, _memory: Tensor) {}
 }
 
 /// A linear layer's parameters and their gradients.
@@ -186,8 +194,64 @@ impl Attend {
     }
 }
 
+impl Attend {
+    /// The attention of one token a row to its past, or to the memory, which all hypotheses of a
+    /// sentence look at together.
+    fn forward_step(
+        &self,
+        exec: &mut dyn Sequence,
+        inputs: Inputs,
+        cache: Option<Tensor>,
+        now: Present,
+        f: Tensor,
+    ) {
+        let (rows, d) = (inputs.shape.sentences, self.d);
+        let projected = shaped(self.projected, [rows, 1], self.projected.dims[3]);
+        self.first.forward(exec, inputs.x, Act::None, projected);
+        let (shape, keys, key_len) = match (cache, self.memory(inputs)) {
+            (Some(cache), _) => {
+                let made = Heads {
+                    t: projected,
+                    first: d,
+                };
+                exec.move_rows(made, now.rows, cache, now.slots);
+                let [_, _, most, width] = cache.dims;
+                ([rows, 1], shaped(cache, [rows, most], width), now.lengths)
+            }
+            (None, Some((memory, lengths))) => {
+                let [_, b, s, _] = memory.dims;
+                let remembered = self.remembered.expect("it looks at the memory");
+                let keys = shaped(remembered, [b, s], 2 * d);
+                ([b, now.beams], keys, lengths)
+            }
+            (None, None) => panic!("an attention looks at something"),
+        };
+        let attention = Attention {
+            heads: self.heads,
+            q: Heads {
+                t: shaped(self.projected, shape, self.projected.dims[3]),
+                first: 0,
+            },
+            k: Heads { t: keys, first: 0 },
+            v: Heads { t: keys, first: d },
+            mask: Mask {
+                key_len,
+                causal: false,
+            },
+            out: shaped(self.mixed, shape, d),
+            lse: self.lse.view(0, [1, shape[0], self.heads, shape[1]]),
+        };
+        exec.attention(attention);
+        self.out
+            .forward(exec, shaped(self.mixed, [rows, 1], d), Act::None, f);
+    }
+}
+
 impl Sublayer for Attend {
     fn forward(&self, exec: &mut dyn Sequence, inputs: Inputs, f: Tensor) {
+        if let Some((cache, now)) = inputs.past {
+            return self.forward_step(exec, inputs, cache, now, f);
+        }
         let attention = self.attention(inputs);
         self.first.forward(exec, inputs.x, Act::None, attention.q.t);
         if let (Some(layer), Some((memory, _))) = (self.second, self.memory(inputs)) {
@@ -225,6 +289,17 @@ impl Sublayer for Attend {
 
     fn remembers(&self) -> bool {
         self.second.is_some()
+    }
+
+    fn keeps_past(&self) -> bool {
+        self.second.is_none()
+    }
+
+    fn project_memory(&self, exec: &mut dyn Sequence, memory: Tensor) {
+        if let (Some(layer), Some(to)) = (self.second, self.remembered) {
+            let [_, b, s, _] = memory.dims;
+            layer.forward(exec, memory, Act::None, shaped(to, [b, s], 2 * self.d));
+        }
     }
 }
 

@@ -5,9 +5,11 @@
 //! Activations are allocated once for the largest batch; a step of any smaller padded shape uses
 //! their beginnings ([`Transformer::bind`]), so that shapes cost no memory of their own.
 
-mod greedy;
+mod beam;
 mod layers;
 mod stack;
+
+pub use beam::{BeamSearch, Hypothesis, SearchSpec};
 
 use super::params::{ParamList, Params};
 use crate::backend::sequence::{
@@ -288,7 +290,7 @@ impl Bound<'_> {
         let encoder = self.net.encoder.at(self.encoder_shape(), train);
         let embedding = self.embedding(self.pairs.source, encoder.embedding_site(), train);
         exec.embed(embedding, encoder.input());
-        encoder.forward(exec, self.pairs.source_len, None);
+        encoder.forward(exec, self.pairs.source_len, None, None);
     }
 
     /// `encoded` and previous tokens to `logits`.
@@ -297,7 +299,7 @@ impl Bound<'_> {
         let embedding = self.embedding(self.pairs.previous, decoder.embedding_site(), train);
         exec.embed(embedding, decoder.input());
         let memory = Some((self.results.encoded, self.pairs.source_len));
-        decoder.forward(exec, self.pairs.target_len, memory);
+        decoder.forward(exec, self.pairs.target_len, memory, None);
         let tied = Linear {
             w: self.net.params.value(TABLE),
             b: None,

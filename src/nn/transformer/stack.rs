@@ -181,6 +181,18 @@ impl Stack {
         }
     }
 
+    /// Which sublayers keep keys and values of the past, one for each sublayer.
+    pub fn remembering(&self) -> impl Iterator<Item = bool> {
+        self.members.iter().map(|m| m.sublayer.keeps_past())
+    }
+
+    /// Projects the memory to the keys and values that all steps of decoding look at.
+    pub fn project_memory(&self, exec: &mut dyn Sequence, memory: Tensor) {
+        for member in &self.members {
+            member.sublayer.project_memory(exec, memory);
+        }
+    }
+
     /// The output for the largest batch.
     pub fn output(&self) -> Tensor {
         self.output
@@ -200,6 +212,24 @@ pub(super) struct StackAt<'a> {
     stack: &'a Stack,
     shape: StackShape,
     train: bool,
+}
+
+/// Where decoding is, with R hypotheses.
+#[derive(Clone, Copy)]
+pub(super) struct Present {
+    /// `[R]` labels: `0, 1, 2, …`, and the rows of a cache where the present token's go.
+    pub rows: Tensor,
+    pub slots: Tensor,
+    /// `[R]` labels: tokens so far, the present one included.
+    pub lengths: Tensor,
+    /// Hypotheses of a sentence, which are neighbours.
+    pub beams: usize,
+}
+
+/// Keys and values of the tokens before: for each sublayer that keeps them `[1, R, most, 2d]`.
+pub(super) struct Past {
+    pub caches: Vec<Option<Tensor>>,
+    pub now: Present,
 }
 
 /// What the decoder looks at, `[1, B, S, d]`, and how much of it counts.
@@ -247,29 +277,37 @@ impl StackAt<'_> {
             x,
             lengths,
             memory,
+            past: None,
             shape: self.shape,
         }
     }
 
-    pub fn forward(&self, exec: &mut dyn Sequence, lengths: Tensor, memory: Memory) {
+    /// Input to output. With a past the input is one token a row, behind all those of the past.
+    pub fn forward(
+        &self,
+        exec: &mut dyn Sequence,
+        lengths: Tensor,
+        memory: Memory,
+        past: Option<&Past>,
+    ) {
         let stack = self.stack;
         let (mut x, mut branch) = (self.input(), None);
-        for member in &stack.members {
+        for (i, member) in stack.members.iter().enumerate() {
             let [h, y, f] = [member.h, member.y, member.f].map(|t| self.part(t));
+            let inputs = |x| Inputs {
+                past: past.map(|past| (past.caches[i], past.now)),
+                ..self.inputs(x, lengths, memory)
+            };
             let norm = self.norm(member.norm);
             let made = Some((f, self.dropout(member.site)));
             match stack.place {
                 NormPlace::Pre => {
                     exec.add_norm(x, branch, norm, h, y);
-                    member
-                        .sublayer
-                        .forward(exec, self.inputs(y, lengths, memory), f);
+                    member.sublayer.forward(exec, inputs(y), f);
                     (x, branch) = (h, made);
                 }
                 NormPlace::Post => {
-                    member
-                        .sublayer
-                        .forward(exec, self.inputs(x, lengths, memory), f);
+                    member.sublayer.forward(exec, inputs(x), f);
                     exec.add_norm(x, made, norm, h, y);
                     x = y;
                 }

@@ -1,0 +1,341 @@
+//! Translation: beam search (with one beam, greedy), batched, token by token, with the keys and
+//! values of earlier tokens kept.
+//!
+//! All hypotheses of a batch are rows of one product. Those of a sentence are neighbours, so that
+//! to the encoder's output they are queries of one sentence, and it is kept once. Where hypotheses
+//! change places, so do their keys and values.
+
+use super::stack::{Past, Present, StackShape};
+use super::{TABLE, Transformer, part};
+use crate::backend::sequence::{Act, Embedding, Heads, Linear, Sequence};
+use crate::backend::{DeviceError, Kind, Tensor};
+use crate::data::pairs::{EOS, PAD, PairShape};
+use rayon::prelude::*;
+
+/// How a translation is searched.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchSpec {
+    /// Hypotheses of a sentence; 1 is greedy.
+    pub beams: usize,
+    /// Most tokens of a translation, [`EOS`] included.
+    pub most: usize,
+    /// Hypotheses are compared by their log-probability over `length^penalty`.
+    pub penalty: f32,
+}
+
+/// A translation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypothesis {
+    /// Its tokens; the last is [`EOS`] unless there was no room for it.
+    pub tokens: Vec<i32>,
+    /// Log-probability over `length^penalty`.
+    pub score: f32,
+}
+
+/// A network's decoder with memory for the past.
+pub struct BeamSearch {
+    spec: SearchSpec,
+    /// Sentences at a time.
+    sentences: usize,
+    /// Those in use, and those that they are moved to.
+    caches: [Vec<Option<Tensor>>; 2],
+    tokens: Tensor,
+    rows: Tensor,
+    slots: Tensor,
+    lengths: Tensor,
+    moves: [Tensor; 2],
+}
+
+impl BeamSearch {
+    /// Allocates for as many sentences at a time as the network's own activations allow.
+    ///
+    /// # Panics
+    /// If they do not allow one, or there is no place for so many tokens: bugs in the caller.
+    pub fn new(exec: &mut dyn Sequence, net: &Transformer, spec: SearchSpec) -> BeamSearch {
+        let PairShape {
+            sentences, target, ..
+        } = net.largest;
+        let sentences = sentences.min(sentences * target / spec.beams);
+        assert!(spec.beams >= 1 && sentences >= 1, "{} beams", spec.beams);
+        assert!(spec.most <= net.places.dims[2], "{} tokens", spec.most);
+        let (rows, most) = (sentences * spec.beams, spec.most);
+        let mut cache = |keeps: bool| {
+            let dims = [1, rows, most, 2 * net.config.d];
+            keeps.then(|| exec.alloc(Kind::Activation, dims))
+        };
+        let caches = [(); 2].map(|()| net.decoder.remembering().map(&mut cache).collect());
+        let mut labels = |len| exec.alloc(Kind::Label, [1, 1, 1, len]);
+        BeamSearch {
+            spec,
+            sentences,
+            caches,
+            tokens: labels(rows),
+            rows: labels(rows),
+            slots: labels(rows),
+            lengths: labels(rows),
+            moves: [(); 2].map(|()| labels(rows * most)),
+        }
+    }
+
+    /// The best translation found of each source (which ends with [`EOS`]), in their order.
+    ///
+    /// # Errors
+    /// Those of the device.
+    ///
+    /// # Panics
+    /// If a sentence is longer than the network was made for, or empty: a bug in the caller.
+    pub fn translate(
+        &mut self,
+        exec: &mut dyn Sequence,
+        net: &Transformer,
+        sources: &[Vec<i32>],
+    ) -> Result<Vec<Hypothesis>, DeviceError> {
+        let mut all = Vec::with_capacity(sources.len());
+        for batch in sources.chunks(self.sentences) {
+            all.extend(self.translate_batch(exec, net, batch)?);
+        }
+        Ok(all)
+    }
+
+    fn translate_batch(
+        &mut self,
+        exec: &mut dyn Sequence,
+        net: &Transformer,
+        sources: &[Vec<i32>],
+    ) -> Result<Vec<Hypothesis>, DeviceError> {
+        let longest = sources.iter().map(Vec::len).max().expect("sentences");
+        let bound = net.bind(PairShape {
+            sentences: sources.len(),
+            source: longest,
+            target: 1,
+        });
+        let padded: Vec<i32> = sources
+            .iter()
+            .flat_map(|s| {
+                let padding = std::iter::repeat(PAD);
+                s.iter().copied().chain(padding).take(longest)
+            })
+            .collect();
+        let lengths: Vec<i32> = sources.iter().map(|s| s.len() as i32).collect();
+        exec.write_labels(bound.pairs.source, &padded)?;
+        exec.write_labels(bound.pairs.source_len, &lengths)?;
+        bound.encode(exec, false);
+        let encoded = bound.results.encoded;
+        net.decoder.project_memory(exec, encoded);
+        let memory = (encoded, bound.pairs.source_len);
+
+        let beams = self.spec.beams;
+        let rows = sources.len() * beams;
+        let first = |t: Tensor| t.view(0, [1, 1, 1, rows]);
+        let numbers: Vec<i32> = (0..rows as i32).collect();
+        exec.write_labels(first(self.rows), &numbers)?;
+        let mut sentences: Vec<Sentence> = sources.iter().map(|_| Sentence::new(beams)).collect();
+        for place in 0..self.spec.most {
+            let logits = self.step(exec, net, memory, place, &sentences)?;
+            let last = place + 1 == self.spec.most;
+            let rows = logits.par_chunks(beams * net.config.vocab);
+            sentences
+                .par_iter_mut()
+                .zip(rows)
+                .for_each(|(s, logits)| s.extend(logits, last, self.spec));
+            if sentences.iter().all(|s| s.ended) {
+                break;
+            }
+            self.move_caches(exec, &sentences, place + 1)?;
+        }
+        Ok(sentences.into_iter().map(Sentence::best).collect())
+    }
+
+    /// Logits `[R, V]` of what follows each hypothesis.
+    fn step(
+        &self,
+        exec: &mut dyn Sequence,
+        net: &Transformer,
+        memory: (Tensor, Tensor),
+        place: usize,
+        sentences: &[Sentence],
+    ) -> Result<Vec<f32>, DeviceError> {
+        let (beams, d) = (self.spec.beams, net.config.d);
+        let rows = sentences.len() * beams;
+        let first = |t: Tensor| t.view(0, [1, 1, 1, rows]);
+        let alive = sentences.iter().flat_map(|s| &s.alive);
+        let tokens: Vec<i32> = alive.map(|h| *h.tokens.last().unwrap_or(&EOS)).collect();
+        let slots: Vec<i32> = (0..rows)
+            .map(|r| (r * self.spec.most + place) as i32)
+            .collect();
+        exec.write_labels(first(self.tokens), &tokens)?;
+        exec.write_labels(first(self.slots), &slots)?;
+        exec.write_labels(first(self.lengths), &vec![place as i32 + 1; rows])?;
+        let shape = StackShape {
+            sentences: rows,
+            length: 1,
+            memory: Some(memory.0.dims[2]),
+        };
+        let decoder = net.decoder.at(shape, false);
+        let embedding = Embedding {
+            tokens: self.tokens.view(0, [1, 1, rows, 1]),
+            table: net.params.value(TABLE),
+            positions: net.places.view(place * d, [1, 1, 1, d]),
+            padding: Some(PAD),
+            dropout: None,
+        };
+        exec.embed(embedding, decoder.input());
+        let past = Past {
+            caches: self.caches[0].clone(),
+            now: Present {
+                rows: first(self.rows),
+                slots: first(self.slots),
+                lengths: first(self.lengths),
+                beams,
+            },
+        };
+        decoder.forward(exec, past.now.lengths, Some(memory), Some(&past));
+        let tied = Linear {
+            w: net.params.value(TABLE),
+            b: None,
+        };
+        let logits = part(net.results.logits, [rows, 1]);
+        exec.linear(decoder.output(), tied, Act::None, None, logits);
+        exec.read(logits)
+    }
+
+    /// Lets keys and values of `places` tokens follow their hypotheses.
+    fn move_caches(
+        &mut self,
+        exec: &mut dyn Sequence,
+        sentences: &[Sentence],
+        places: usize,
+    ) -> Result<(), DeviceError> {
+        let (beams, most) = (self.spec.beams, self.spec.most);
+        let parents = sentences.iter().enumerate().flat_map(|(b, s)| {
+            let parent = move |h: &Partial| b * beams + h.parent;
+            s.alive.iter().map(parent)
+        });
+        let parents: Vec<usize> = parents.collect();
+        if parents
+            .iter()
+            .enumerate()
+            .all(|(row, parent)| row == *parent)
+        {
+            return Ok(());
+        }
+        let rows = |of: &dyn Fn(usize) -> usize| -> Vec<i32> {
+            let row = |r| (0..places).map(move |p| (of(r) * most + p) as i32);
+            (0..parents.len()).flat_map(row).collect()
+        };
+        let lists = [rows(&|r| parents[r]), rows(&|r| r)];
+        let moves = self.moves.map(|t| t.view(0, [1, 1, 1, lists[0].len()]));
+        for (list, to) in lists.iter().zip(moves) {
+            exec.write_labels(to, list)?;
+        }
+        let [from, to] = &self.caches;
+        for (from, to) in from.iter().zip(to).filter_map(|(f, t)| f.zip(*t)) {
+            exec.move_rows(Heads { t: from, first: 0 }, moves[0], to, moves[1]);
+        }
+        self.caches.swap(0, 1);
+        Ok(())
+    }
+}
+
+/// A hypothesis that has not ended.
+#[derive(Clone, Debug)]
+struct Partial {
+    tokens: Vec<i32>,
+    log_probability: f32,
+    /// Which hypothesis of the step before it extends.
+    parent: usize,
+}
+
+/// The search for one sentence's translation.
+struct Sentence {
+    alive: Vec<Partial>,
+    ended: bool,
+    finished: Vec<Hypothesis>,
+}
+
+impl Sentence {
+    fn new(beams: usize) -> Sentence {
+        // All begin alike; only one of them may be extended, or all would stay alike.
+        let start = |parent| Partial {
+            tokens: Vec::new(),
+            log_probability: if parent == 0 { 0.0 } else { f32::NEG_INFINITY },
+            parent,
+        };
+        Sentence {
+            alive: (0..beams).map(start).collect(),
+            ended: false,
+            finished: Vec::new(),
+        }
+    }
+
+    /// Goes on by a token, given the logits `[beams, V]` of what may follow. As fairseq does it:
+    /// of the 2·beams best continuations those among the first `beams` that end are translations,
+    /// and the first `beams` that do not end go on; it is over when there are `beams` translations.
+    fn extend(&mut self, logits: &[f32], last: bool, spec: SearchSpec) {
+        if self.ended {
+            return;
+        }
+        let vocab = logits.len() / spec.beams;
+        let mut best: Vec<(f32, usize, i32)> = Vec::new();
+        for (beam, row) in logits.chunks(vocab).enumerate() {
+            let before = self.alive[beam].log_probability;
+            if before == f32::NEG_INFINITY {
+                continue;
+            }
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f32 = row.iter().map(|z| (z - largest).exp()).sum();
+            let base = before - largest - sum.ln();
+            for (token, z) in row.iter().enumerate() {
+                let score = base + z;
+                let full = best.len() == 2 * spec.beams;
+                if full && score <= best[best.len() - 1].0 {
+                    continue;
+                }
+                // Equals keep their order.
+                let at = best.partition_point(|(other, ..)| *other >= score);
+                best.insert(at, (score, beam, token as i32));
+                best.truncate(2 * spec.beams);
+            }
+        }
+        let mut alive = Vec::with_capacity(spec.beams);
+        for (rank, (score, beam, token)) in best.into_iter().enumerate() {
+            let tokens = [&self.alive[beam].tokens[..], &[token]].concat();
+            let ends = token == EOS || last;
+            if ends && rank < spec.beams && self.finished.len() < spec.beams {
+                let score = score / (tokens.len() as f32).powf(spec.penalty);
+                self.finished.push(Hypothesis { tokens, score });
+            } else if !ends && alive.len() < spec.beams {
+                alive.push(Partial {
+                    tokens,
+                    log_probability: score,
+                    parent: beam,
+                });
+            }
+        }
+        self.ended = last || self.finished.len() == spec.beams;
+        if !self.ended {
+            // A vocabulary smaller than the beams leaves some without a hypothesis.
+            alive.resize_with(spec.beams, || Partial {
+                tokens: Vec::new(),
+                log_probability: f32::NEG_INFINITY,
+                parent: 0,
+            });
+            self.alive = alive;
+        } else {
+            (0..).zip(&mut self.alive).for_each(|(i, h)| h.parent = i);
+        }
+    }
+
+    fn best(self) -> Hypothesis {
+        let finished = self.finished.into_iter();
+        finished
+            .reduce(|best, other| {
+                if other.score > best.score {
+                    other
+                } else {
+                    best
+                }
+            })
+            .expect("the last token ends all")
+    }
+}
