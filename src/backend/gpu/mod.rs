@@ -27,6 +27,7 @@ mod layer_norm;
 mod linear;
 mod linear_layer;
 mod loss;
+mod move_rows;
 mod norm;
 mod optim;
 pub mod pack;

@@ -1,10 +1,11 @@
 //! [`Gpu`] as a [`Sequence`]: each op in the file of its kernels.
 
 use super::{
-    Gpu, Held, adam, attention, embedding, gather_pairs, layer_norm, linear_layer, sentence_loss,
+    Gpu, Held, adam, attention, embedding, gather_pairs, layer_norm, linear_layer, move_rows,
+    sentence_loss,
 };
 use crate::backend::sequence::{
-    Act, Adam, Attention, AttentionGrad, Dropout, Embedding, LayerNorm, Linear, LinearGrad,
+    Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
     LinearInputGrad, PairBatch, SentenceLoss, Sequence,
 };
 use crate::backend::{DataId, Tensor};
@@ -72,6 +73,10 @@ impl Sequence for Gpu {
 
     fn attention_backward(&mut self, a: Attention, grad: AttentionGrad) {
         self.op(|gpu| attention::attention_backward(gpu, a, grad));
+    }
+
+    fn move_rows(&mut self, from: Heads, source: Tensor, to: Tensor, target: Tensor) {
+        self.op(|gpu| move_rows::move_rows(gpu, from, source, to, target));
     }
 
     fn sentence_xent(&mut self, loss: SentenceLoss, record: bool) {

@@ -1,6 +1,6 @@
 //! What the check launches.
 
-use super::{attention, linear, tokens};
+use super::{attention, linear, pairs, tokens};
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::{
     Augment, BatchNorm, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd,
@@ -68,6 +68,7 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.extend(LINEARS.map(|sizes| case(move |g, r| head(g, r, sizes))));
+    cases.extend(pairs::cases());
     cases.push(case(|g, r| network(g, r, 8, true)));
     cases
 }

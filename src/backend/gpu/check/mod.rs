@@ -4,6 +4,7 @@
 mod attention;
 mod cases;
 mod linear;
+mod pairs;
 mod tokens;
 
 use super::Gpu;
