@@ -60,9 +60,9 @@ impl Ladder {
             Ladder::Gemm => 6,
             Ladder::Linear => 1,
             Ladder::Attention => 1,
-            Ladder::Embedding => 1,
+            Ladder::Embedding => 2,
             Ladder::LayerNorm => 1,
-            Ladder::SentenceXent => 1,
+            Ladder::SentenceXent => 2,
             Ladder::Adam => 1,
         }
     }

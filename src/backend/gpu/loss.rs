@@ -13,8 +13,8 @@ const HELD: usize = 1024;
 /// Threads of the kernels that take a thread or a warp a row.
 const THREADS: usize = 128;
 /// Bytes of `Top` and `RowScale` (`kernels/include/xent.cuh`).
-const TOP: usize = 8;
-const ROW_SCALE: usize = 16;
+pub(super) const TOP: usize = 8;
+pub(super) const ROW_SCALE: usize = 16;
 
 /// See [`Executor::softmax_xent`](crate::backend::Executor::softmax_xent).
 pub(super) fn softmax_xent(
@@ -44,16 +44,7 @@ pub(super) fn softmax_xent(
         counts.iter().all(|v| i32::try_from(*v).is_ok()),
         "the kernel counts in 32 bits"
     );
-    let ring = record.then(|| gpu.ring_buffer());
-    let ring = ring.map(|ring| ring.expect("a ring is made before losses are recorded"));
-    let ring = match ring {
-        None => [Arg::NULL, Arg::U32(0), Arg::U32(0)],
-        Some(RingBuffer {
-            address,
-            slots,
-            rows,
-        }) => [Arg::Ptr(address), Arg::U32(slots), Arg::U32(rows)],
-    };
+    let ring = gpu.ring_args(record);
     let inputs = [
         gpu.state(),
         gpu.address(logits),
@@ -80,19 +71,52 @@ pub(super) fn softmax_xent(
         launch_rows(gpu, "softmax_xent_online", n, &args(&[rows]));
     } else {
         let tops = Arg::Ptr(scratch + (ROW_SCALE * n) as u64);
-        let maxima = [&[inputs[1]], &sizes[..], &[tops]].concat();
-        launch_rows(gpu, "softmax_xent_maxima", n, &maxima);
+        maxima(gpu, logits, n, classes, tops);
         launch_rows(gpu, "softmax_xent_sums", n, &args(&[tops, rows]));
     }
+    gradient(gpu, logits, rows, smoothing, [n, classes], out.dlogits);
+}
+
+/// The largest logit of each row, to `tops`.
+pub(super) fn maxima(gpu: &mut Gpu, logits: Tensor, n: usize, classes: usize, tops: Arg) {
+    let [rows, classes] = [n, classes].map(|size| Arg::I32(size as i32));
+    let args = [gpu.address(logits), rows, classes, tops];
+    launch_rows(gpu, "softmax_xent_maxima", n, &args);
+}
+
+/// The gradient of rows of classes whose `RowScale` is known.
+pub(super) fn gradient(
+    gpu: &mut Gpu,
+    logits: Tensor,
+    rows: Arg,
+    smoothing: f32,
+    [n, classes]: [usize; 2],
+    dlogits: Tensor,
+) {
     let args = [
-        inputs[1],
+        gpu.address(logits),
         rows,
-        inputs[4],
-        sizes[1],
-        gpu.address(out.dlogits),
+        smoothing.into(),
+        Arg::I32(classes as i32),
+        gpu.address(dlogits),
     ];
     let threads = classes.next_multiple_of(32).min(256) as u32;
     gpu.launch("softmax_xent_gradient", [n as u32, 1, 1], threads, 0, &args);
+}
+
+impl Gpu {
+    /// The ring as kernels take it, or none.
+    pub(super) fn ring_args(&self, record: bool) -> [Arg; 3] {
+        let ring = record.then(|| self.ring_buffer());
+        match ring.map(|ring| ring.expect("a ring is made before losses are recorded")) {
+            None => [Arg::NULL, Arg::U32(0), Arg::U32(0)],
+            Some(RingBuffer {
+                address,
+                slots,
+                rows,
+            }) => [Arg::Ptr(address), Arg::U32(slots), Arg::U32(rows)],
+        }
+    }
 }
 
 /// Launches a kernel that takes so many threads for all rows.

@@ -34,9 +34,9 @@ pub(super) fn move_rows(gpu: &mut Gpu, from: Heads, source: Tensor, to: Tensor, 
 #[cfg(all(test, simt))]
 mod tests {
     use super::*;
+    use crate::backend::Kind;
     use crate::backend::cpu::Cpu;
     use crate::backend::sequence::Sequence;
-    use crate::backend::{Executor, Kind};
 
     /// What is in `to` after some rows have moved there.
     fn run(exec: &mut dyn Sequence, wide: usize, first: usize, width: usize) -> Vec<f32> {
