@@ -61,9 +61,9 @@ impl Ladder {
             Ladder::Linear => 1,
             Ladder::Attention => 1,
             Ladder::Embedding => 2,
-            Ladder::LayerNorm => 1,
+            Ladder::LayerNorm => 2,
             Ladder::SentenceXent => 2,
-            Ladder::Adam => 1,
+            Ladder::Adam => 2,
         }
     }
 }
