@@ -186,6 +186,62 @@ fn races_in_global_memory() {
     );
 }
 
+/// Partial results, counter and result of three blocks.
+const LAST_BLOCK: [Given; 3] = [Memory(768), Memory(4), Memory(256)];
+
+#[test]
+fn races_between_blocks_that_leave_word() {
+    let one = |name, holds: &dyn Fn(u32, u32) -> bool| {
+        let sites = ["write", "read"];
+        finds(name, 3, &LAST_BLOCK, &[Mistake::Race], &sites, |_, acts| {
+            let [reader, writer] = [Access::Read, Access::Write].map(|a| of(acts, a));
+            reader.block != writer.block && holds(thread(reader), thread(writer))
+        });
+    };
+    one("planted_missing_fence", &|reader, writer| {
+        reader == 63 - writer
+    });
+    one("planted_early_fence", &|reader, writer| {
+        reader == 0 && writer == 0
+    });
+    // What thread 0 itself wrote is in order.
+    one("planted_barrier_before_fence", &|reader, writer| {
+        reader == 63 - writer && writer != 0
+    });
+    // And what it reads.
+    one("planted_shuffled_last", &|reader, writer| {
+        reader == writer && reader != 0
+    });
+}
+
+#[test]
+fn a_flag_that_is_read_too_early() {
+    let pair = |what: &str| ["read", "write"].map(|site| at(&format!("{what} {site}")));
+    let flag = pair("barrier_after_flag");
+    let partial = pair("barrier_after_flag partial");
+    for schedule in SCHEDULES {
+        let name = "planted_barrier_after_flag";
+        let found = run(name, 3, &LAST_BLOCK, schedule, Landing::Late);
+        let mut flags = 0;
+        for finding in &found {
+            assert_eq!(finding.mistake, Mistake::Race, "{finding}");
+            let [reader, writer] =
+                [Access::Read, Access::Write].map(|access| of(&finding.acts, access));
+            let sites = [reader, writer].map(|act| act.site.place.clone());
+            if sites == flag {
+                flags += 1;
+                assert_eq!(reader.block, writer.block, "{finding}");
+                assert_eq!(thread(writer), 0, "{finding}");
+            } else {
+                assert_eq!(sites, partial, "{finding}");
+                assert_ne!(reader.block, writer.block, "{finding}");
+            }
+            assert_ne!(thread(reader), 0, "{finding}");
+        }
+        assert_eq!(flags, 1, "{schedule:?}: {found:?}");
+    }
+}
+
 #[test]
 fn accesses_that_leave_their_memory() {
     let one = |name, given: &[Given], who, what: &str| {
@@ -317,6 +373,8 @@ fn nothing_is_found_where_nothing_is_wrong() {
         for landing in LANDINGS {
             let given = [Memory(512), Memory(256), Memory(4), Memory(512)];
             let found = run("planted_nothing", 2, &given, schedule, landing);
+            assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
+            let found = run("planted_last_block", 3, &LAST_BLOCK, schedule, landing);
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
         }
     }

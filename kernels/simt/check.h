@@ -13,19 +13,21 @@
 //
 // Order. Time is cut into epochs: each block has its own, and each barrier of a block begins one.
 // Two accesses to the same bytes, one of them a write and not both atomic, race if they are of
-// different blocks of a launch, or of different threads in one epoch; unless both are lanes of a
-// warp and __syncwarp came between, which vector clocks tell (Fidge, 1988). Nothing else orders:
-// not shuffles, votes, mma or ldmatrix, not atomics, not fences. The blocks of a checked launch run
-// one after the other, so that findings are the same every time.
+// different blocks of a launch, or of different threads in one epoch; unless the later thread knows
+// of the earlier access by __syncwarp, or by an atomic access after a __threadfence (order.h).
+// Nothing else orders: not shuffles, votes, mma or ldmatrix, neither atomics nor fences alone. The
+// blocks of a checked launch run one after the other, so that findings are the same every time.
 //
 // Memory of host and driver is not watched, nor are a thread's own local variables.
 #pragma once
 
 #include "abi.h"
+#include "order.h"
 #include "simt.h"
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -42,24 +44,15 @@ struct Range {
     }
 };
 
-// An access, as a Cell remembers it.
-struct Past {
-    uint32_t epoch, site;
-    uint16_t thread;
-    bool copies;  // asynchronously
-};
-
 // Threads that did the same to a cell.
 struct Crowd {
-    Past last;
-    uint32_t time;   // of its warp
+    Past last;       // its time is that of the earliest of the lanes
     uint32_t lanes;  // of its warp: those whose accesses nothing has ordered before `last`
     Past other;      // of another block, or else of another warp, or else of another lane
 };
 
 struct Cell {
     Past write;
-    uint32_t time;  // of the writer's warp
     Crowd reads, atomics;
 };
 
@@ -105,18 +98,6 @@ private:
     Cell *words_, *bytes_;
 };
 
-// Which lanes of a warp know what of each other's past.
-struct Clocks {
-    uint32_t time = 0;  // of __syncwarps
-    uint32_t all = 0;   // the last in which all lanes met
-    uint32_t known[32][32] = {};
-
-    bool knows(int lane, int other, uint32_t then) const {
-        return then < all || then < known[lane][other];
-    }
-    void meet(uint32_t lanes, bool whole);
-};
-
 }  // namespace simt
 
 struct SimtChecker {
@@ -136,13 +117,11 @@ public:
     void run(simt::Job &job);
     void begin(const simt::Job &job, simt::Range arena, simt::Range dynamic);
     void begin_block(uint64_t number);
-    void barrier() {
-        now_++;
-    }
+    void barrier();
     // __syncwarp of these lanes, which are all that have not returned, or not.
-    void order(uint32_t warp, uint32_t lanes, bool whole) {
-        clocks_[warp].meet(lanes, whole);
-    }
+    void order(uint32_t warp, uint32_t lanes, bool whole);
+    // __threadfence
+    void fence(int thread);
     // Offset of a variable of static shared memory; adds its size to `declared`.
     size_t place(simt::SharedVariable &variable, size_t size, size_t unit, size_t &declared);
     // The thread is about to access n bytes; `code` is where it goes on. Comes back if they are
@@ -171,8 +150,13 @@ private:
 
     // What `me` does is not ordered after what the cell remembers: how that was accessed, or -1.
     int clash(const simt::Cell &cell, const Me &me, simt::Past &other) const;
-    bool clash(const simt::Crowd &crowd, const Me &me, simt::Past &other) const;
-    bool is_apart(const simt::Past &past, const Me &me) const;
+    bool clash(const simt::Crowd &crowd, bool in_turn, const Me &me, simt::Past &other) const;
+    bool is_stranger(const simt::Past &past, const Me &me) const;
+    uint32_t strangers(const simt::Crowd &crowd, const Me &me) const;
+    bool has_learnt(const simt::Past &past, int thread) const;
+    simt::Known known_now(int thread);
+    // An atomic access outside of shared memory.
+    void atomic(uintptr_t a, int thread);
     void join(simt::Crowd &crowd, const Me &me) const;
     void out_of_bounds(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
     SimtAct act(uint32_t how, uint32_t epoch, int thread, uint64_t site) const;
@@ -193,6 +177,12 @@ private:
     uint32_t block_ = 0;             // and of the block
     std::vector<Block> blocks_;      // of the launch, so far
     simt::Clocks clocks_[32];
+    // What was left at addresses by the launch's threads, and what those of the block have found
+    // since the last barrier, and before it, and what they knew at their last fence.
+    std::map<uintptr_t, simt::Known> words_;
+    std::map<int, simt::Known> known_;
+    simt::Known common_;
+    std::map<int, simt::Known> fenced_;
 };
 
 namespace simt {

@@ -62,6 +62,118 @@ KERNEL(planted_half_words, 64)(bf16 *v) {
 }
 EXPORT(planted_half_words)
 
+// Order between blocks: the last of three blocks adds up what all of them have left, as in CUDA's
+// sample threadFenceReduction. This one has no mistake.
+KERNEL(planted_last_block, 64)(float *partial, unsigned *counter, float *out) {
+    SHARED(bool, last);
+    const int i = int(threadIdx.x);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1;
+    __syncthreads();
+    if (i == 0) {
+        __threadfence();
+        last = atomicAdd(counter, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!last)
+        return;
+    out[i] = 0;
+    for (unsigned block = 0; block < gridDim.x; block++)
+        out[i] += partial[block * 64 + 63 - threadIdx.x];
+    if (i == 0)
+        *counter = 0;
+}
+EXPORT(planted_last_block)
+
+KERNEL(planted_missing_fence, 64)(float *partial, unsigned *counter, float *out) {
+    SHARED(bool, last);
+    const int i = int(threadIdx.x);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1;  // MARK missing_fence write
+    __syncthreads();
+    if (i == 0)
+        last = atomicAdd(counter, 1u) == gridDim.x - 1;
+    __syncthreads();
+    if (!last)
+        return;
+    out[i] = 0;
+    for (unsigned block = 0; block < gridDim.x; block++)
+        out[i] += partial[block * 64 + 63 - threadIdx.x];  // MARK missing_fence read
+    if (i == 0)
+        *counter = 0;
+}
+EXPORT(planted_missing_fence)
+
+// The fence is too early by one line.
+KERNEL(planted_early_fence, 64)(float *partial, unsigned *counter, float *out) {
+    if (threadIdx.x != 0)
+        return;
+    __threadfence();
+    partial[blockIdx.x] = 1;  // MARK early_fence write
+    if (atomicAdd(counter, 1u) != gridDim.x - 1)
+        return;
+    *out = 0;
+    for (unsigned block = 0; block < gridDim.x; block++)
+        *out += partial[block];  // MARK early_fence read
+}
+EXPORT(planted_early_fence)
+
+// Thread 0's fence is for its own writes, and for the others' before a barrier.
+KERNEL(planted_barrier_before_fence, 64)(float *partial, unsigned *counter, float *out) {
+    SHARED(bool, last);
+    const int i = int(threadIdx.x);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1;  // MARK barrier_before_fence write
+    if (i == 0) {
+        __threadfence();
+        last = atomicAdd(counter, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!last)
+        return;
+    out[i] = 0;
+    for (unsigned block = 0; block < gridDim.x; block++)
+        out[i] += partial[block * 64 + 63 - threadIdx.x];  // MARK barrier_before_fence read
+}
+EXPORT(planted_barrier_before_fence)
+
+// Others than thread 0 hear of the last atomic access by a shuffle, which orders nothing.
+KERNEL(planted_shuffled_last, 64)(float *partial, unsigned *counter, float *out) {
+    const int i = int(threadIdx.x);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1;  // MARK shuffled_last write
+    __syncthreads();
+    if (i >= 32)
+        return;
+    int last = 0;
+    if (i == 0) {
+        __threadfence();
+        last = atomicAdd(counter, 1u) == gridDim.x - 1;
+    }
+    if (!__shfl_sync(~0u, last, 0))
+        return;
+    out[i] = 0;
+    for (unsigned block = 0; block < gridDim.x; block++)
+        out[i] += partial[block * 64 + threadIdx.x];  // MARK shuffled_last read
+}
+EXPORT(planted_shuffled_last)
+
+// The flag is read too early, and so is what it stands for.
+KERNEL(planted_barrier_after_flag, 64)(float *partial, unsigned *counter, float *out) {
+    SHARED(bool, last);
+    const int i = int(threadIdx.x);
+    partial[blockIdx.x * 64 + threadIdx.x] = 1;  // MARK barrier_after_flag partial write
+    if (i == 0)
+        last = false;
+    __syncthreads();
+    if (i == 0) {
+        __threadfence();
+        last = atomicAdd(counter, 1u) == gridDim.x - 1;  // MARK barrier_after_flag write
+    }
+    if (!last)  // MARK barrier_after_flag read
+        return;
+    out[i] = 0;
+    for (unsigned block = 0; block < gridDim.x; block++)
+        out[i] += partial[block * 64 + threadIdx.x];  // MARK barrier_after_flag partial read
+}
+EXPORT(planted_barrier_after_flag)
+
 // Memory that is not there
 
 KERNEL(planted_read_beyond, 64)(const float *in, float *out) {
