@@ -5,7 +5,7 @@
 use autoassist::backend::gpu::catalog::FILES;
 use autoassist::backend::gpu::check::check;
 use autoassist::backend::gpu::checker::{Access, Act, Checker, Finding, Mistake};
-use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch};
+use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch, TensorMap};
 use autoassist::backend::gpu::simt::{Landing, Schedule, Simt};
 
 const FILE: &str = "kernels/simt/planted.cu";
@@ -33,8 +33,10 @@ enum Given {
     /// So many bytes without contents.
     Scratch(usize),
     Int(i32),
+    /// A matrix of two tiles.
+    Tiles,
 }
-use Given::{Int, Memory, Scratch as Undefined};
+use Given::{Int, Memory, Scratch as Undefined, Tiles};
 
 /// Runs a planted kernel and returns what is found.
 fn run(
@@ -55,13 +57,24 @@ fn run(
             Arg::Ptr(address)
         }
         Int(v) => Arg::I32(v),
+        Tiles => Arg::Map(TensorMap {
+            base: simt.alloc(128 * 128 * 2).expect("memory"),
+            rows: 128,
+            columns: 128,
+            box_rows: 128,
+        }),
     });
     let args = args.collect();
     let launch = Launch {
         kernel: name,
         grid: [blocks, 1, 1],
         threads: if name == "planted_ldmatrix" { 32 } else { 64 },
-        shared: if name == "planted_nothing" { 256 } else { 128 },
+        shared: match (name, given[0]) {
+            ("planted_nothing", _) => 256,
+            // A tile, and what aligns it.
+            (_, Tiles) => 17 << 10,
+            _ => 128,
+        },
         args,
         scratch,
     };
@@ -367,6 +380,22 @@ fn asynchronous_copies() {
     }
 }
 
+/// Whether the copy comes before the read or after it is the schedule's choice.
+#[test]
+fn tiles_that_are_copied_and_read_by_units() {
+    let one = |name, holds: &dyn Fn(u32) -> bool| {
+        let either = [Mistake::Race, Mistake::Copy];
+        let (given, sites) = ([Tiles, Memory(256)], ["copy", "read"]);
+        finds(name, 1, &given, &either, &sites, |_, acts| {
+            thread(of(acts, Access::Copy)) == 32 && holds(thread(of(acts, Access::Read)))
+        });
+    };
+    one("planted_unwaited_tile", &|reader| reader == 0);
+    one("planted_full_tile", &|reader| reader == 7);
+    one("planted_early_empty", &|reader| reader == 0);
+    one("planted_empty_for_others", &|reader| reader == 7);
+}
+
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
     for schedule in SCHEDULES {
@@ -375,6 +404,9 @@ fn nothing_is_found_where_nothing_is_wrong() {
             let found = run("planted_nothing", 2, &given, schedule, landing);
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
             let found = run("planted_last_block", 3, &LAST_BLOCK, schedule, landing);
+            assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
+            let given = [Tiles, Memory(256)];
+            let found = run("planted_tiles", 1, &given, schedule, landing);
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
         }
     }

@@ -160,6 +160,8 @@ void SimtChecker::begin_block(uint64_t number) {
     known_.clear();
     common_ = {};
     fenced_.clear();
+    meetings_.clear();
+    fetches_.clear();
     shared_.join();
     for (const Variable &v : variables_)
         memset(shared_.state(shared_.range.low + v.offset), UNDEFINED, v.size);
@@ -180,20 +182,11 @@ size_t SimtChecker::place(SharedVariable &variable, size_t size, size_t unit, si
     return offset;
 }
 
-// The one who accesses.
-struct SimtChecker::Me {
-    uint32_t how;
-    int thread;
-    uint32_t first;  // epoch in which an access by another block could have been
-    const Clocks &clocks;
-    Past past;
-};
-
 // Whether nothing has ordered the access before mine.
-inline bool SimtChecker::is_stranger(const Past &past, const Me &me) const {
+bool SimtChecker::is_stranger(const Past &past, const Me &me) const {
     if (past.epoch < me.first)
         return false;
-    if (past.epoch >= block_ &&
+    if (past.epoch >= block_ && past.barrier == 0 &&
         (past.epoch < now_ || past.thread == me.thread ||
          (past.thread / 32 == me.thread / 32 &&
           me.clocks.knows(me.thread % 32, past.thread % 32, past.time))))
@@ -274,7 +267,13 @@ inline void SimtChecker::join(Crowd &crowd, const Me &me) const {
     crowd.lanes = lane;
 }
 
-void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code) {
+Past SimtChecker::past(uint32_t how, int thread, uintptr_t code) const {
+    return {now_, uint32_t(site_of(code)), clocks_[thread / 32].time, uint16_t(thread),
+            how == SIMT_COPIES, 0};
+}
+
+void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code,
+                         const Unit *unit) {
     const bool is_shared = shared_.range.holds(a);
     Shadow &shadow = is_shared ? shared_ : memory_;
     if (!shadow.range.holds(a) || n > shadow.range.size - (a - shadow.range.low)) {
@@ -305,9 +304,9 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
     }
 
     const Clocks &clocks = clocks_[thread / 32];
-    const Past past = {now_, uint32_t(site_of(code)), clocks.time, uint16_t(thread),
-                       how == SIMT_COPIES};
-    const Me me = {how, thread, is_shared ? block_ : launch_, clocks, past};
+    Me me = {how, thread, is_shared ? block_ : launch_, clocks, past(how, thread, code)};
+    if (unit && unit->barrier != 0)
+        me.past.barrier = unit->barrier, me.past.time = unit->phase;
     const bool flying = seen & 1u << FLYING;
     int did = -1;  // by the other
     Past other;
@@ -319,15 +318,23 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
             did = clash(cell, me, other);
         }
         if (how == SIMT_READ) {
-            join(cell.reads, me);
+            if (!unit)
+                join(cell.reads, me);
         } else if (how == SIMT_ATOMIC) {
             join(cell.atomics, me);
         } else if (!flying) {
-            cell.write = past;
+            cell.write = me.past;
         }
     });
+    Past fetched;
+    if (how != SIMT_READ && is_shared && !fetches_.empty() && overwrite(a, n, me, fetched) &&
+        did < 0) {
+        did = SIMT_READ;
+        other = fetched;
+    }
     if (did >= 0) {
-        SimtFinding finding = {flying ? SIMT_COPY : SIMT_RACE, 2, {}, job_->kernel, 0, {}};
+        const bool early = flying || (did == SIMT_COPIES && other.barrier != 0);
+        SimtFinding finding = {early ? SIMT_COPY : SIMT_RACE, 2, {}, job_->kernel, 0, {}};
         finding.act[0] = act(how, now_, thread, site_of(code));
         finding.act[1] = act(uint32_t(did), other.epoch, other.thread, other.site);
         describe(a, n, finding.what);

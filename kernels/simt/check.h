@@ -18,6 +18,10 @@
 // Nothing else orders: not shuffles, votes, mma or ldmatrix, neither atomics nor fences alone. The
 // blocks of a checked launch run one after the other, so that findings are the same every time.
 //
+// TMA and wgmma (check_hopper.cpp) access shared memory on behalf of a thread, but when they like.
+// What TMA writes is ordered before those alone who know that the phase is complete; what wgmma
+// reads is kept in a list, and over when its group has been waited for.
+//
 // Memory of host and driver is not watched, nor are a thread's own local variables.
 #pragma once
 
@@ -54,6 +58,28 @@ struct Crowd {
 struct Cell {
     Past write;
     Crowd reads, atomics;
+};
+
+// What a unit of its own accesses for a thread.
+struct Unit {
+    uint8_t barrier;  // a copy of TMA's: what completes it, and in which phase; otherwise 0
+    uint32_t phase;
+};
+
+// What a warp's wgmma reads of a factor: `rows` times 32 bytes, swizzled.
+struct Fetch {
+    const unsigned char *first;
+    int rows;
+    Past past;       // of the warp's first lane; once over, when it was
+    uint64_t group;
+    bool over;
+};
+
+// An mbarrier of the block.
+struct Meeting {
+    uint8_t number;
+    uint32_t phase;         // that is under way
+    Known arrived, passed;  // what is known to who arrived, and to who has waited
 };
 
 enum State : uint8_t { ABSENT, UNDEFINED, DEFINED, FLYING };
@@ -126,9 +152,22 @@ public:
     size_t place(simt::SharedVariable &variable, size_t size, size_t unit, size_t &declared);
     // The thread is about to access n bytes; `code` is where it goes on. Comes back if they are
     // there.
-    void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
+    void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code,
+                const simt::Unit *unit = nullptr);
     // An asynchronous copy of the thread is complete.
     void landed(uintptr_t a, size_t n, int thread);
+    // mbarriers: a thread makes one, arrives, has waited; a phase is complete.
+    void meeting(const uint64_t *word, int thread, uintptr_t code);
+    void arrive(const uint64_t *word, int thread, uintptr_t code);
+    void wait(const uint64_t *word, int thread, uintptr_t code);
+    void passed(const uint64_t *word, int thread);
+    void complete(const uint64_t *word);
+    // A thread has TMA copy rows, that are there, to all of the n bytes; and they have come.
+    void box(uintptr_t a, size_t n, const uint64_t *word, int thread, uintptr_t code);
+    void box_landed(uintptr_t a, size_t n);
+    // A warp has wgmma read; has waited for all but the last `keep` groups before `group`.
+    void fetch(const unsigned char *first, int rows, uint64_t group, int thread, uintptr_t code);
+    void fetched(uint32_t warp, uint64_t group, uint64_t keep);
     // A finding of the running thread that is not about its order with others.
     void report(uint32_t kind, uint32_t how, uintptr_t code, const char *format, ...)
         __attribute__((format(printf, 5, 6)));
@@ -146,10 +185,23 @@ private:
         uint32_t first;  // epoch
         uint64_t number;
     };
-    struct Me;
+    // The one who accesses.
+    struct Me {
+        uint32_t how;
+        int thread;
+        uint32_t first;  // epoch in which an access by another block could have been
+        const simt::Clocks &clocks;
+        simt::Past past;
+    };
 
+    // An access of the thread's, now.
+    simt::Past past(uint32_t how, int thread, uintptr_t code) const;
     // What `me` does is not ordered after what the cell remembers: how that was accessed, or -1.
     int clash(const simt::Cell &cell, const Me &me, simt::Past &other) const;
+    bool clash(const simt::Fetch &fetch, const Me &me) const;
+    // Whether there is a clash with what wgmma reads of the bytes, which now are others.
+    bool overwrite(uintptr_t a, size_t n, const Me &me, simt::Past &other);
+    void forget_fetched();
     bool clash(const simt::Crowd &crowd, bool in_turn, const Me &me, simt::Past &other) const;
     bool is_stranger(const simt::Past &past, const Me &me) const;
     uint32_t strangers(const simt::Crowd &crowd, const Me &me) const;
@@ -183,6 +235,8 @@ private:
     std::map<int, simt::Known> known_;
     simt::Known common_;
     std::map<int, simt::Known> fenced_;
+    std::map<const uint64_t *, simt::Meeting> meetings_;  // of the block
+    std::vector<simt::Fetch> fetches_;                    // that no barrier has followed
 };
 
 namespace simt {

@@ -24,6 +24,8 @@ void Clocks::meet(uint32_t lanes, bool whole) {
 }
 
 bool Known::has(const Past &past) const {
+    if (past.barrier != 0)
+        return past.barrier < phases_.size() && past.time < phases_[past.barrier];
     const auto later = std::upper_bound(moments_.begin(), moments_.end(), past.epoch,
                                         [](uint32_t e, const Moment &m) { return e < m.first; });
     // Backwards through those of the block, if it is the access's.
@@ -58,6 +60,14 @@ void Known::add(const Known &more) {
     else
         for (const Moment &moment : more.moments_)
             add(moment);
+    for (size_t i = 0; i < more.phases_.size(); i++)
+        complete(uint8_t(i), more.phases_[i]);
+}
+
+void Known::complete(uint8_t barrier, uint32_t phases) {
+    if (phases_.size() <= barrier)
+        phases_.resize(barrier + size_t(1));
+    phases_[barrier] = std::max(phases_[barrier], phases);
 }
 
 }  // namespace simt
@@ -92,6 +102,7 @@ void SimtChecker::barrier() {
     for (const auto &known : known_)
         common_.add(known.second);
     known_.clear();
+    forget_fetched();
 }
 
 void SimtChecker::order(uint32_t warp, uint32_t lanes, bool whole) {
@@ -113,7 +124,8 @@ void SimtChecker::order(uint32_t warp, uint32_t lanes, bool whole) {
 }
 
 void SimtChecker::fence(int thread) {
-    fenced_[thread] = known_now(thread);
+    Known &known = fenced_[thread] = known_now(thread);
+    known.leave_block();
 }
 
 void SimtChecker::atomic(uintptr_t a, int thread) {
