@@ -1,4 +1,5 @@
-//! The checker finds each of the mistakes of `kernels/simt/planted.cu`, and none in other kernels.
+//! The checker finds each of the mistakes that are planted in `kernels/simt`, and none in other
+//! kernels.
 
 #![cfg(simt)]
 
@@ -8,7 +9,17 @@ use autoassist::backend::gpu::checker::{Access, Act, Checker, Finding, Mistake};
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch, TensorMap};
 use autoassist::backend::gpu::simt::{Landing, Schedule, Simt};
 
-const FILE: &str = "kernels/simt/planted.cu";
+/// Files with mistakes, and their text.
+const PLANTED: [(&str, &str); 2] = [
+    (
+        "kernels/simt/planted.cu",
+        include_str!("../kernels/simt/planted.cu"),
+    ),
+    (
+        "kernels/simt/planted_order.cu",
+        include_str!("../kernels/simt/planted_order.cu"),
+    ),
+];
 const SCHEDULES: [Schedule; 4] = [
     Schedule::Low,
     Schedule::High,
@@ -19,10 +30,12 @@ const LANDINGS: [Landing; 3] = [Landing::Late, Landing::AtOnce, Landing::Randoml
 
 /// Where `// MARK name` stands: `kernels/simt/planted.cu:17`.
 fn at(mark: &str) -> String {
-    let source = include_str!("../kernels/simt/planted.cu");
     let end = format!("// MARK {mark}");
-    let line = source.lines().position(|line| line.ends_with(&end));
-    format!("{FILE}:{}", line.expect("the mark is there") + 1)
+    let mut found = PLANTED.iter().filter_map(|(file, text)| {
+        let line = text.lines().position(|line| line.ends_with(&end))?;
+        Some(format!("{file}:{}", line + 1))
+    });
+    found.next().expect("the mark is there")
 }
 
 /// An argument, and the memory behind it.
@@ -84,7 +97,7 @@ fn run(
 }
 
 /// Under all schedules and landings one mistake is found, of one of these kinds, at these marks (each
-/// `planted.cu`'s without the kernel's name); `holds` is told who.
+/// without the kernel's name); `holds` is told who.
 fn finds(
     name: &'static str,
     blocks: u32,
