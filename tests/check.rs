@@ -46,8 +46,8 @@ enum Given {
     /// So many bytes without contents.
     Scratch(usize),
     Int(i32),
-    /// A matrix of two tiles.
-    Tiles,
+    /// A matrix of 128 rows, so many tiles.
+    Tiles(usize),
 }
 use Given::{Int, Memory, Scratch as Undefined, Tiles};
 
@@ -70,24 +70,30 @@ fn run(
             Arg::Ptr(address)
         }
         Int(v) => Arg::I32(v),
-        Tiles => Arg::Map(TensorMap {
-            base: simt.alloc(128 * 128 * 2).expect("memory"),
+        Tiles(tiles) => Arg::Map(TensorMap {
+            base: simt.alloc(128 * 64 * tiles * 2).expect("memory"),
             rows: 128,
-            columns: 128,
+            columns: 64 * tiles as u64,
             box_rows: 128,
         }),
     });
     let args = args.collect();
+    let (threads, shared) = match (name, given[0]) {
+        ("planted_ldmatrix", _) => (32, 128),
+        ("planted_nothing", _) => (64, 256),
+        ("gemm_pipeline" | "mutant_pipeline_barrier" | "mutant_pipeline_wait", _) => {
+            (128, 64 << 10)
+        }
+        // Six stages, or one tile, and what aligns them.
+        ("gemm_hopper_128" | "mutant_hopper_wait", _) => (384, 193 << 10),
+        (_, Tiles(_)) => (64, 17 << 10),
+        _ => (64, 128),
+    };
     let launch = Launch {
         kernel: name,
         grid: [blocks, 1, 1],
-        threads: if name == "planted_ldmatrix" { 32 } else { 64 },
-        shared: match (name, given[0]) {
-            ("planted_nothing", _) => 256,
-            // A tile, and what aligns it.
-            (_, Tiles) => 17 << 10,
-            _ => 128,
-        },
+        threads,
+        shared,
         args,
         scratch,
     };
@@ -398,7 +404,7 @@ fn asynchronous_copies() {
 fn tiles_that_are_copied_and_read_by_units() {
     let one = |name, holds: &dyn Fn(u32) -> bool| {
         let either = [Mistake::Race, Mistake::Copy];
-        let (given, sites) = ([Tiles, Memory(256)], ["copy", "read"]);
+        let (given, sites) = ([Tiles(2), Memory(256)], ["copy", "read"]);
         finds(name, 1, &given, &either, &sites, |_, acts| {
             thread(of(acts, Access::Copy)) == 32 && holds(thread(of(acts, Access::Read)))
         });
@@ -407,6 +413,38 @@ fn tiles_that_are_copied_and_read_by_units() {
     one("planted_full_tile", &|reader| reader == 7);
     one("planted_early_empty", &|reader| reader == 0);
     one("planted_empty_for_others", &|reader| reader == 7);
+}
+
+/// Kernels of the build as they are, and with something taken out: a product of 128 x 128 elements,
+/// through more slices than there are stages.
+#[test]
+fn kernels_that_lack_something() {
+    let sizes = |k| [Int(128), Int(128), Int(k)];
+    let c = Memory(128 * 128 * 2);
+    let factor = Memory(128 * 256 * 2);
+    let pipeline = [&[factor, factor, c][..], &sizes(256)].concat();
+    let hopper = [&[Tiles(8), Tiles(8), c][..], &sizes(512)].concat();
+    let pipelines = ["mutant_pipeline_barrier", "mutant_pipeline_wait"];
+    for (kernel, given, mutants) in [
+        ("gemm_pipeline", &pipeline, &pipelines[..]),
+        ("gemm_hopper_128", &hopper, &["mutant_hopper_wait"]),
+    ] {
+        for schedule in SCHEDULES {
+            let found = run(kernel, 1, given, schedule, Landing::Randomly);
+            assert!(found.is_empty(), "{schedule:?}: {found:?}");
+            for mutant in mutants {
+                let found = run(mutant, 1, given, schedule, Landing::Randomly);
+                // A buffer is read before it is full, or filled before it has been read.
+                let is_it = |f: &Finding| {
+                    let has = |access| f.acts.iter().any(|act| act.access == access);
+                    [Mistake::Race, Mistake::Copy].contains(&f.mistake)
+                        && has(Access::Copy)
+                        && has(Access::Read)
+                };
+                assert!(found.iter().any(is_it), "{mutant}, {schedule:?}: {found:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -418,7 +456,7 @@ fn nothing_is_found_where_nothing_is_wrong() {
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
             let found = run("planted_last_block", 3, &LAST_BLOCK, schedule, landing);
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
-            let given = [Tiles, Memory(256)];
+            let given = [Tiles(2), Memory(256)];
             let found = run("planted_tiles", 1, &given, schedule, landing);
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
         }
