@@ -107,13 +107,13 @@ void SimtChecker::barrier() {
 
 void SimtChecker::order(uint32_t warp, uint32_t lanes, bool whole) {
     clocks_[warp].meet(lanes, whole);
-    Known joint;
+    if (known_.empty())
+        return;
     const auto each = [&](auto f) {
         for (uint32_t rest = lanes; rest != 0; rest &= rest - 1)
             f(int(warp * 32) + __builtin_ctz(rest));
     };
-    if (known_.empty())
-        return;
+    Known joint;
     each([&](int thread) {
         const auto own = known_.find(thread);
         if (own != known_.end())
