@@ -8,8 +8,8 @@
 
 use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{
-    Augment, BatchNorm, DeviceError, Executor, Grad, Kind, Load, LossOutputs, Pass, Sgd,
-    StepInputs, Tensor,
+    Augment, BatchNorm, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd,
+    StepInputs, Tensor, Window,
 };
 use autoassist::data::Images;
 use serde_json::json;
@@ -49,8 +49,10 @@ fn cases() -> Vec<Case> {
         &'static [[usize; 4]],
     );
     const STAGES: &[[usize; 4]] = &[[1024, 32, 32, 16], [1024, 16, 16, 32], [1024, 8, 8, 64]];
-    let table: [Row; 7] = [
+    let table: [Row; 9] = [
         ("gather", Ladder::Gather, 3, gather, &[[1024, 32, 32, 3]]),
+        ("conv_fprop", Ladder::Conv, 4, convolve, STAGES),
+        ("conv_backward", Ladder::Conv, 8, convolve_backward, STAGES),
         ("bn_moments", Ladder::BatchNorm, 2, moments, STAGES),
         ("bn_apply", Ladder::BatchNorm, 6, apply, STAGES),
         (
@@ -154,6 +156,44 @@ fn backward(gpu: &mut Gpu, dims: [usize; 4]) -> Result<Op> {
     let (g, dx) = (activation(gpu, dims)?, gpu.alloc(Kind::Activation, dims));
     let norm = Some((bn, x));
     Ok(Box::new(move |exec| exec.bn_backward(Grad { g, norm }, dx)))
+}
+
+/// Of a 3x3 convolution that leaves the shape as it is: input, weights, output, and the batch norms
+/// before it (with ReLU) and after it.
+fn convolution(gpu: &mut Gpu, dims: [usize; 4]) -> Result<([Tensor; 3], [BatchNorm; 2])> {
+    let channels = dims[3];
+    let (x, y) = (activation(gpu, dims)?, activation(gpu, dims)?);
+    let weights = noise(gpu, Kind::Float, [channels, 3, 3, channels])?;
+    let norms = [batch_norm(gpu, channels)?, batch_norm(gpu, channels)?];
+    Ok(([x, weights, y], norms))
+}
+
+const SAME: Window = Window { stride: 1, pad: 1 };
+
+/// With its input's transform on load and its output's moments on store.
+fn convolve(gpu: &mut Gpu, dims: [usize; 4]) -> Result<Op> {
+    let ([x, weights, y], [before, after]) = convolution(gpu, dims)?;
+    Ok(Box::new(move |exec| {
+        exec.conv2d(Load::norm_relu(x, before), weights, SAME, y, Some(after));
+    }))
+}
+
+/// Both gradients, with the batch norm's backward pass on load, ReLU's mask and sums on store.
+fn convolve_backward(gpu: &mut Gpu, dims: [usize; 4]) -> Result<Op> {
+    let ([x, weights, y], [before, after]) = convolution(gpu, dims)?;
+    let (g, dx) = (activation(gpu, dims)?, gpu.alloc(Kind::Activation, dims));
+    let dw = gpu.alloc(Kind::Float, weights.dims);
+    let norm = Some((after, y));
+    Ok(Box::new(move |exec| {
+        let to = InputGrad {
+            dx,
+            add: None,
+            relu: true,
+            sums: Some((before, x)),
+        };
+        let load = Load::norm_relu(x, before);
+        exec.conv2d_backward(load, weights, SAME, Grad { g, norm }, dw, Some(to));
+    }))
 }
 
 fn softmax_xent(gpu: &mut Gpu, dims: [usize; 4]) -> Result<Op> {

@@ -1,14 +1,25 @@
-//! The checker finds each of the mistakes of `kernels/simt/planted.cu`, and none in other kernels.
+//! The checker finds each of the mistakes that are planted in `kernels/simt`, and none in other
+//! kernels.
 
 #![cfg(simt)]
 
 use autoassist::backend::gpu::catalog::FILES;
 use autoassist::backend::gpu::check::check;
 use autoassist::backend::gpu::checker::{Access, Act, Checker, Finding, Mistake};
-use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch};
+use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch, TensorMap};
 use autoassist::backend::gpu::simt::{Landing, Schedule, Simt};
 
-const FILE: &str = "kernels/simt/planted.cu";
+/// Files with mistakes, and their text.
+const PLANTED: [(&str, &str); 2] = [
+    (
+        "kernels/simt/planted.cu",
+        include_str!("../kernels/simt/planted.cu"),
+    ),
+    (
+        "kernels/simt/planted_order.cu",
+        include_str!("../kernels/simt/planted_order.cu"),
+    ),
+];
 const SCHEDULES: [Schedule; 4] = [
     Schedule::Low,
     Schedule::High,
@@ -19,10 +30,12 @@ const LANDINGS: [Landing; 3] = [Landing::Late, Landing::AtOnce, Landing::Randoml
 
 /// Where `// MARK name` stands: `kernels/simt/planted.cu:17`.
 fn at(mark: &str) -> String {
-    let source = include_str!("../kernels/simt/planted.cu");
     let end = format!("// MARK {mark}");
-    let line = source.lines().position(|line| line.ends_with(&end));
-    format!("{FILE}:{}", line.expect("the mark is there") + 1)
+    let mut found = PLANTED.iter().filter_map(|(file, text)| {
+        let line = text.lines().position(|line| line.ends_with(&end))?;
+        Some(format!("{file}:{}", line + 1))
+    });
+    found.next().expect("the mark is there")
 }
 
 /// An argument, and the memory behind it.
@@ -33,8 +46,10 @@ enum Given {
     /// So many bytes without contents.
     Scratch(usize),
     Int(i32),
+    /// A matrix of 128 rows, so many tiles.
+    Tiles(usize),
 }
-use Given::{Int, Memory, Scratch as Undefined};
+use Given::{Int, Memory, Scratch as Undefined, Tiles};
 
 /// Runs a planted kernel and returns what is found.
 fn run(
@@ -55,13 +70,30 @@ fn run(
             Arg::Ptr(address)
         }
         Int(v) => Arg::I32(v),
+        Tiles(tiles) => Arg::Map(TensorMap {
+            base: simt.alloc(128 * 64 * tiles * 2).expect("memory"),
+            rows: 128,
+            columns: 64 * tiles as u64,
+            box_rows: 128,
+        }),
     });
     let args = args.collect();
+    let (threads, shared) = match (name, given[0]) {
+        ("planted_ldmatrix", _) => (32, 128),
+        ("planted_nothing", _) => (64, 256),
+        ("gemm_pipeline" | "mutant_pipeline_barrier" | "mutant_pipeline_wait", _) => {
+            (128, 64 << 10)
+        }
+        // Six stages, or one tile, and what aligns them.
+        ("gemm_hopper_128" | "mutant_hopper_wait", _) => (384, 193 << 10),
+        (_, Tiles(_)) => (64, 17 << 10),
+        _ => (64, 128),
+    };
     let launch = Launch {
         kernel: name,
         grid: [blocks, 1, 1],
-        threads: if name == "planted_ldmatrix" { 32 } else { 64 },
-        shared: if name == "planted_nothing" { 256 } else { 128 },
+        threads,
+        shared,
         args,
         scratch,
     };
@@ -71,7 +103,7 @@ fn run(
 }
 
 /// Under all schedules and landings one mistake is found, of one of these kinds, at these marks (each
-/// `planted.cu`'s without the kernel's name); `holds` is told who.
+/// without the kernel's name); `holds` is told who.
 fn finds(
     name: &'static str,
     blocks: u32,
@@ -184,6 +216,62 @@ fn races_in_global_memory() {
         &["owner", "stranger"],
         |_, acts| acts.iter().map(thread).sum::<u32>() == 31,
     );
+}
+
+/// Partial results, counter and result of three blocks.
+const LAST_BLOCK: [Given; 3] = [Memory(768), Memory(4), Memory(256)];
+
+#[test]
+fn races_between_blocks_that_leave_word() {
+    let one = |name, holds: &dyn Fn(u32, u32) -> bool| {
+        let sites = ["write", "read"];
+        finds(name, 3, &LAST_BLOCK, &[Mistake::Race], &sites, |_, acts| {
+            let [reader, writer] = [Access::Read, Access::Write].map(|a| of(acts, a));
+            reader.block != writer.block && holds(thread(reader), thread(writer))
+        });
+    };
+    one("planted_missing_fence", &|reader, writer| {
+        reader == 63 - writer
+    });
+    one("planted_early_fence", &|reader, writer| {
+        reader == 0 && writer == 0
+    });
+    // What thread 0 itself wrote is in order.
+    one("planted_barrier_before_fence", &|reader, writer| {
+        reader == 63 - writer && writer != 0
+    });
+    // And what it reads.
+    one("planted_shuffled_last", &|reader, writer| {
+        reader == writer && reader != 0
+    });
+}
+
+#[test]
+fn a_flag_that_is_read_too_early() {
+    let pair = |what: &str| ["read", "write"].map(|site| at(&format!("{what} {site}")));
+    let flag = pair("barrier_after_flag");
+    let partial = pair("barrier_after_flag partial");
+    for schedule in SCHEDULES {
+        let name = "planted_barrier_after_flag";
+        let found = run(name, 3, &LAST_BLOCK, schedule, Landing::Late);
+        let mut flags = 0;
+        for finding in &found {
+            assert_eq!(finding.mistake, Mistake::Race, "{finding}");
+            let [reader, writer] =
+                [Access::Read, Access::Write].map(|access| of(&finding.acts, access));
+            let sites = [reader, writer].map(|act| act.site.place.clone());
+            if sites == flag {
+                flags += 1;
+                assert_eq!(reader.block, writer.block, "{finding}");
+                assert_eq!(thread(writer), 0, "{finding}");
+            } else {
+                assert_eq!(sites, partial, "{finding}");
+                assert_ne!(reader.block, writer.block, "{finding}");
+            }
+            assert_ne!(thread(reader), 0, "{finding}");
+        }
+        assert_eq!(flags, 1, "{schedule:?}: {found:?}");
+    }
 }
 
 #[test]
@@ -311,12 +399,65 @@ fn asynchronous_copies() {
     }
 }
 
+/// Whether the copy comes before the read or after it is the schedule's choice.
+#[test]
+fn tiles_that_are_copied_and_read_by_units() {
+    let one = |name, holds: &dyn Fn(u32) -> bool| {
+        let either = [Mistake::Race, Mistake::Copy];
+        let (given, sites) = ([Tiles(2), Memory(256)], ["copy", "read"]);
+        finds(name, 1, &given, &either, &sites, |_, acts| {
+            thread(of(acts, Access::Copy)) == 32 && holds(thread(of(acts, Access::Read)))
+        });
+    };
+    one("planted_unwaited_tile", &|reader| reader == 0);
+    one("planted_full_tile", &|reader| reader == 7);
+    one("planted_early_empty", &|reader| reader == 0);
+    one("planted_empty_for_others", &|reader| reader == 7);
+}
+
+/// Kernels of the build as they are, and with something taken out: a product of 128 x 128 elements,
+/// through more slices than there are stages.
+#[test]
+fn kernels_that_lack_something() {
+    let sizes = |k| [Int(128), Int(128), Int(k)];
+    let c = Memory(128 * 128 * 2);
+    let factor = Memory(128 * 256 * 2);
+    let pipeline = [&[factor, factor, c][..], &sizes(256)].concat();
+    let hopper = [&[Tiles(8), Tiles(8), c][..], &sizes(512)].concat();
+    let pipelines = ["mutant_pipeline_barrier", "mutant_pipeline_wait"];
+    for (kernel, given, mutants) in [
+        ("gemm_pipeline", &pipeline, &pipelines[..]),
+        ("gemm_hopper_128", &hopper, &["mutant_hopper_wait"]),
+    ] {
+        for schedule in SCHEDULES {
+            let found = run(kernel, 1, given, schedule, Landing::Randomly);
+            assert!(found.is_empty(), "{schedule:?}: {found:?}");
+            for mutant in mutants {
+                let found = run(mutant, 1, given, schedule, Landing::Randomly);
+                // A buffer is read before it is full, or filled before it has been read.
+                let is_it = |f: &Finding| {
+                    let has = |access| f.acts.iter().any(|act| act.access == access);
+                    [Mistake::Race, Mistake::Copy].contains(&f.mistake)
+                        && has(Access::Copy)
+                        && has(Access::Read)
+                };
+                assert!(found.iter().any(is_it), "{mutant}, {schedule:?}: {found:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
     for schedule in SCHEDULES {
         for landing in LANDINGS {
             let given = [Memory(512), Memory(256), Memory(4), Memory(512)];
             let found = run("planted_nothing", 2, &given, schedule, landing);
+            assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
+            let found = run("planted_last_block", 3, &LAST_BLOCK, schedule, landing);
+            assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
+            let given = [Tiles(2), Memory(256)];
+            let found = run("planted_tiles", 1, &given, schedule, landing);
             assert!(found.is_empty(), "{schedule:?}, {landing:?}: {found:?}");
         }
     }

@@ -424,9 +424,7 @@ bool Core::shared_holds(const void *p, size_t size) const {
 void Core::check(int lane, const void *p, size_t size, bool write) {
     if (!check_)
         return;
-    const Thread &thread = threads_[this->lane(lane)];
-    // Above the six registers that it has saved.
-    const uintptr_t site = static_cast<const uintptr_t *>(thread.sp)[6];
+    const uintptr_t site = site_of(threads_[this->lane(lane)].sp);
     check_->access(uintptr_t(p), size, write ? SIMT_WRITE : SIMT_READ, this->lane(lane), site);
 }
 

@@ -83,22 +83,6 @@ void Shadow::join() {
     memset(split_, 0, range.size / 4);
 }
 
-void Clocks::meet(uint32_t lanes, bool whole) {
-    time++;
-    if (whole) {
-        all = time;
-        return;
-    }
-    uint32_t joint[32] = {};
-    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1)
-        for (int i = 0; i < 32; i++)
-            joint[i] = std::max(joint[i], known[__builtin_ctz(rest)][i]);
-    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1)
-        joint[__builtin_ctz(rest)] = time;
-    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1)
-        memcpy(known[__builtin_ctz(rest)], joint, sizeof joint);
-}
-
 }  // namespace simt
 
 using namespace simt;
@@ -167,11 +151,17 @@ void SimtChecker::begin(const Job &job, Range arena, Range dynamic) {
     job_ = &job;
     blocks_.clear();
     launch_ = now_ + 1;
+    words_.clear();
 }
 
 void SimtChecker::begin_block(uint64_t number) {
     block_ = ++now_;
     blocks_.push_back({now_, number});
+    known_.clear();
+    common_ = {};
+    fenced_.clear();
+    meetings_.clear();
+    fetches_.clear();
     shared_.join();
     for (const Variable &v : variables_)
         memset(shared_.state(shared_.range.low + v.offset), UNDEFINED, v.size);
@@ -192,86 +182,98 @@ size_t SimtChecker::place(SharedVariable &variable, size_t size, size_t unit, si
     return offset;
 }
 
-// The one who accesses.
-struct SimtChecker::Me {
-    uint32_t how;
-    int thread;
-    uint32_t first;       // epoch in which an access by another block could have been
-    uint32_t time;        // of its warp
-    const Clocks &clocks;
-    Past past;
-};
-
-// Of another block, or of another warp in this epoch: nothing can have ordered them.
-inline bool SimtChecker::is_apart(const Past &past, const Me &me) const {
-    return past.epoch >= me.first &&
-           (past.epoch < block_ ||
-            (past.epoch == now_ && past.thread / 32 != me.thread / 32));
+// Whether nothing has ordered the access before mine.
+bool SimtChecker::is_stranger(const Past &past, const Me &me) const {
+    if (past.epoch < me.first)
+        return false;
+    if (past.epoch >= block_ && past.barrier == 0 &&
+        (past.epoch < now_ || past.thread == me.thread ||
+         (past.thread / 32 == me.thread / 32 &&
+          me.clocks.knows(me.thread % 32, past.thread % 32, past.time))))
+        return false;
+    return !has_learnt(past, me.thread);
 }
 
-inline bool SimtChecker::clash(const Crowd &crowd, const Me &me, Past &other) const {
-    other = crowd.last;
-    if (is_apart(crowd.last, me))
-        return true;
-    if (crowd.last.epoch == now_ && now_ >= me.first) {
-        const int lane = me.thread % 32;
-        uint32_t strangers = 0;
-        for (uint32_t rest = crowd.lanes & ~(1u << lane); rest != 0; rest &= rest - 1)
-            if (!me.clocks.knows(lane, __builtin_ctz(rest), crowd.time))
-                strangers |= rest & -rest;
-        const auto is_stranger = [&](const Past &past) {
-            return past.epoch == now_ && past.thread / 32 == me.thread / 32 &&
-                   (strangers >> past.thread % 32 & 1);
-        };
-        if (strangers != 0) {
-            if (!is_stranger(other) && is_stranger(crowd.other))
-                other = crowd.other;
-            else if (!is_stranger(other))
-                other.thread = uint16_t(me.thread / 32 * 32 + __builtin_ctz(strangers));
-            return true;
-        }
+inline uint32_t SimtChecker::strangers(const Crowd &crowd, const Me &me) const {
+    Past past = crowd.last;
+    uint32_t found = 0;
+    if (past.epoch < me.first || (past.epoch >= block_ && past.epoch < now_))
+        return found;
+    for (uint32_t rest = crowd.lanes; rest != 0; rest &= rest - 1) {
+        past.thread = uint16_t(crowd.last.thread / 32 * 32 + __builtin_ctz(rest));
+        if (is_stranger(past, me))
+            found |= rest & -rest;
     }
+    return found;
+}
+
+// `in_turn`: each of them comes after the others, as atomic accesses do.
+inline bool SimtChecker::clash(const Crowd &crowd, bool in_turn, const Me &me, Past &other) const {
+    other = crowd.last;
+    if (const uint32_t lanes = strangers(crowd, me)) {
+        const auto is_one = [&](const Past &past) {
+            return past.epoch == other.epoch && past.thread / 32 == other.thread / 32 &&
+                   (lanes >> past.thread % 32 & 1);
+        };
+        if (!is_one(other) && is_one(crowd.other))
+            other = crowd.other;
+        else if (!is_one(other))
+            other.thread = uint16_t(other.thread / 32 * 32 + __builtin_ctz(lanes));
+        return true;
+    }
+    // Who comes after the last comes after those of all other blocks.
+    if (in_turn && crowd.last.epoch >= me.first && crowd.other.epoch < block_)
+        return false;
     other = crowd.other;
-    return is_apart(crowd.other, me);
+    return is_stranger(other, me);
 }
 
 inline int SimtChecker::clash(const Cell &cell, const Me &me, Past &other) const {
-    const Past &write = cell.write;
-    if (is_apart(write, me) ||
-        (write.epoch == now_ && now_ >= me.first && write.thread != me.thread &&
-         !me.clocks.knows(me.thread % 32, write.thread % 32, cell.time))) {
-        other = write;
-        return write.copies ? SIMT_COPIES : SIMT_WRITE;
+    if (is_stranger(cell.write, me)) {
+        other = cell.write;
+        return other.copies ? SIMT_COPIES : SIMT_WRITE;
     }
-    if (me.how != SIMT_READ && clash(cell.reads, me, other))
+    if (me.how != SIMT_READ && clash(cell.reads, false, me, other))
         return SIMT_READ;
-    if (me.how != SIMT_ATOMIC && clash(cell.atomics, me, other))
+    if (me.how != SIMT_ATOMIC && clash(cell.atomics, true, me, other))
         return SIMT_ATOMIC;
     return -1;
 }
 
 inline void SimtChecker::join(Crowd &crowd, const Me &me) const {
     const uint32_t lane = 1u << (me.thread % 32);
-    const Past &last = crowd.last, &other = crowd.other;
-    const bool other_block = other.epoch >= me.first && other.epoch < block_;
+    Past &last = crowd.last, &other = crowd.other;
     if (last.epoch == now_ && last.thread / 32 == me.thread / 32) {
-        if (crowd.time != me.time)
+        if (last.time != me.past.time)
             for (uint32_t rest = crowd.lanes; rest != 0; rest &= rest - 1)
-                if (me.clocks.knows(me.thread % 32, __builtin_ctz(rest), crowd.time))
+                if (me.clocks.knows(me.thread % 32, __builtin_ctz(rest), last.time))
                     crowd.lanes &= ~(rest & -rest);
-        crowd.lanes |= lane;
-        if (last.thread != me.thread && !is_apart(other, me))
-            crowd.other = last;
-    } else {
-        if (last.epoch >= me.first && (last.epoch < block_ || (last.epoch == now_ && !other_block)))
-            crowd.other = last;
-        crowd.lanes = lane;
+        if (last.thread != me.thread && !is_stranger(other, me))
+            other = last;
+        // One time for all lanes: where it says too little of one, nothing false is found.
+        const bool again = crowd.lanes & lane;
+        if ((crowd.lanes & ~lane) != 0 && (!again || last.time == me.past.time)) {
+            const uint32_t earliest = last.time;
+            last = me.past;
+            last.time = earliest;
+            crowd.lanes |= lane;
+            return;
+        }
+    } else if (is_stranger(last, me) &&
+               (last.epoch < block_ || other.epoch >= block_ || !is_stranger(other, me))) {
+        other = last;
     }
-    crowd.last = me.past;
-    crowd.time = me.time;
+    last = me.past;
+    crowd.lanes = lane;
 }
 
-void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code) {
+Past SimtChecker::past(uint32_t how, int thread, uintptr_t code) const {
+    return {now_, uint32_t(site_of(code)), clocks_[thread / 32].time, uint16_t(thread),
+            how == SIMT_COPIES, 0};
+}
+
+void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code,
+                         const Unit *unit) {
     const bool is_shared = shared_.range.holds(a);
     Shadow &shadow = is_shared ? shared_ : memory_;
     if (!shadow.range.holds(a) || n > shadow.range.size - (a - shadow.range.low)) {
@@ -302,8 +304,9 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
     }
 
     const Clocks &clocks = clocks_[thread / 32];
-    const Past past = {now_, uint32_t(site_of(code)), uint16_t(thread), how == SIMT_COPIES};
-    const Me me = {how, thread, is_shared ? block_ : launch_, clocks.time, clocks, past};
+    Me me = {how, thread, is_shared ? block_ : launch_, clocks, past(how, thread, code)};
+    if (unit && unit->barrier != 0)
+        me.past.barrier = unit->barrier, me.past.time = unit->phase;
     const bool flying = seen & 1u << FLYING;
     int did = -1;  // by the other
     Past other;
@@ -315,16 +318,23 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
             did = clash(cell, me, other);
         }
         if (how == SIMT_READ) {
-            join(cell.reads, me);
+            if (!unit)
+                join(cell.reads, me);
         } else if (how == SIMT_ATOMIC) {
             join(cell.atomics, me);
         } else if (!flying) {
-            cell.write = past;
-            cell.time = me.time;
+            cell.write = me.past;
         }
     });
+    Past fetched;
+    if (how != SIMT_READ && is_shared && !fetches_.empty() && overwrite(a, n, me, fetched) &&
+        did < 0) {
+        did = SIMT_READ;
+        other = fetched;
+    }
     if (did >= 0) {
-        SimtFinding finding = {flying ? SIMT_COPY : SIMT_RACE, 2, {}, job_->kernel, 0, {}};
+        const bool early = flying || (did == SIMT_COPIES && other.barrier != 0);
+        SimtFinding finding = {early ? SIMT_COPY : SIMT_RACE, 2, {}, job_->kernel, 0, {}};
         finding.act[0] = act(how, now_, thread, site_of(code));
         finding.act[1] = act(uint32_t(did), other.epoch, other.thread, other.site);
         describe(a, n, finding.what);
@@ -332,6 +342,8 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
     }
     if (how != SIMT_READ && !flying)
         memset(state, how == SIMT_COPIES ? FLYING : DEFINED, n);
+    if (how == SIMT_ATOMIC && !is_shared)
+        atomic(a, thread);
 }
 
 void SimtChecker::landed(uintptr_t a, size_t n, int thread) {
@@ -339,7 +351,7 @@ void SimtChecker::landed(uintptr_t a, size_t n, int thread) {
     // For others it is as if the thread had written now.
     shared_.each(a, n, [&](Cell &cell) {
         cell.write.epoch = now_;
-        cell.time = clocks_[thread / 32].time;
+        cell.write.time = clocks_[thread / 32].time;
     });
 }
 

@@ -13,19 +13,25 @@
 //
 // Order. Time is cut into epochs: each block has its own, and each barrier of a block begins one.
 // Two accesses to the same bytes, one of them a write and not both atomic, race if they are of
-// different blocks of a launch, or of different threads in one epoch; unless both are lanes of a
-// warp and __syncwarp came between, which vector clocks tell (Fidge, 1988). Nothing else orders:
-// not shuffles, votes, mma or ldmatrix, not atomics, not fences. The blocks of a checked launch run
-// one after the other, so that findings are the same every time.
+// different blocks of a launch, or of different threads in one epoch; unless the later thread knows
+// of the earlier access by __syncwarp, or by an atomic access after a __threadfence (order.h).
+// Nothing else orders: not shuffles, votes, mma or ldmatrix, neither atomics nor fences alone. The
+// blocks of a checked launch run one after the other, so that findings are the same every time.
+//
+// TMA and wgmma (check_hopper.cpp) access shared memory on behalf of a thread, but when they like.
+// What TMA writes is ordered before those alone who know that the phase is complete; what wgmma
+// reads is kept in a list, and over when its group has been waited for.
 //
 // Memory of host and driver is not watched, nor are a thread's own local variables.
 #pragma once
 
 #include "abi.h"
+#include "order.h"
 #include "simt.h"
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -42,25 +48,38 @@ struct Range {
     }
 };
 
-// An access, as a Cell remembers it.
-struct Past {
-    uint32_t epoch, site;
-    uint16_t thread;
-    bool copies;  // asynchronously
-};
-
 // Threads that did the same to a cell.
 struct Crowd {
-    Past last;
-    uint32_t time;   // of its warp
+    Past last;       // its time is that of the earliest of the lanes
     uint32_t lanes;  // of its warp: those whose accesses nothing has ordered before `last`
     Past other;      // of another block, or else of another warp, or else of another lane
 };
 
 struct Cell {
     Past write;
-    uint32_t time;  // of the writer's warp
     Crowd reads, atomics;
+};
+
+// What a unit of its own accesses for a thread.
+struct Unit {
+    uint8_t barrier;  // a copy of TMA's: what completes it, and in which phase; otherwise 0
+    uint32_t phase;
+};
+
+// What a warp's wgmma reads of a factor: `rows` times 32 bytes, swizzled.
+struct Fetch {
+    const unsigned char *first;
+    int rows;
+    Past past;       // of the warp's first lane; once over, when it was
+    uint64_t group;
+    bool over;
+};
+
+// An mbarrier of the block.
+struct Meeting {
+    uint8_t number;
+    uint32_t phase;         // that is under way
+    Known arrived, passed;  // what is known to who arrived, and to who has waited
 };
 
 enum State : uint8_t { ABSENT, UNDEFINED, DEFINED, FLYING };
@@ -105,18 +124,6 @@ private:
     Cell *words_, *bytes_;
 };
 
-// Which lanes of a warp know what of each other's past.
-struct Clocks {
-    uint32_t time = 0;  // of __syncwarps
-    uint32_t all = 0;   // the last in which all lanes met
-    uint32_t known[32][32] = {};
-
-    bool knows(int lane, int other, uint32_t then) const {
-        return then < all || then < known[lane][other];
-    }
-    void meet(uint32_t lanes, bool whole);
-};
-
 }  // namespace simt
 
 struct SimtChecker {
@@ -136,20 +143,31 @@ public:
     void run(simt::Job &job);
     void begin(const simt::Job &job, simt::Range arena, simt::Range dynamic);
     void begin_block(uint64_t number);
-    void barrier() {
-        now_++;
-    }
+    void barrier();
     // __syncwarp of these lanes, which are all that have not returned, or not.
-    void order(uint32_t warp, uint32_t lanes, bool whole) {
-        clocks_[warp].meet(lanes, whole);
-    }
+    void order(uint32_t warp, uint32_t lanes, bool whole);
+    // __threadfence
+    void fence(int thread);
     // Offset of a variable of static shared memory; adds its size to `declared`.
     size_t place(simt::SharedVariable &variable, size_t size, size_t unit, size_t &declared);
     // The thread is about to access n bytes; `code` is where it goes on. Comes back if they are
     // there.
-    void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
+    void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code,
+                const simt::Unit *unit = nullptr);
     // An asynchronous copy of the thread is complete.
     void landed(uintptr_t a, size_t n, int thread);
+    // mbarriers: a thread makes one, arrives, has waited; a phase is complete.
+    void meeting(const uint64_t *word, int thread, uintptr_t code);
+    void arrive(const uint64_t *word, int thread, uintptr_t code);
+    void wait(const uint64_t *word, int thread, uintptr_t code);
+    void passed(const uint64_t *word, int thread);
+    void complete(const uint64_t *word);
+    // A thread has TMA copy rows, that are there, to all of the n bytes; and they have come.
+    void box(uintptr_t a, size_t n, const uint64_t *word, int thread, uintptr_t code);
+    void box_landed(uintptr_t a, size_t n);
+    // A warp has wgmma read; has waited for all but the last `keep` groups before `group`.
+    void fetch(const unsigned char *first, int rows, uint64_t group, int thread, uintptr_t code);
+    void fetched(uint32_t warp, uint64_t group, uint64_t keep);
     // A finding of the running thread that is not about its order with others.
     void report(uint32_t kind, uint32_t how, uintptr_t code, const char *format, ...)
         __attribute__((format(printf, 5, 6)));
@@ -167,12 +185,30 @@ private:
         uint32_t first;  // epoch
         uint64_t number;
     };
-    struct Me;
+    // The one who accesses.
+    struct Me {
+        uint32_t how;
+        int thread;
+        uint32_t first;  // epoch in which an access by another block could have been
+        const simt::Clocks &clocks;
+        simt::Past past;
+    };
 
+    // An access of the thread's, now.
+    simt::Past past(uint32_t how, int thread, uintptr_t code) const;
     // What `me` does is not ordered after what the cell remembers: how that was accessed, or -1.
     int clash(const simt::Cell &cell, const Me &me, simt::Past &other) const;
-    bool clash(const simt::Crowd &crowd, const Me &me, simt::Past &other) const;
-    bool is_apart(const simt::Past &past, const Me &me) const;
+    bool clash(const simt::Fetch &fetch, const Me &me) const;
+    // Whether there is a clash with what wgmma reads of the bytes, which now are others.
+    bool overwrite(uintptr_t a, size_t n, const Me &me, simt::Past &other);
+    void forget_fetched();
+    bool clash(const simt::Crowd &crowd, bool in_turn, const Me &me, simt::Past &other) const;
+    bool is_stranger(const simt::Past &past, const Me &me) const;
+    uint32_t strangers(const simt::Crowd &crowd, const Me &me) const;
+    bool has_learnt(const simt::Past &past, int thread) const;
+    simt::Known known_now(int thread);
+    // An atomic access outside of shared memory.
+    void atomic(uintptr_t a, int thread);
     void join(simt::Crowd &crowd, const Me &me) const;
     void out_of_bounds(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
     SimtAct act(uint32_t how, uint32_t epoch, int thread, uint64_t site) const;
@@ -193,6 +229,14 @@ private:
     uint32_t block_ = 0;             // and of the block
     std::vector<Block> blocks_;      // of the launch, so far
     simt::Clocks clocks_[32];
+    // What was left at addresses by the launch's threads, and what those of the block have found
+    // since the last barrier, and before it, and what they knew at their last fence.
+    std::map<uintptr_t, simt::Known> words_;
+    std::map<int, simt::Known> known_;
+    simt::Known common_;
+    std::map<int, simt::Known> fenced_;
+    std::map<const uint64_t *, simt::Meeting> meetings_;  // of the block
+    std::vector<simt::Fetch> fetches_;                    // that no barrier has followed
 };
 
 namespace simt {

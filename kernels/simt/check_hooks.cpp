@@ -94,7 +94,10 @@ void *__tsan_memset(void *to, int value, size_t n) {
 // Atomics, which are these calls' to do. All as if seq_cst: the launch runs on one OS thread, but
 // the host may look.
 
-void __tsan_atomic_thread_fence(int) {
+// See __threadfence in intrinsics.h.
+void __tsan_atomic_thread_fence(int order) {
+    if (watching && order == __ATOMIC_SEQ_CST)
+        watching->fence(current->running());
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 

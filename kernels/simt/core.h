@@ -120,17 +120,19 @@ public:
     // See simt_check.
     void check(int lane, const void *p, size_t size, bool write);
     // See engines.h.
-    void mbarrier_init(uint64_t *word, uint32_t arrivals, int line, const char *file);
-    void mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char *file);
+    void mbarrier_init(uint64_t *word, uint32_t arrivals, int line, const char *file,
+                       uintptr_t site);
+    void mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char *file,
+                         uintptr_t site);
     // Returns the stack pointer of the thread to go on with.
     void *mbarrier_wait(uint64_t *word, uint32_t parity, int line, const char *file, void *sp);
     void tma_load(void *to, const TensorBox &box, int column, int row, uint64_t *barrier, int line,
-                  const char *file);
+                  const char *file, uintptr_t site);
     void wgmma_issue(const Lanes &lanes, const Wgmma &wgmma);
-    // The running warp's.
-    WgmmaQueue &wgmmas() {
-        return wgmmas_[warp_];
+    void wgmma_commit() {
+        wgmmas_[warp_].commit();
     }
+    void wgmma_wait(uint64_t keep);
     // Ends the block with an error of a thread, or of the whole block (-1). Its fibers are
     // abandoned: what is on their stacks is forgotten, which is right, because kernels own nothing.
     [[noreturn]] void fail(int thread, const char *format, ...)
@@ -175,6 +177,10 @@ private:
     void lay_out();
     // Whether an asynchronous operation that is being issued lands now.
     bool at_once();
+    // Where the code of a thread that has given way goes on: above the six registers that it saved.
+    static uintptr_t site_of(const void *sp) {
+        return static_cast<const uintptr_t *>(sp)[6];
+    }
     Mbarrier mbarrier(const uint64_t *word, const char *what, int line, const char *file);
     void mbarrier_update(uint64_t *word, Mbarrier barrier);
     void land_box(size_t i);

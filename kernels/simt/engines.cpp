@@ -1,8 +1,8 @@
 #include "engines.h"
 
+#include "check.h"
 #include "core.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -10,13 +10,8 @@ namespace simt {
 
 namespace {
 
-constexpr size_t ROW = 128;            // bytes of a tile's row
+constexpr size_t ROW = TILE_ROW;
 constexpr uintptr_t REPEAT = 8 * ROW;  // bytes after which the swizzle repeats
-
-// Where the byte that would be at `address` is: chunks of 16 bytes change places within their row.
-uintptr_t swizzled(uintptr_t address) {
-    return address ^ (address / ROW % 8 * 16);
-}
 
 // The eight elements from `address` on, as floats.
 void fetch(const unsigned char *address, float (&to)[8]) {
@@ -52,16 +47,10 @@ bool Mbarrier::decode(uint64_t word) {
 }
 
 BoxCopy::BoxCopy(void *to, const TensorBox &box, int64_t column_bytes, int64_t row)
-    : to(static_cast<unsigned char *>(to)), bytes(box.box_rows * ROW) {
-    const int64_t left = column_bytes < 0 ? -column_bytes : 0;
-    const int64_t right = std::min<int64_t>(ROW, int64_t(box.row_bytes) - column_bytes);
-    for (int64_t i = 0; i < int64_t(box.box_rows); i++) {
-        const int64_t at = row + i;
-        if (at >= 0 && at < int64_t(box.rows) && left < right)
-            memcpy(&bytes[size_t(i) * ROW + size_t(left)],
-                   box.base + at * int64_t(box.row_bytes) + column_bytes + left,
-                   size_t(right - left));
-    }
+    : to(static_cast<unsigned char *>(to)), bytes(box.bytes()) {
+    box.each_row(column_bytes, row, [&](size_t at, const unsigned char *from, size_t n) {
+        memcpy(&bytes[at], from, n);
+    });
 }
 
 void BoxCopy::poison() {
@@ -174,12 +163,15 @@ Mbarrier Core::mbarrier(const uint64_t *word, const char *what, int line, const 
     return barrier;
 }
 
-void Core::mbarrier_init(uint64_t *word, uint32_t arrivals, int line, const char *file) {
+void Core::mbarrier_init(uint64_t *word, uint32_t arrivals, int line, const char *file,
+                         uintptr_t site) {
     if (uintptr_t(word) % 8 != 0 || !shared_holds(word, sizeof *word))
         fail(running(), "mbarrier_init at %s:%d: mbarrier %p is not 8 bytes of shared memory",
              file, line, static_cast<void *>(word));
     if (arrivals < 1 || arrivals > Mbarrier::MOST)
         fail(running(), "mbarrier_init at %s:%d: %u arrivals", file, line, arrivals);
+    if (check_)
+        check_->meeting(word, running(), site);
     *word = Mbarrier{arrivals, arrivals, 0, 0}.encode();
 }
 
@@ -188,11 +180,15 @@ void Core::mbarrier_update(uint64_t *word, Mbarrier barrier) {
     if (barrier.complete()) {
         barrier.parity ^= 1;
         barrier.pending = barrier.expected;
+        if (check_)
+            check_->complete(word);
         for (uint32_t w = 0; w * 32 < job_->threads; w++)
             for (uint32_t lanes = warps_[w].waiting; lanes != 0; lanes &= lanes - 1) {
                 const uint32_t lane = uint32_t(__builtin_ctz(lanes));
                 const Thread &thread = threads_[w * 32 + lane];
                 if (thread.arg == word && thread.mask != barrier.parity) {
+                    if (check_)
+                        check_->passed(word, int(w * 32 + lane));
                     warps_[w].waiting &= ~(1u << lane);
                     make_ready(w, 1u << lane);
                 }
@@ -201,7 +197,8 @@ void Core::mbarrier_update(uint64_t *word, Mbarrier barrier) {
     *word = barrier.encode();
 }
 
-void Core::mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char *file) {
+void Core::mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char *file,
+                           uintptr_t site) {
     Mbarrier barrier = mbarrier(word, "mbarrier_arrive", line, file);
     if (barrier.pending == 0)
         fail(running(), "mbarrier_arrive at %s:%d: more arrivals than the %u that mbarrier %p is "
@@ -209,6 +206,8 @@ void Core::mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char 
     if (bytes > Mbarrier::MOST || int64_t(barrier.bytes) + bytes > Mbarrier::MOST)
         fail(running(), "mbarrier_arrive at %s:%d: more than %u bytes", file, line,
              Mbarrier::MOST);
+    if (check_)
+        check_->arrive(word, running(), site);
     barrier.bytes += int32_t(bytes);
     barrier.pending--;
     mbarrier_update(word, barrier);
@@ -220,8 +219,13 @@ void *Core::mbarrier_wait(uint64_t *word, uint32_t parity, int line, const char 
     self.kind = &MBARRIER_WAIT;
     self.file = file;
     self.line = line;
-    if (barrier.parity != parity)
+    if (check_)
+        check_->wait(word, running(), site_of(sp));
+    if (barrier.parity != parity) {
+        if (check_)
+            check_->passed(word, running());
         return sp;
+    }
     self.sp = sp;
     self.arg = word;
     self.mask = parity;
@@ -236,11 +240,17 @@ bool Core::at_once() {
 }
 
 void Core::tma_load(void *to, const TensorBox &box, int column, int row, uint64_t *barrier,
-                    int line, const char *file) {
+                    int line, const char *file, uintptr_t site) {
     mbarrier(barrier, "tma_load", line, file);
-    if (uintptr_t(to) % ROW != 0 || !shared_holds(to, box.box_rows * ROW))
+    if (uintptr_t(to) % ROW != 0 || !shared_holds(to, box.bytes()))
         fail(running(), "tma_load at %s:%d: %p is not %zu bytes of shared memory, or not aligned "
-                        "to %zu", file, line, to, size_t(box.box_rows * ROW), ROW);
+                        "to %zu", file, line, to, box.bytes(), ROW);
+    if (check_) {
+        box.each_row(2 * int64_t(column), row, [&](size_t, const unsigned char *from, size_t n) {
+            check_->access(uintptr_t(from), n, SIMT_READ, running(), site);
+        });
+        check_->box(uintptr_t(to), box.bytes(), barrier, running(), site);
+    }
     engaged_ = true;
     boxes_.emplace_back(to, box, 2 * int64_t(column), row);
     boxes_.back().barrier = barrier;
@@ -255,6 +265,8 @@ void Core::land_box(size_t i) {
     const BoxCopy copy = std::move(boxes_[i]);
     boxes_.erase(boxes_.begin() + ptrdiff_t(i));
     copy.land();
+    if (check_)
+        check_->box_landed(uintptr_t(copy.to), copy.bytes.size());
     uint64_t *word = copy.barrier;
     Mbarrier barrier = {};
     // The kernel may have written over it since.
@@ -284,9 +296,22 @@ void Core::wgmma_issue(const Lanes &lanes, const Wgmma &wgmma) {
     check(wgmma.a, 64);
     check(wgmma.b, 8 * wgmma.tiles);
     engaged_ = true;
-    wgmmas_[warp_].issue(wgmma, int(warp_ % 4) * 16);
+    const int first_row = int(warp_ % 4) * 16;
+    if (check_) {
+        const uint64_t group = wgmmas_[warp_].group();
+        const uintptr_t site = site_of(threads_[lane(0)].sp);
+        check_->fetch(wgmma.a + size_t(first_row) * ROW, 16, group, lane(0), site);
+        check_->fetch(wgmma.b, 8 * wgmma.tiles, group, lane(0), site);
+    }
+    wgmmas_[warp_].issue(wgmma, first_row);
     if (at_once())
         wgmmas_[warp_].land_all();
+}
+
+void Core::wgmma_wait(uint64_t keep) {
+    wgmmas_[warp_].wait(keep);
+    if (check_)
+        check_->fetched(warp_, wgmmas_[warp_].group(), keep);
 }
 
 void Core::forget_engines() {
@@ -301,11 +326,13 @@ void Core::forget_engines() {
 }  // namespace simt
 
 void simt_mbarrier_init(uint64_t *barrier, uint32_t arrivals, int line, const char *file) {
-    simt::current->mbarrier_init(barrier, arrivals, line, file);
+    const auto site = uintptr_t(__builtin_return_address(0));
+    simt::current->mbarrier_init(barrier, arrivals, line, file, site);
 }
 
 void simt_mbarrier_arrive(uint64_t *barrier, uint32_t bytes, int line, const char *file) {
-    simt::current->mbarrier_arrive(barrier, bytes, line, file);
+    const auto site = uintptr_t(__builtin_return_address(0));
+    simt::current->mbarrier_arrive(barrier, bytes, line, file, site);
 }
 
 // The rest of simt_mbarrier_wait (fiber.cpp).
@@ -318,7 +345,8 @@ void simt_tma_load(void *shared, const void *map, int column, int row, uint64_t 
                    const char *file) {
     simt::TensorBox box;
     memcpy(&box, map, sizeof box);
-    simt::current->tma_load(shared, box, column, row, barrier, line, file);
+    const auto site = uintptr_t(__builtin_return_address(0));
+    simt::current->tma_load(shared, box, column, row, barrier, line, file, site);
 }
 
 void simt_wgmma_issue(const simt::Lanes &lanes, const simt::Wgmma &wgmma) {
@@ -326,9 +354,9 @@ void simt_wgmma_issue(const simt::Lanes &lanes, const simt::Wgmma &wgmma) {
 }
 
 void simt_wgmma_commit() {
-    simt::current->wgmmas().commit();
+    simt::current->wgmma_commit();
 }
 
 void simt_wgmma_wait(uint64_t keep) {
-    simt::current->wgmmas().wait(keep);
+    simt::current->wgmma_wait(keep);
 }

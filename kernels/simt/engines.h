@@ -10,11 +10,13 @@
 // wgmma: each warp has a queue. An operation reads the factors from shared memory when its group is
 // waited for, or at once, or by a coin; until then the warp's accumulators are NaN.
 //
-// Not modelled: what fences (wgmma_begin, mbarrier_publish) order.
+// Not modelled: what fences (wgmma_begin, mbarrier_publish) order. What else is in order, checked
+// launches see (check_hopper.cpp).
 #pragma once
 
 #include "simt.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -38,11 +40,41 @@ struct Mbarrier {
     }
 };
 
+constexpr size_t TILE_ROW = 128;  // bytes of a tile's row
+constexpr size_t CHUNK = 16;      // bytes that change places within their row
+
+// Where the byte that would be at `address` is: the swizzle.
+inline uintptr_t swizzled(uintptr_t address) {
+    return address ^ (address / TILE_ROW % 8 * CHUNK);
+}
+
+// Calls f(where it is) for each chunk of a factor of wgmma: 16 elements of so many rows.
+template <class F> void each_chunk(const unsigned char *first, int rows, F f) {
+    for (int row = 0; row < rows; row++)
+        for (size_t at = 0; at < 2 * CHUNK; at += CHUNK)
+            f(swizzled(uintptr_t(first) + size_t(row) * TILE_ROW + at));
+}
+
 // A box of a matrix as simt's driver describes it in a TensorMap: rows of 128 bytes.
 struct TensorBox {
     const unsigned char *base;
     uint64_t rows, row_bytes;  // of the matrix
     uint64_t box_rows;
+
+    size_t bytes() const {
+        return box_rows * TILE_ROW;
+    }
+    // Calls f(offset in the box, address, bytes) for each row of the box that starts there, as far
+    // as the matrix has it.
+    template <class F> void each_row(int64_t column_bytes, int64_t row, F f) const {
+        const int64_t left = column_bytes < 0 ? -column_bytes : 0;
+        const int64_t right = std::min<int64_t>(TILE_ROW, int64_t(row_bytes) - column_bytes);
+        for (int64_t i = 0; i < int64_t(box_rows); i++)
+            if (row + i >= 0 && row + i < int64_t(rows) && left < right)
+                f(size_t(i) * TILE_ROW + size_t(left),
+                  base + (row + i) * int64_t(row_bytes) + column_bytes + left,
+                  size_t(right - left));
+    }
 };
 
 // A copy of a box that is under way.
@@ -65,6 +97,10 @@ public:
     void issue(const Wgmma &wgmma, int first_row);
     void commit() {
         group_++;
+    }
+    // The one that is not yet committed.
+    uint64_t group() const {
+        return group_;
     }
     // Lands all but the last `keep` groups.
     void wait(uint64_t keep);
@@ -94,7 +130,7 @@ private:
 
     std::vector<Operation> pending_;  // in the order of issue
     std::vector<Sums> sums_;
-    uint64_t group_ = 0;  // the one that is not yet committed
+    uint64_t group_ = 0;
 };
 
 }  // namespace simt

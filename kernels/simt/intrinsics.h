@@ -163,8 +163,10 @@ SIMT_ATOMICS(unsigned long long)
 
 #undef SIMT_ATOMICS
 
+// For a block, all of which is on one OS thread, less will do. The checker tells the fences apart
+// by that: this one orders nothing for other blocks.
 inline void __threadfence_block() {
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_ACQ_REL);
 }
 
 inline void __threadfence() {

@@ -114,7 +114,7 @@ const PRODUCTS: [[usize; 3]; 6] = [
     [17, 9, 5],
     [130, 140, 72],
     [65, 257, 136],
-    [130, 512, 72],
+    [130, 520, 72],
 ];
 
 fn product(gpu: &mut Gpu, random: &mut Stream, [m, n, k]: [usize; 3]) -> Result<(), DeviceError> {

@@ -4,6 +4,7 @@
 mod attention;
 mod cases;
 mod linear;
+mod notes;
 mod pairs;
 mod tokens;
 
@@ -14,6 +15,7 @@ use super::simt::{Landing, Schedule};
 use crate::backend::DeviceError;
 use crate::rng::Stream;
 use cases::{Case, cases};
+use notes::{Names, Notes};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::mem::discriminant;
@@ -99,9 +101,6 @@ fn named(name: &str) -> BTreeMap<&'static str, u64> {
 ///
 /// # Errors
 /// The system refuses the checker's address space.
-///
-/// # Panics
-/// If there are no runs.
 pub fn check(
     name: &str,
     runs: &[(Schedule, Landing)],
@@ -118,26 +117,21 @@ pub fn check(
         modes: [schedules.len(), landings.len()],
         ..Report::default()
     };
-    // Which cases launch them: the first run tells.
-    let cases = cases();
-    let (first, others) = runs.split_first().expect("some runs");
-    let outcomes: Result<Vec<Outcome>, DeviceError> =
-        cases.par_iter().map(|case| run(case, *first)).collect();
-    let mut rest = Vec::new();
-    for (case, outcome) in cases.iter().zip(outcomes?) {
-        let mut launched = outcome.launches.keys();
-        if launched.any(|kernel| report.kernels.contains_key(kernel)) {
-            report.add(outcome);
-            rest.extend(others.iter().map(|run| (case, *run)));
-        }
-    }
+    let wanted: Vec<Case> = cases()
+        .into_par_iter()
+        .filter(|case| launches(case).any(|kernel| report.kernels.contains_key(kernel)))
+        .collect();
+    let cases = wanted.iter();
+    let all: Vec<_> = cases
+        .flat_map(|case| runs.iter().map(move |modes| (case, *modes)))
+        .collect();
     let done = AtomicUsize::new(0);
-    let outcomes: Result<Vec<Outcome>, DeviceError> = rest
+    let outcomes: Result<Vec<Outcome>, DeviceError> = all
         .par_iter()
         .map(|(case, modes)| {
             let outcome = run(case, *modes);
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            progress(done as f64 / rest.len() as f64);
+            progress(done as f64 / all.len() as f64);
             outcome
         })
         .collect();
@@ -145,6 +139,14 @@ pub fn check(
         .into_iter()
         .for_each(|outcome| report.add(outcome));
     Ok(Some(report))
+}
+
+/// Which kernels a case would launch; if it fails, before it does.
+fn launches(case: &Case) -> impl Iterator<Item = &'static str> {
+    let names = Names::default();
+    let mut gpu = Gpu::new(Box::new(Notes::new(names.clone())));
+    let _ = case(&mut gpu, &mut Stream::new(1, 2, 3));
+    std::mem::take(&mut *names.lock().expect("no holder panics")).into_iter()
 }
 
 /// What one run of a case leaves.

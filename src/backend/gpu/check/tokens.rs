@@ -93,7 +93,13 @@ fn loss(
     let (rows, sentences) = (lengths.iter().sum::<usize>(), lengths.len());
     let ring = gpu.create_ring(4, sentences)?;
     let logits = tensor(gpu, random, Kind::Activation, [1, 1, rows, classes])?;
-    let label = |r: usize| if r % 5 == 4 { -100 } else { (r * 7 % classes) as i32 };
+    let label = |r: usize| {
+        if r % 5 == 4 {
+            -100
+        } else {
+            (r * 7 % classes) as i32
+        }
+    };
     let offset = |b: usize| lengths[..b].iter().sum::<usize>() as i32;
     let mut floats = |n| gpu.alloc(Kind::Float, [1, 1, 1, n]);
     let (token_loss, loss, right) = (floats(rows), floats(sentences), floats(sentences));
