@@ -1,10 +1,13 @@
-//! Every step of the ladders of kernels, at the shapes of ResNet-20 and at larger ones: time of a
-//! launch, bytes a second, and how much that is of what copying gets.
+//! Every step of the ladders of kernels, at the shapes of ResNet-20, of a base Transformer and at
+//! larger ones: time of a launch, bytes a second, and how much that is of what copying gets.
 //!
 //! Measures `cuda`: a graph of many launches is replayed, and the host's clock is read before and
 //! after. The launches take turns on several sets of tensors, together larger than any cache.
 //! Without a device it rehearses on `simt` with tiny shapes, to show that it works; those times
 //! mean nothing for a GPU.
+
+#[path = "ladders/sequence.rs"]
+mod sequence;
 
 use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{
@@ -40,14 +43,16 @@ const COPY: Case = Case {
     make: copy,
 };
 
+/// Cases of one op.
+type Row = (
+    &'static str,
+    Ladder,
+    usize,
+    fn(&mut Gpu, [usize; 4]) -> Result<Op>,
+    &'static [[usize; 4]],
+);
+
 fn cases() -> Vec<Case> {
-    type Row = (
-        &'static str,
-        Ladder,
-        usize,
-        fn(&mut Gpu, [usize; 4]) -> Result<Op>,
-        &'static [[usize; 4]],
-    );
     const STAGES: &[[usize; 4]] = &[[1024, 32, 32, 16], [1024, 16, 16, 32], [1024, 8, 8, 64]];
     let table: [Row; 9] = [
         ("gather", Ladder::Gather, 3, gather, &[[1024, 32, 32, 3]]),
@@ -88,7 +93,11 @@ fn cases() -> Vec<Case> {
             make,
         })
     };
-    table.into_iter().flat_map(of_row).collect()
+    table
+        .into_iter()
+        .chain(sequence::ROWS)
+        .flat_map(of_row)
+        .collect()
 }
 
 /// A tensor of numbers in -1..1, the same ones over and over.
