@@ -59,6 +59,7 @@ pub(super) fn cases() -> Vec<Case> {
             cases.extend(PRODUCTS.map(|sizes| limited(case(move |g, r| product(g, r, sizes)))));
         }
         cases.push(limited(case(|g, r| network(g, r, 8, false))));
+        cases.push(limited(case(pairs::network)));
         for more in [
             linear::cases(step),
             attention::cases(step),

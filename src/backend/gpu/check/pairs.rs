@@ -1,10 +1,11 @@
-//! Batches of sentence pairs, and what decoding keeps.
+//! Batches of sentence pairs, what decoding keeps, and a whole Transformer.
 
 use super::cases::{Case, case, tensor};
 use crate::backend::gpu::Gpu;
-use crate::backend::sequence::{Heads, PairBatch, Sequence};
+use crate::backend::sequence::{Adam, Heads, PairBatch, Sequence};
 use crate::backend::{DeviceError, Executor, Kind, Pass, StepInputs};
-use crate::data::pairs::{EOS, SentencePairs, Sentences};
+use crate::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
+use crate::nn::{BeamSearch, NormPlace, SearchSpec, TrainSpec, Transformer, TransformerConfig};
 use crate::rng::Stream;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// Sentence pairs of up to so many tokens.
-pub(super) fn sentences(random: &mut Stream, longest: usize) -> Sentences {
+fn sentences(random: &mut Stream, longest: usize) -> Sentences {
     let mut all = Sentences::default();
     for _ in 0..7 {
         let length = random.below(longest as u64);
@@ -56,6 +57,70 @@ fn gather(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 3]) -> Result<(), D
             ops.gather_pairs(data, batch);
         })?;
     }
+    Ok(())
+}
+
+const SPEC: TrainSpec = TrainSpec {
+    smoothing: 0.1,
+    clip: 1.0,
+    adam: Adam {
+        betas: [0.9, 0.98],
+        eps: 1e-9,
+        weight_decay: 0.0,
+        decoupled: false,
+    },
+};
+
+/// Two steps of training, one of evaluation, and a translation.
+pub(super) fn network(gpu: &mut Gpu, random: &mut Stream) -> Result<(), DeviceError> {
+    let config = TransformerConfig {
+        vocab: 24,
+        d: 32,
+        heads: 2,
+        ffn: 40,
+        layers: [1, 1],
+        norm: NormPlace::Pre,
+        dropout: 0.1,
+    };
+    let shape = PairShape {
+        sentences: 3,
+        source: 6,
+        target: 5,
+    };
+    let ring = gpu.create_ring(4, shape.sentences)?;
+    let pairs = SentencePairs::new(sentences(random, 6), sentences(random, 5));
+    let sources = vec![
+        pairs.source().get(0).to_vec(),
+        pairs.source().get(1).to_vec(),
+    ];
+    let data = gpu.attach_pairs(Arc::new(pairs));
+    let net = Transformer::new(gpu, config, shape)?;
+    let spec = SearchSpec {
+        beams: 2,
+        most: 3,
+        penalty: 1.0,
+    };
+    let mut search = BeamSearch::new(gpu, &net, spec);
+    net.params.initialise(gpu, 1)?;
+    let bound = net.bind(shape);
+    for (step, pass) in [(0, Pass::Train), (0, Pass::Eval), (1, Pass::Train)] {
+        let inputs = StepInputs {
+            step,
+            ids: (0..3 - step as u32).collect(),
+            lr: 0.01,
+            ..StepInputs::default()
+        };
+        gpu.step(pass, inputs, &|exec| {
+            let ops = exec.sequence().expect("a GPU has them");
+            match pass {
+                Pass::Train => bound.train_step(ops, data, SPEC),
+                Pass::Eval => bound.eval_step(ops, data),
+            }
+        })?;
+    }
+    search.translate(gpu, &net, &sources)?;
+    gpu.block(|driver| driver.synchronize())?;
+    drop(ring);
     Ok(())
 }
 
