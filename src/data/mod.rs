@@ -6,6 +6,7 @@ mod folder;
 mod idx;
 pub mod pairs;
 mod synthetic;
+pub mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
