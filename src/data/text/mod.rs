@@ -3,6 +3,7 @@
 pub mod bleu;
 pub mod bucket;
 mod reader;
+mod synthetic;
 pub mod tfidf;
 mod tokenizer;
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use reader::Parallel;
+pub use synthetic::{SYNTHETIC_VOCAB, synthetic};
 pub use tokenizer::{SPECIAL, Tokenizer};
 
 use super::pairs::{SentencePairs, Sentences};
@@ -210,9 +212,7 @@ impl Translation {
                 tokens.chain([u64::MAX, side.len() as u64])
             })
         });
-        numbers.fold(0xcbf2_9ce4_8422_2325, |h, w| {
-            (h ^ w).wrapping_mul(0x100_0000_01b3).rotate_left(29)
-        })
+        super::fnv(numbers)
     }
 }
 

@@ -108,6 +108,9 @@ impl Tokenizer {
             reason,
         };
         let mut inner = TokenizerImpl::from_bytes(bytes).map_err(|e| none(e.to_string()))?;
+        // Sentences are never cut in silence, nor filled up here.
+        inner.with_truncation(None).map_err(other)?;
+        inner.with_padding(None);
         inner.set_encode_special_tokens(true);
         let tokenizer = Tokenizer(inner);
         for (id, token) in (0..).zip(SPECIAL) {
@@ -252,6 +255,16 @@ mod tests {
         let loaded = Tokenizer::load(&path, first.vocab()).unwrap();
         assert_eq!(json(&loaded), json(&first));
         let text = "</s> Der Hund, 犬.";
+        let cut = concat!(
+            r#""truncation":{"direction":"Right","max_length":2,"#,
+            r#""strategy":"LongestFirst","stride":0}"#,
+        );
+        let cutting = first.0.to_string(false).unwrap();
+        let cutting = cutting.replace(r#""truncation":null"#, cut);
+        assert!(cutting.contains(cut));
+        std::fs::write(&path, cutting).unwrap();
+        let cutting = Tokenizer::load(&path, first.vocab()).unwrap();
+        assert_eq!(cutting.encode(text).unwrap(), first.encode(text).unwrap());
         assert_eq!(loaded.encode(text).unwrap(), first.encode(text).unwrap());
     }
 
@@ -296,9 +309,9 @@ mod tests {
         #[test]
         fn any_sentence_of_known_characters_comes_back(
             words in prop::collection::vec("[A-Zaäöüß]?[a-zäöü]{1,7}|[0-9]{1,4}", 1..12),
-            ends in prop::collection::vec(prop::sample::select(
-                vec![" ", ", ", ". ", "... ", " – ", "'", "-", " (", ") ", "! „", "“ ", ":", "% ", " $"],
-            ), 12),
+            ends in prop::collection::vec(prop::sample::select(vec![
+                " ", ", ", ". ", "... ", " – ", "'", "-", " (", ") ", "! „", "“ ", ":", "% ", " $",
+            ]), 12),
         ) {
             let mut letters: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
             letters.extend("äöüß".chars());
