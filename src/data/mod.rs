@@ -6,6 +6,7 @@ mod folder;
 mod idx;
 pub mod pairs;
 mod synthetic;
+pub mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -195,11 +196,15 @@ impl Images {
             word[..bytes.len()].copy_from_slice(bytes);
             u64::from_le_bytes(word)
         });
-        let words = words.chain(self.labels.iter().map(|l| u64::from(*l)));
-        words.fold(0xcbf2_9ce4_8422_2325, |h, w| {
-            (h ^ w).wrapping_mul(0x100_0000_01b3).rotate_left(29)
-        })
+        fnv(words.chain(self.labels.iter().map(|l| u64::from(*l))))
     }
+}
+
+/// FNV-1a, by words instead of bytes.
+fn fnv(words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(0xcbf2_9ce4_8422_2325, |h, w| {
+        (h ^ w).wrapping_mul(0x100_0000_01b3).rotate_left(29)
+    })
 }
 
 /// A training and a test set over the same classes.
