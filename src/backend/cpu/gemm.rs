@@ -2,7 +2,7 @@
 //!
 //! The scheme is BLIS's (Van Zee, van de Geijn, 2015), with the inner two loops exchanged. `B` is
 //! packed once, in panels of 32 columns. A task owns a block of `C` and goes through `k` in blocks
-//! of at most [`KC`]: it packs its rows of `A`, and for each panel of up to 14 of them goes through
+//! of at most `KC`: it packs its rows of `A`, and for each panel of up to 14 of them goes through
 //! the panels of `B`. So the panel of `A`, which every element of that panel of `B` meets, stays
 //! in L1, and the block of `B` streams from L2: one vector load for 14 multiply-adds.
 //!
