@@ -176,10 +176,11 @@ fn host_compiler() -> Result<Host> {
 }
 
 /// Mistakes for the checker to find. Nobody else wants them.
-const PLANTED: [&str; 3] = [
+const PLANTED: [&str; 4] = [
     "kernels/simt/planted.cu",
-    "kernels/simt/planted_mutants.cu",
+    "kernels/simt/planted_barrier.cu",
     "kernels/simt/planted_order.cu",
+    "kernels/simt/planted_waits.cu",
 ];
 
 /// What the checker wants of the compiler: a call of ours before every access to memory

@@ -42,6 +42,16 @@ impl Arena {
         self.blocks.len() - 1
     }
 
+    /// Size of a block.
+    pub fn bytes(&self, block: usize) -> usize {
+        self.blocks[block].bytes
+    }
+
+    /// Where a block starts, if it is claimed.
+    pub fn claimed(&self, block: usize) -> Option<u64> {
+        self.blocks[block].address
+    }
+
     /// Where a claimed block starts.
     pub fn address(&self, block: usize) -> u64 {
         let address = self.blocks[block].address;

@@ -280,7 +280,10 @@ impl Executor for Gpu {
     }
 
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
-        self.op(|gpu| optim::sgd(gpu, params, grads, buf, config));
+        self.op(|gpu| {
+            optim::sgd(gpu, params, grads, buf, config);
+            gpu.written(params);
+        });
     }
 
     fn sequence(&mut self) -> Option<&mut dyn Sequence> {

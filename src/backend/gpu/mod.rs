@@ -33,6 +33,7 @@ mod optim;
 pub mod pack;
 mod sentence_loss;
 mod sequence;
+mod shadow;
 #[cfg(simt)]
 pub mod simt;
 mod steps;
@@ -46,6 +47,7 @@ use driver::{Arg, Counted, Driver, Graph, Launch};
 use gather::Resident;
 pub use ladder::Ladder;
 use ladder::Limits;
+use shadow::Shadows;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -141,6 +143,7 @@ pub struct Gpu {
     /// Launches since planning began.
     planned: Vec<Launch>,
     scratch: Scratch,
+    shadows: Shadows,
     /// Training steps before this one have been launched.
     launched: u64,
     /// Training steps before this one are known to be complete.
@@ -231,6 +234,7 @@ impl Gpu {
             limits: Limits::default(),
             planned: Vec::new(),
             scratch: Scratch::default(),
+            shadows: Shadows::default(),
             launched: 0,
             complete: 0,
             evaluating: false,
@@ -441,6 +445,7 @@ impl Gpu {
     /// The launches of a pass, without running them.
     fn plan(&mut self, pass: Pass, ops: &dyn Fn(&mut dyn Executor)) -> Vec<Launch> {
         (self.mode, self.pass) = (Mode::Plan, pass);
+        self.shadows.forget();
         ops(self);
         // Ops outside of steps are taken to be parts of training.
         (self.mode, self.pass) = (Mode::Run, Pass::Train);
@@ -473,7 +478,8 @@ impl Gpu {
     ) -> Result<Captured, DeviceError> {
         self.plan(pass, ops);
         self.grow_scratch()?;
-        // Once more, now that scratch has its address.
+        self.arena.claim(&mut self.stream)?;
+        // Once more, now that scratch and shadows have their addresses.
         let launches = self.plan(pass, ops);
         let steps = self.steps.as_ref().expect("made by claim");
         let begin = Launch {

@@ -95,6 +95,9 @@ impl Sequence for Gpu {
         config: Adam,
         scale: Option<Tensor>,
     ) {
-        self.op(|gpu| adam::adam(gpu, params, grads, moments, config, scale));
+        self.op(|gpu| {
+            adam::adam(gpu, params, grads, moments, config, scale);
+            gpu.written(params);
+        });
     }
 }
