@@ -57,9 +57,11 @@ struct Visible {
     }
 };
 
-// exp(x − lse), where x − lse is no more than rounding errors above 0. They can be large where
-// scores are: a probability is no more than 1 all the same, and a NaN stays one.
+constexpr float LOG2_E = 1.44269504f;
+
+// exp(x − lse). A probability is no more than 1, also where scores are so large that what rounding
+// has left of the difference is large, too. A NaN stays one.
 DEVICE float probability(float x, float lse) {
     const float log = x - lse;
-    return expf(log > 0.0f ? 0.0f : log);
+    return exp2f((log > 0.0f ? 0.0f : log) * LOG2_E);
 }

@@ -20,7 +20,8 @@ pub enum Ladder {
     Gemm,
     /// `linear`.
     Linear,
-    /// `attention`.
+    /// `attention`, `attention_backward`: of the second and the third step the one that suits the
+    /// lengths, so 3 allows both and 2 leaves long sentences to the first.
     Attention,
     /// `embedding`.
     Embedding,
@@ -59,7 +60,7 @@ impl Ladder {
             Ladder::Sgd => 2,
             Ladder::Gemm => 6,
             Ladder::Linear => 2,
-            Ladder::Attention => 1,
+            Ladder::Attention => 3,
             Ladder::Embedding => 2,
             Ladder::LayerNorm => 2,
             Ladder::SentenceXent => 2,
