@@ -446,7 +446,7 @@ fn a_fault_is_reported_within_seconds(gpu: &mut Gpu) {
 
 type Test = (&'static str, fn(&mut Gpu));
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 9] = [
     ("trains_like_the_cpu", trains_like_the_cpu),
     (
         "lower_steps_train_like_the_cpu",
@@ -462,6 +462,10 @@ const TESTS: [Test; 8] = [
     (
         "transformers_train_like_the_cpu",
         translators::they_train_like_the_cpu,
+    ),
+    (
+        "ops_of_transformers_agree_with_the_cpu",
+        translators::their_ops_agree_with_the_cpu,
     ),
     (
         "transformers_have_graphs_of_each_shape",

@@ -4,8 +4,11 @@ use super::{Rounded, distance};
 use autoassist::assist::Drain;
 use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::gpu::{Gpu, Ladder};
-use autoassist::backend::sequence::Adam;
-use autoassist::backend::{DataId, Executor, Pass, StepInputs};
+use autoassist::backend::sequence::{
+    Act, Adam, Attention, AttentionGrad, Heads, LayerNorm, Linear, LinearGrad, LinearInputGrad,
+    Mask,
+};
+use autoassist::backend::{DataId, Executor, Kind, Pass, StepInputs, Tensor};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{NormPlace, TrainSpec, Transformer, TransformerConfig};
 use autoassist::rng;
@@ -208,4 +211,138 @@ pub fn they_have_graphs_of_each_shape(gpu: &mut Gpu) {
     }
     assert_eq!(setup.exec.host_syncs() - before, 0);
     assert!(one_by_one == (losses, setup.values()));
+}
+
+/// Sizes of ops that the networks above have no use for.
+pub fn their_ops_agree_with_the_cpu(gpu: &mut Gpu) {
+    for (length, depth) in [(40, 64), (40, 128), (70, 32), (70, 64), (70, 128)] {
+        agrees(gpu, &|exec| attention(exec, length, depth));
+    }
+    for depth in [32, 64, 128] {
+        agrees(gpu, &|exec| attention(exec, 140, depth));
+    }
+    agrees(gpu, &|exec| wide_norm(exec));
+    for [rows, inputs, outputs] in [[300, 136, 136], [300, 72, 40]] {
+        agrees(gpu, &|exec| linear(exec, rows, inputs, outputs));
+    }
+    agrees(gpu, &|exec| moved(exec));
+}
+
+/// Every result of an op is about as near to the CPU's in f32 as the naive one in bf16.
+fn agrees(gpu: &mut Gpu, op: &dyn Fn(&mut dyn Executor) -> Vec<Tensor>) {
+    let run = |exec: &mut dyn Executor| -> Vec<Vec<f32>> {
+        let results = op(exec);
+        let read = |t: Tensor| exec.read(t).expect("the device works");
+        results.into_iter().map(read).collect()
+    };
+    let exact = run(&mut Cpu::with_isa(Isa::PORTABLE));
+    let naive = run(&mut Rounded::new(Cpu::with_isa(Isa::PORTABLE)));
+    for (i, ours) in run(gpu).iter().enumerate() {
+        let (error, allowed) = (distance(ours, &exact[i]), distance(&naive[i], &exact[i]));
+        assert!(
+            error <= 2.0 * allowed + 0.005,
+            "result {i}: {error:.1e}, naively {allowed:.1e}"
+        );
+    }
+}
+
+fn noise(exec: &mut dyn Executor, kind: Kind, dims: [usize; 4]) -> Tensor {
+    let t = exec.alloc(kind, dims);
+    let mut random = rng::Stream::new(dims[3] as u64, 1, 0);
+    let values: Vec<f32> = (0..t.len()).map(|_| 2.0 * random.f32() - 1.0).collect();
+    exec.write(t, &values).expect("memory");
+    t
+}
+
+/// Of two heads, two sentences, of which one is padded.
+fn attention(exec: &mut dyn Executor, length: usize, depth: usize) -> Vec<Tensor> {
+    let dims = [1, 2, length, 2 * depth];
+    let mut heads = || Heads {
+        t: noise(exec, Kind::Activation, dims),
+        first: 0,
+    };
+    let (q, k, v, dout) = (heads(), heads(), heads(), heads().t);
+    let key_len = exec.alloc(Kind::Label, [1, 1, 1, 2]);
+    let lengths = [length as i32, length as i32 / 2 + 1];
+    exec.write_labels(key_len, &lengths).expect("memory");
+    let a = Attention {
+        heads: 2,
+        q,
+        k,
+        v,
+        mask: Mask {
+            key_len,
+            causal: length % 4 == 0,
+        },
+        out: exec.alloc(Kind::Activation, dims),
+        lse: exec.alloc(Kind::Float, [1, 2, 2, length]),
+    };
+    let mut like = || Heads {
+        t: exec.alloc(Kind::Activation, dims),
+        first: 0,
+    };
+    let (dq, dk, dv) = (like(), like(), like());
+    let ops = exec.sequence().expect("it has the ops");
+    ops.attention(a);
+    ops.attention_backward(a, AttentionGrad { dout, dq, dk, dv });
+    vec![a.out, a.lse, dq.t, dk.t, dv.t]
+}
+
+fn wide_norm(exec: &mut dyn Executor) -> Vec<Tensor> {
+    let (rows, d) = (20, 1000);
+    let [x, dy] = [(); 2].map(|()| noise(exec, Kind::Activation, [1, 1, rows, d]));
+    let mut vector = |n| noise(exec, Kind::Float, [1, 1, 1, n]);
+    let norm = LayerNorm {
+        gamma: vector(d),
+        beta: vector(d),
+        dgamma: vector(d),
+        dbeta: vector(d),
+        mean: vector(rows),
+        rstd: vector(rows),
+    };
+    let [y, dx] = [(); 2].map(|()| exec.alloc(Kind::Activation, x.dims));
+    let ops = exec.sequence().expect("it has the ops");
+    ops.add_norm(x, None, norm, x, y);
+    ops.add_norm_backward(x, norm, dy, None, dx, None);
+    vec![y, norm.mean, norm.rstd, dx, norm.dgamma, norm.dbeta]
+}
+
+fn linear(exec: &mut dyn Executor, rows: usize, inputs: usize, outputs: usize) -> Vec<Tensor> {
+    let x = noise(exec, Kind::Activation, [1, 1, rows, inputs]);
+    let dz = noise(exec, Kind::Activation, [1, 1, rows, outputs]);
+    let layer = Linear {
+        w: noise(exec, Kind::Float, [1, 1, outputs, inputs]),
+        b: Some(noise(exec, Kind::Float, [1, 1, 1, outputs])),
+    };
+    let y = exec.alloc(Kind::Activation, dz.dims);
+    let dx = exec.alloc(Kind::Activation, x.dims);
+    let [dw, db] = [layer.w.dims, [1, 1, 1, outputs]].map(|dims| exec.alloc(Kind::Float, dims));
+    let grad = LinearGrad {
+        dw,
+        db: Some(db),
+        accumulate: false,
+    };
+    let to = LinearInputGrad {
+        dx,
+        through: None,
+        accumulate: false,
+    };
+    let ops = exec.sequence().expect("it has the ops");
+    ops.linear(x, layer, Act::Relu, None, y);
+    ops.linear_backward(x, layer.w, dz, grad, Some(to));
+    vec![y, dx, dw, db]
+}
+
+fn moved(exec: &mut dyn Executor) -> Vec<Tensor> {
+    let t = noise(exec, Kind::Activation, [1, 1, 9, 24]);
+    let to = exec.alloc(Kind::Activation, [1, 1, 12, 16]);
+    let [source, target] = [3, 2].map(|step| {
+        let rows = exec.alloc(Kind::Label, [1, 1, 1, 5]);
+        let numbers: Vec<i32> = (0..5).map(|i| i * step % 9).collect();
+        exec.write_labels(rows, &numbers).expect("memory");
+        rows
+    });
+    let ops = exec.sequence().expect("it has the ops");
+    ops.move_rows(Heads { t, first: 8 }, source, to, target);
+    vec![to]
 }
