@@ -51,38 +51,13 @@ template <int TILE> struct Sums {
         return warp() % 2 * SIZE;
     }
 
-    // Hands the sums to out(row, column, float[8]). They pass through `memory`, which the stages had:
-    // a warp's tile is rows of SIZE floats. Their float4 change places such that four rows' pairs,
-    // which half a warp stores at once, are on all banks, and so are the eight float4 that a
-    // quarter of a warp loads at once, every other of a row of 64 or of two rows of 32.
+    // Hands the sums to out(row, column, float[8]). They pass through `memory`, which the stages had.
     template <class Out> DEVICE void leave(void *memory, TilePlace tile, const Out &out) const {
-        float *own = static_cast<float *>(memory) + warp() * SIZE * SIZE;
-        const auto place = [&](int r, int q) {
-            return own + r * SIZE + 4 * (q ^ q / 8 ^ 2 * (r % 4) ^ r % 2);
-        };
-        const int lane = int(threadIdx.x) % 32;
+        auto &own = static_cast<WarpTile<SIZE, SIZE> *>(memory)[warp()];
         __syncthreads();
-#pragma unroll
-        for (int i = 0; i < M; i++) {
-#pragma unroll
-            for (int j = 0; j < N; j++) {
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    float *to = place(16 * i + 8 * half + lane / 4, 2 * j + lane % 4 / 2);
-                    *reinterpret_cast<float2 *>(to + 2 * (lane % 2)) = {v[i][j][2 * half],
-                                                                        v[i][j][2 * half + 1]};
-                }
-            }
-        }
+        own.put(v, 0);
         __syncwarp();
-#pragma unroll 1
-        for (int i = lane; i < SIZE * SIZE / 8; i += 32) {
-            const int r = i / (SIZE / 8), chunk = i % (SIZE / 8);
-            const float4 low = *reinterpret_cast<const float4 *>(place(r, 2 * chunk));
-            const float4 high = *reinterpret_cast<const float4 *>(place(r, 2 * chunk + 1));
-            float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-            out(tile.row + row() + r, tile.column + column() + 8 * chunk, eight);
-        }
+        own.leave(tile.row + row(), tile.column + column(), out);
     }
 };
 

@@ -58,7 +58,7 @@ impl Ladder {
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
             Ladder::Gemm => 6,
-            Ladder::Linear => 2,
+            Ladder::Linear => 3,
             Ladder::Attention => 1,
             Ladder::Embedding => 1,
             Ladder::LayerNorm => 1,

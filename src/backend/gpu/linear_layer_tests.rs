@@ -12,7 +12,7 @@ use proptest::prelude::*;
 const SCHEDULES: [Schedule; 3] = [Schedule::Low, Schedule::High, Schedule::Random(7)];
 const LANDINGS: [Landing; 3] = [Landing::Late, Landing::AtOnce, Landing::Randomly];
 const ACTS: [Act; 4] = [Act::None, Act::Relu, Act::GeluErf, Act::GeluTanh];
-const LAST: u32 = 2;
+const LAST: u32 = 3;
 
 /// By way of f32: `bf16::from_f64` drops bits before it rounds.
 fn round(v: f64) -> f64 {
@@ -258,6 +258,8 @@ fn every_step_is_right_under_all_schedules_and_landings() {
         Case::bare([9, 5, 3]),
         // Parts of the rows, tiles of 128, tails.
         Case::new([300, 72, 136], Act::GeluTanh),
+        // Tiles of 256.
+        Case::new([130, 136, 200], Act::GeluErf),
     ];
     cases.extend(ACTS.map(|act| Case::new([70, 16, 40], act)));
     for case in &cases {
@@ -335,8 +337,21 @@ fn each_product_takes_the_highest_step_that_suits_it() {
         "linear_dw_128",
         "linear_dx_128",
     ];
-    assert_eq!(kernels([300, 16, 16], LAST, 0), large_with_parts(large));
-    assert_eq!(kernels([100, 1024, 1024], LAST, 8), large);
+    let hopper = |kernel| {
+        let mut kernels = large.to_vec();
+        kernels[1] = kernel;
+        kernels
+    };
+    assert_eq!(kernels([300, 16, 16], 2, 0), in_parts(&large));
+    assert_eq!(
+        kernels([300, 16, 16], LAST, 0),
+        in_parts(&hopper("linear_hopper_128"))
+    );
+    assert_eq!(kernels([100, 1024, 1024], 2, 8), large);
+    assert_eq!(
+        kernels([100, 1024, 1024], LAST, 8),
+        hopper("linear_hopper_256")
+    );
     let small = ["linear_round", "linear_64", "linear_dw_128", "linear_dx_64"];
     assert_eq!(kernels([1, 16, 16], LAST, 0), small);
     assert_eq!(kernels([300, 16, 16], 1, 0), NAIVE);
@@ -355,8 +370,8 @@ fn each_product_takes_the_highest_step_that_suits_it() {
     assert_eq!(kernels([8, 16, 15], LAST, 0), only);
 }
 
-fn large_with_parts(large: [&'static str; 4]) -> Vec<&'static str> {
-    let mut all = large.to_vec();
+fn in_parts(kernels: &[&'static str]) -> Vec<&'static str> {
+    let mut all = kernels.to_vec();
     all.insert(3, "linear_add_parts");
     all
 }
