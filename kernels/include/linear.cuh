@@ -130,7 +130,7 @@ DEVICE bool aligned(const void *p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
 
-// ROWS x WIDTH results of a warp in shared memory, on their way from the fragments of mma (mma.cuh),
+// ROWS x WIDTH results of a warp in shared memory, on their way from mma's fragments (mma.cuh),
 // where a thread has pairs in many rows, to threads that have eight neighbours each. The float4 of
 // a row change places such that four rows' pairs, which half a warp stores at once, are on all
 // banks, and so are the float4 that a quarter of a warp loads at once: every other of a row of 64,

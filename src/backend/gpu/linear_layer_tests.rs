@@ -4,7 +4,7 @@ use super::super::simt::{Landing, Schedule};
 use super::*;
 use crate::backend::cpu::Cpu;
 use crate::backend::sequence::Sequence;
-use crate::backend::{Executor, Pass, Sgd, StepInputs};
+use crate::backend::{Executor, Pass};
 use crate::rng::Stream;
 use half::bf16;
 use proptest::prelude::*;
@@ -374,103 +374,6 @@ fn in_parts(kernels: &[&'static str]) -> Vec<&'static str> {
     let mut all = kernels.to_vec();
     all.insert(3, "linear_add_parts");
     all
-}
-
-#[test]
-fn the_first_use_of_a_step_rounds_the_parameters_and_an_update_makes_it_round_again() {
-    const N: usize = 16;
-    let run = |exec: &mut dyn Executor| {
-        // Two matrices in a buffer.
-        let flat = exec.alloc(Kind::Float, [1, 1, 1, 2 * N * N]);
-        let [grads, buf] = [(); 2].map(|()| exec.alloc(Kind::Float, flat.dims));
-        let part = |i: usize| Tensor {
-            offset: i * N * N,
-            dims: [1, 1, N, N],
-            ..flat
-        };
-        let x = exec.alloc(Kind::Activation, [1, 1, N, N]);
-        let y: [Tensor; 3] = [(); 3].map(|()| exec.alloc(Kind::Activation, x.dims));
-        let weights = rounded(2 * N * N, 5);
-        exec.write(flat, &weights).expect("writes");
-        exec.write(grads, &vec![1.0; 2 * N * N]).expect("writes");
-        // An identity: y is a matrix transposed.
-        let identity: Vec<f32> = (0..N * N)
-            .map(|i| f32::from(u8::from(i % (N + 1) == 0)))
-            .collect();
-        exec.write(x, &identity).expect("writes");
-        let mut seen = Vec::new();
-        for step in 0..3 {
-            if step == 2 {
-                // The host's writes count, too.
-                exec.write(flat, &weights).expect("writes");
-            }
-            let inputs = StepInputs {
-                step,
-                lr: 0.5,
-                ..StepInputs::default()
-            };
-            exec.step(Pass::Train, inputs, &|exec| {
-                let mut product = |i, to| {
-                    let layer = Linear {
-                        w: part(i),
-                        b: None,
-                    };
-                    let sequence = exec.sequence().expect("has the ops");
-                    sequence.linear(x, layer, Act::None, None, to);
-                };
-                product(0, y[0]);
-                product(1, y[1]);
-                let plain = Sgd {
-                    momentum: 0.0,
-                    nesterov: false,
-                    weight_decay: 0.0,
-                };
-                exec.sgd(flat, grads, buf, plain);
-                let layer = Linear {
-                    w: part(1),
-                    b: None,
-                };
-                let sequence = exec.sequence().expect("has the ops");
-                sequence.linear(x, layer, Act::None, None, y[2]);
-            })
-            .expect("runs");
-            seen.extend(y.map(|y| exec.read(y).expect("reads")));
-        }
-        // An op outside of steps sees the last update.
-        let layer = Linear {
-            w: part(0),
-            b: None,
-        };
-        let sequence = exec.sequence().expect("has the ops");
-        sequence.linear(x, layer, Act::None, None, y[0]);
-        seen.push(exec.read(y[0]).expect("reads"));
-        seen
-    };
-    let mut gpu = Gpu::simt().expect("is built");
-    let seen = run(&mut gpu);
-    let want = run(&mut Cpu::new().expect("opens"));
-    for (i, (seen, want)) in seen.iter().zip(&want).enumerate() {
-        let want: Vec<f32> = want.iter().map(|v| bf16::from_f32(*v).to_f32()).collect();
-        assert_eq!(*seen, want, "product {i}");
-    }
-    let launches = &gpu.graphs[Pass::Train as usize]
-        .as_ref()
-        .expect("captured")
-        .launches;
-    let order: Vec<&str> = launches.iter().map(|launch| launch.kernel).collect();
-    let product = "linear_64";
-    assert_eq!(
-        order,
-        [
-            "linear_round",
-            product,
-            product,
-            "sgd",
-            "linear_round",
-            product
-        ]
-    );
-    assert_eq!(launches[0].grid, [1, 1, 1], "all of the buffer at once");
 }
 
 #[test]
