@@ -1,5 +1,6 @@
 // What becomes of a linear layer's sums, in every step of linear/: bias and activation, or the
-// derivative of the one that made the input, or what is there already.
+// derivative of the one that made the input, or what is there already; and how they leave the
+// fragments of tensor cores.
 #pragma once
 
 #include "relu.cuh"
@@ -128,6 +129,50 @@ template <int N> DEVICE void put(float *p, int count, bool vectors, const float 
 DEVICE bool aligned(const void *p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 }
+
+// ROWS x WIDTH results of a warp in shared memory, on their way from mma's fragments (mma.cuh),
+// where a thread has pairs in many rows, to threads that have eight neighbours each. The float4 of
+// a row change places such that four rows' pairs, which half a warp stores at once, are on all
+// banks, and so are the float4 that a quarter of a warp loads at once: every other of a row of 64,
+// or of two rows of 32.
+template <int ROWS, int WIDTH> struct alignas(16) WarpTile {
+    static_assert(WIDTH == 32 || WIDTH == 64, "that the banks are made for");
+    float v[ROWS * WIDTH];
+
+    DEVICE float *place(int row, int i) {
+        return v + row * WIDTH + 4 * (i ^ i / 8 ^ 2 * (row % 4) ^ row % 2);
+    }
+
+    // The fragments' columns from tile `first` on.
+    template <int M, int N> DEVICE void put(const float (&d)[M][N][4], int first) {
+        static_assert(ROWS == 16 * M, "all of their rows");
+        const int lane = int(threadIdx.x) % 32;
+#pragma unroll
+        for (int i = 0; i < M; i++) {
+#pragma unroll
+            for (int j = 0; j < WIDTH / 8; j++) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const float *pair = d[i][first + j] + 2 * half;
+                    float *to = place(16 * i + 8 * half + lane / 4, 2 * j + lane % 4 / 2);
+                    *reinterpret_cast<float2 *>(to + 2 * (lane % 2)) = {pair[0], pair[1]};
+                }
+            }
+        }
+    }
+
+    // Hands them to out(row, column, float[8]), counted from the warp's first place.
+    template <class Out> DEVICE void leave(int row, int column, const Out &out) {
+#pragma unroll 1
+        for (int i = int(threadIdx.x) % 32; i < ROWS * WIDTH / 8; i += 32) {
+            const int r = i / (WIDTH / 8), chunk = i % (WIDTH / 8);
+            const float4 low = *reinterpret_cast<const float4 *>(place(r, 2 * chunk));
+            const float4 high = *reinterpret_cast<const float4 *>(place(r, 2 * chunk + 1));
+            float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+            out(row + r, column + 8 * chunk, eight);
+        }
+    }
+};
 
 // Where N neighbouring results go, of which the first is (row, column) of m x n.
 

@@ -4,17 +4,17 @@
 //   dx[r,i]  = Σ_o dz[r,o] · w[o,i] · act'(input[r,i])                 (linear_naive_dx)
 //   dw[o,i]  = Σ_r dz[r,o] · x[r,i],        db[o] = Σ_r dz[r,o]        (linear_naive_dw)
 //
-//   x, dx, input [R,I], y, pre, dz [R,O] bf16; w, dw [O,I], b, db [O] f32; products and sums in f32,
-//   w is not rounded. b, pre, input and db may be missing; dx, dw and db are added to what is there
-//   if `accumulate`. R, I, O are any positive numbers. What becomes of a sum is in linear.cuh.
+//   x, dx, input [R,I], y, pre, dz [R,O] bf16; w, dw [O,I], b, db [O] f32; products and sums in
+//   f32, w is not rounded. b, pre, input and db may be missing; dx, dw and db are added to what is
+//   there if `accumulate`. R, I, O are any positive numbers. What becomes of a sum is in linear.cuh.
 //
 // The idea: none yet. A thread computes a result as the formula says.
 //
-// Bound: loads, two for each multiply-add, as in gemm/1_naive.cu. In linear_naive the lanes of a warp
-// have a row of w each; in the others they are neighbours.
+// Bound: loads, two for each multiply-add, as in gemm/1_naive.cu. In linear_naive the lanes of a
+// warp have a row of w each; in the others what they read is neighbouring.
 //
-// Launch: blocks of 256 threads, 8 rows by 32 columns of the result, which for linear_naive_dw has a
-// column more: db.
+// Launch: blocks of 256 threads, 8 rows by 32 columns of the result, which for linear_naive_dw has
+// a column more: db.
 #include "gemm.cuh"
 #include "linear.cuh"
 

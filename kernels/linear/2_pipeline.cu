@@ -11,22 +11,23 @@
 //
 // Tensor cores want w in bf16: linear_round makes that copy, once a step for all parameters. The
 // sums go through shared memory once more, from pairs spread over a warp to eight neighbours a
-// thread, so that bias, activation, its derivative and stores are in vectors. Where tiles of 128 are
-// too few to fill the device, tiles of 64 are four times as many.
+// thread, so that bias, activation, its derivative and stores are in vectors. Where tiles of 128
+// are too few to fill the device, tiles of 64 are four times as many.
 //
-// dw is small and its K long, so that its tiles would fill a few multiprocessors only: rows are split
-// into chunks, and linear_add_parts adds up the chunks' sums in a fixed order. The first column of tiles
-// adds up db on the side, from the slices of dz that it has in shared memory anyway.
+// dw is small and its K long, so that its tiles would fill a few multiprocessors only: rows are
+// split into chunks, and linear_add_parts adds up the chunks' sums in a fixed order. The first
+// column of tiles adds up db on the side, from the slices of dz that it has in shared memory
+// anyway.
 //
-// Bound: FLOPs of mma.sync, 2 R I O each, as in gemm/5_pipeline.cu; for layers of a Transformer memory
-// is near: y and dx move 2 (R I + R O + I O) bytes. dw writes and reads 4 I O bytes a chunk
+// Bound: FLOPs of mma.sync, 2 R I O each, as in gemm/5_pipeline.cu; for layers of a Transformer
+// memory is near: y and dx move 2 (R I + R O + I O) bytes. dw writes and reads 4 I O bytes a chunk
 // besides, from L2.
 //
-// Launch: blocks of 128 threads; linear_128, linear_dx_128 and linear_dw_128 with tiles of 128 x 128 and
-// 64 KiB of dynamic shared memory, linear_64 and linear_dx_64 with tiles of 64 x 64 and 32 KiB. A
-// block a tile; linear_dw_128's grid has a second dimension, the chunks, which are multiples of 32 rows.
-// linear_add_parts, linear_round: blocks of 256 threads, one and four elements each. Where I (for gradients
-// O, too) is a multiple of 8, and the factors of 16 bytes.
+// Launch: blocks of 128 threads; linear_128, linear_dx_128 and linear_dw_128 with tiles of 128 x
+// 128 and 64 KiB of dynamic shared memory, linear_64 and linear_dx_64 with tiles of 64 x 64 and 32
+// KiB. A block a tile; the second dimension of linear_dw_128's grid is the chunks, which are
+// multiples of 32 rows. linear_add_parts and linear_round: blocks of 256 threads, one and four
+// elements each. Where I (for gradients O, too) is a multiple of 8, and the factors of 16 bytes.
 #include "gemm_pipeline.cuh"
 #include "linear.cuh"
 
@@ -51,38 +52,13 @@ template <int TILE> struct Sums {
         return warp() % 2 * SIZE;
     }
 
-    // Hands the sums to out(row, column, float[8]). They pass through `memory`, which the stages had:
-    // a warp's tile is rows of SIZE floats. Their float4 change places such that four rows' pairs,
-    // which half a warp stores at once, are on all banks, and so are the eight float4 that a
-    // quarter of a warp loads at once, every other of a row of 64 or of two rows of 32.
+    // Hands the sums to out(row, column, float[8]), by way of `memory`, which the stages had.
     template <class Out> DEVICE void leave(void *memory, TilePlace tile, const Out &out) const {
-        float *own = static_cast<float *>(memory) + warp() * SIZE * SIZE;
-        const auto place = [&](int r, int q) {
-            return own + r * SIZE + 4 * (q ^ q / 8 ^ 2 * (r % 4) ^ r % 2);
-        };
-        const int lane = int(threadIdx.x) % 32;
+        auto &own = static_cast<WarpTile<SIZE, SIZE> *>(memory)[warp()];
         __syncthreads();
-#pragma unroll
-        for (int i = 0; i < M; i++) {
-#pragma unroll
-            for (int j = 0; j < N; j++) {
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    float *to = place(16 * i + 8 * half + lane / 4, 2 * j + lane % 4 / 2);
-                    *reinterpret_cast<float2 *>(to + 2 * (lane % 2)) = {v[i][j][2 * half],
-                                                                        v[i][j][2 * half + 1]};
-                }
-            }
-        }
+        own.put(v, 0);
         __syncwarp();
-#pragma unroll 1
-        for (int i = lane; i < SIZE * SIZE / 8; i += 32) {
-            const int r = i / (SIZE / 8), chunk = i % (SIZE / 8);
-            const float4 low = *reinterpret_cast<const float4 *>(place(r, 2 * chunk));
-            const float4 high = *reinterpret_cast<const float4 *>(place(r, 2 * chunk + 1));
-            float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-            out(tile.row + row() + r, tile.column + column() + 8 * chunk, eight);
-        }
+        own.leave(tile.row + row(), tile.column + column(), out);
     }
 };
 
@@ -196,8 +172,10 @@ KERNEL(linear_dw_128, PIPELINE_THREADS)
             columns.add(slab);
     });
     sums.leave(stages, tile, out);
-    if (also)
-        columns.leave(halves, db + size_t(part) * outputs + tile.row, outputs - tile.row, accumulate);
+    if (also) {
+        const size_t first = size_t(part) * outputs + tile.row;
+        columns.leave(halves, db + first, outputs - tile.row, accumulate);
+    }
 }
 EXPORT(linear_dw_128)
 
@@ -205,7 +183,8 @@ EXPORT(linear_dw_128)
 KERNEL(linear_add_parts, ELEMENTS)
 (const float *dw_parts, const float *db_parts, int parts, int inputs, int outputs, int accumulate,
  float *dw, float *db) {
-    const size_t weights = size_t(outputs) * inputs, i = size_t(blockIdx.x) * ELEMENTS + threadIdx.x;
+    const size_t weights = size_t(outputs) * inputs;
+    const size_t i = size_t(blockIdx.x) * ELEMENTS + threadIdx.x;
     if (i >= weights + (db ? outputs : 0))
         return;
     const bool weight = i < weights;

@@ -59,7 +59,7 @@ impl Ladder {
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
             Ladder::Gemm => 6,
-            Ladder::Linear => 2,
+            Ladder::Linear => 3,
             Ladder::Attention => 3,
             Ladder::Embedding => 2,
             Ladder::LayerNorm => 2,

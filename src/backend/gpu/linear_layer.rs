@@ -1,6 +1,6 @@
 //! Launches of `kernels/linear`.
 
-use super::driver::Arg;
+use super::driver::{Arg, TensorMap};
 use super::{Gpu, Ladder};
 use crate::backend::sequence::{Act, Linear, LinearGrad, LinearInputGrad};
 use crate::backend::{Kind, Tensor};
@@ -21,6 +21,14 @@ const TILES: [usize; 2] = [128, 64];
 const LEAST_CHUNK: usize = 128;
 /// Rows of a slice: chunks are whole ones.
 const DEPTH: usize = 32;
+
+/// Kernel, width of its tiles and their stages in step 3 of the forward pass.
+const HOPPER: [(&str, usize, usize); 2] =
+    [("linear_hopper_256", 256, 4), ("linear_hopper_128", 128, 6)];
+/// Rows of those tiles.
+const HOPPER_ROWS: usize = 128;
+/// `HOPPER_THREADS` of `kernels/include/gemm_hopper.cuh`.
+const HOPPER_THREADS: u32 = 384;
 
 /// Dynamic shared memory of the pipeline: four stages of two factors' slices.
 fn shared(tile: usize) -> u32 {
@@ -98,7 +106,7 @@ fn optional(gpu: &Gpu, t: Option<Tensor>) -> Arg {
     t.map_or(Arg::NULL, |t| gpu.address(t))
 }
 
-/// Whether step 2 takes these activations, in rows of the given lengths, and these weights.
+/// Whether tensor cores take these activations, in rows of the given lengths, and these weights.
 fn has_vectors(gpu: &Gpu, activations: &[Tensor], w: Option<Tensor>, lengths: &[usize]) -> bool {
     gpu.allows(Ladder::Linear, 2)
         && gpu.stream.capability().block_shared >= shared(TILES[0])
@@ -107,28 +115,83 @@ fn has_vectors(gpu: &Gpu, activations: &[Tensor], w: Option<Tensor>, lengths: &[
         && w.is_none_or(|w| w.offset.is_multiple_of(8))
 }
 
-/// One of the products that leave activations, with a matrix of weights as the second argument:
-/// `args` of one tensor before and of the rest after it, `kernels` of step 1, then by their tiles.
-fn product(
-    gpu: &mut Gpu,
+/// A product of weights and activations that leaves activations.
+struct Product<'a> {
+    /// Of step 1, then by tiles of step 2.
     kernels: [&'static str; 3],
+    /// Step 3 has it.
+    forward: bool,
     vectors: bool,
-    [rows, columns]: [usize; 2],
-    (first, w, rest): (Arg, Tensor, &[Arg]),
-) {
-    if !vectors {
-        let args = [&[first, gpu.address(w)], rest].concat();
-        let blocks = tiles(rows, columns, NAIVE);
-        gpu.launch(kernels[0], [blocks, 1, 1], ELEMENTS as u32, 0, &args);
-        return;
+    /// Of the result.
+    rows: usize,
+    columns: usize,
+    /// Sum's length.
+    length: usize,
+    /// The factors.
+    activations: Tensor,
+    w: Tensor,
+    /// Arguments after them.
+    rest: &'a [Arg],
+}
+
+impl Product<'_> {
+    fn launch(&self, gpu: &mut Gpu) {
+        let [rows, columns] = [self.rows, self.columns];
+        let first = gpu.address(self.activations);
+        if !self.vectors {
+            let args = [&[first, gpu.address(self.w)], self.rest].concat();
+            let blocks = tiles(rows, columns, NAIVE);
+            gpu.launch(self.kernels[0], [blocks, 1, 1], ELEMENTS as u32, 0, &args);
+            return;
+        }
+        let weights = gpu.shadow(self.w);
+        let device = gpu.stream.capability();
+        // A smaller tile reads more for each multiplication; it pays where much would be idle.
+        let blocks = TILES.map(|tile| tiles(rows, columns, [tile; 2]));
+        let small = 2 * blocks[0] <= device.multiprocessors;
+        if self.forward && !small && device.hopper && gpu.allows(Ladder::Linear, 3) {
+            self.launch_hopper(gpu, weights);
+            return;
+        }
+        let args = [&[first, Arg::Ptr(weights)], self.rest].concat();
+        let i = usize::from(small);
+        let (kernel, shared) = (self.kernels[1 + i], shared(TILES[i]));
+        gpu.launch(kernel, [blocks[i], 1, 1], THREADS, shared, &args);
     }
-    let args = [&[first, Arg::Ptr(gpu.shadow(w))], rest].concat();
-    // A smaller tile reads more for each multiplication; it pays where much would be idle.
-    let blocks = TILES.map(|tile| tiles(rows, columns, [tile; 2]));
-    let small = 2 * blocks[0] <= gpu.stream.capability().multiprocessors;
-    let i = usize::from(small);
-    let shared = shared(TILES[i]);
-    gpu.launch(kernels[1 + i], [blocks[i], 1, 1], THREADS, shared, &args);
+
+    fn launch_hopper(&self, gpu: &mut Gpu, weights: u64) {
+        let [rows, columns] = [self.rows, self.columns];
+        let multiprocessors = gpu.stream.capability().multiprocessors;
+        let blocks = |width| tiles(rows, columns, [HOPPER_ROWS, width]);
+        // Columns of tiles that a multiprocessor computes, one after the other: the wide ones
+        // unless they leave more of the device idle.
+        let time = |(_, width, _): &(&str, usize, usize)| {
+            blocks(*width).div_ceil(multiprocessors) as usize * width
+        };
+        let [wide, narrow] = HOPPER;
+        let (kernel, width, stages) = if time(&narrow) < time(&wide) {
+            narrow
+        } else {
+            wide
+        };
+        let map = |base, rows, box_rows| {
+            Arg::Map(TensorMap {
+                base,
+                rows: rows as u64,
+                columns: self.length as u64,
+                box_rows: box_rows as u32,
+            })
+        };
+        let factors = [
+            map(gpu.locate(self.activations), rows, HOPPER_ROWS),
+            map(weights, columns, width),
+        ];
+        let args = [&factors[..], self.rest].concat();
+        // A stage is 64 columns of both; 1 KiB aligns them, and a consuming warp has 2 KiB.
+        let shared = (stages * (HOPPER_ROWS + width) * 128 + 1024 + 8 * 2048) as u32;
+        let grid = [blocks(width).min(multiprocessors), 1, 1];
+        gpu.launch(kernel, grid, HOPPER_THREADS, shared, &args);
+    }
 }
 
 /// See [`Sequence`](crate::backend::sequence::Sequence).
@@ -161,10 +224,18 @@ pub(super) fn linear(
         number(act),
     ];
     let rest = [&out[..], &shape.args()].concat();
-    let kernels = ["linear_naive", "linear_128", "linear_64"];
-    let vectors = has_vectors(gpu, &[x], Some(layer.w), &[inputs]);
-    let args = (gpu.address(x), layer.w, &rest[..]);
-    product(gpu, kernels, vectors, [rows, outputs], args);
+    let product = Product {
+        kernels: ["linear_naive", "linear_128", "linear_64"],
+        forward: true,
+        vectors: has_vectors(gpu, &[x], Some(layer.w), &[inputs]),
+        rows,
+        columns: outputs,
+        length: inputs,
+        activations: x,
+        w: layer.w,
+        rest: &rest,
+    };
+    product.launch(gpu);
 }
 
 /// See [`Sequence`](crate::backend::sequence::Sequence).
@@ -206,10 +277,18 @@ fn input(gpu: &mut Gpu, shape: Shape, w: Tensor, dz: Tensor, grad: LinearInputGr
         Arg::I32(i32::from(grad.accumulate)),
     ];
     let rest = [&out[..], &shape.args()].concat();
-    let kernels = ["linear_naive_dx", "linear_dx_128", "linear_dx_64"];
-    let vectors = has_vectors(gpu, &[dz], Some(w), &[inputs, outputs]);
-    let args = (gpu.address(dz), w, &rest[..]);
-    product(gpu, kernels, vectors, [rows, inputs], args);
+    let product = Product {
+        kernels: ["linear_naive_dx", "linear_dx_128", "linear_dx_64"],
+        forward: false,
+        vectors: has_vectors(gpu, &[dz], Some(w), &[inputs, outputs]),
+        rows,
+        columns: inputs,
+        length: outputs,
+        activations: dz,
+        w,
+        rest: &rest,
+    };
+    product.launch(gpu);
 }
 
 /// `dw` and `db` from `dz` and the input.

@@ -7,12 +7,13 @@ use crate::backend::{DeviceError, Executor, Kind};
 use crate::rng::Stream;
 
 /// Rows, inputs, outputs, and what becomes of the outputs.
-const LAYERS: [([usize; 3], Act); 5] = [
+const LAYERS: [([usize; 3], Act); 6] = [
     ([1, 1, 1], Act::None),
+    ([9, 24, 16], Act::None),
     ([3, 9, 5], Act::GeluErf),
     ([35, 16, 21], Act::Relu),
     ([137, 24, 72], Act::GeluTanh),
-    // Tiles of 128, and more than one.
+    // Tiles of 256, and several of 128.
     ([130, 72, 136], Act::GeluErf),
 ];
 
