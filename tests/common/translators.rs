@@ -222,7 +222,7 @@ pub fn their_ops_agree_with_the_cpu(gpu: &mut Gpu) {
         agrees(gpu, &|exec| attention(exec, 140, depth));
     }
     agrees(gpu, &|exec| wide_norm(exec));
-    for [rows, inputs, outputs] in [[300, 136, 136], [300, 72, 40]] {
+    for [rows, inputs, outputs] in [[300, 136, 136], [300, 72, 40], [130, 72, 512]] {
         agrees(gpu, &|exec| linear(exec, rows, inputs, outputs));
     }
     agrees(gpu, &|exec| moved(exec));
