@@ -6,8 +6,8 @@
 // the keys' weights from the lanes that have computed them. The last walk is repeated for every 32
 // columns.
 //
-// Bound: latency. Neighbouring lanes read different rows of k, so every 2 bytes cost a sector of 32,
-// and each query reads all keys for itself (2 + D/32) times.
+// Bound: latency. Neighbouring lanes read different rows of k, so every 2 bytes cost a sector of
+// 32, and each query reads all keys for itself (2 + D/32) times.
 //
 // Launch: ceil(B H Lq / 4) blocks of 128 threads. Any depth, any lengths.
 #include "attention_naive.cuh"

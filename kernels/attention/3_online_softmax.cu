@@ -6,8 +6,8 @@
 // multiplied by exp(old − new). So no score is ever in memory, however many keys there are. The
 // next tile of keys and values is copied while one is multiplied.
 //
-// Bound: FLOPs of mma.sync, 4 Lq Lk D a head, half of them with `causal`, whose tiles past a block's
-// last query are left out; below some 500 keys memory, 2 (2 Lq + 2 Lk) D bytes a head. A head's
+// Bound: FLOPs of mma.sync, 4 Lq Lk D a head, half of them with `causal`, which leaves out tiles
+// past a block's last query; below some 400 keys memory, 2 (2 Lq + 2 Lk) D bytes a head. A head's
 // keys are read by Lq / 64 blocks, mostly from L2.
 //
 // Launch: attention_online_TILE for D up to TILE = 32, 64, 128; B H ceil(Lq / 64) blocks of 128

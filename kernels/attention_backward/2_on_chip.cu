@@ -2,19 +2,20 @@
 // chip.
 //
 // The idea: a block has a sentence's head whole, and makes all three gradients from one reading. A
-// warp has 16 keys and walks over the queries. Scores are computed the other way round, a row a key,
-// because then the probabilities and the scores' gradients are in the right lanes to be first
+// warp has 16 keys and walks over the queries. Scores are computed the other way round, a row a
+// key, because then the probabilities and the scores' gradients are in the right lanes to be first
 // factors of dv and dk, which it sums in registers. Only for dq, a sum over all warps' keys, do the
-// scores' gradients go through shared memory; after a barrier each warp has 16 queries. So sums have
-// a fixed order, and nothing is added up in memory.
+// scores' gradients go through shared memory; after a barrier each warp has 16 queries. So sums
+// have a fixed order, and nothing is added up in memory.
 //
-// Bound: memory, 2 (4 Lq + 4 Lk) D bytes a head; a block's tensor cores wait while it copies, so
-// that several must be on a multiprocessor.
+// Bound: memory, 2 (4 Lq + 4 Lk) D bytes a head. A block's tensor cores wait while it copies, so
+// that several blocks must be on a multiprocessor: two of 128 x 128 x 64.
 //
 // Launch: attention_backward_on_chip_TILE for Lq and Lk up to 128 and D up to TILE = 32, 64, 128;
 // B H blocks, a warp for each 16 of queries or keys, whichever are more. Where rows, heads and
-// tensors begin at multiples of 16 bytes. Dynamic shared memory, with lengths rounded up to 16: 2 Lq
-// + 2 Lk rows of TILE + 8 elements; Lk rows of Lq + 8, or Lq of TILE + 8 if that is more; 2 Lq floats.
+// tensors begin at multiples of 16 bytes. Dynamic shared memory, with lengths rounded up to 16:
+// 2 Lq + 2 Lk rows of TILE + 8 elements; Lk rows of Lq + 8, or Lq of TILE + 8 if that is more; 2 Lq
+// floats.
 #include "attention_backward.cuh"
 
 template <int DEPTH>

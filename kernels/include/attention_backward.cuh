@@ -1,5 +1,5 @@
-// What the steps of kernels/attention_backward/ on tensor cores share: delta, and a warp's gradients
-// of scores in registers.
+// What the steps of kernels/attention_backward/ on tensor cores share: delta, and a warp's
+// gradients of scores in registers.
 #pragma once
 
 #include "attention_mma.cuh"
@@ -52,8 +52,8 @@ template <int DEPTH> struct KeyGrads {
     DEVICE KeyGrads(int key, const Tile &k, const Tile &v, int row)
         : key(key), row(row), k(k, row), v(v) {}
 
-    // Adds what 16 queries from `query` on contribute, rows `from`.. of both tiles. `ds` becomes the
-    // gradients of the scores, a row a key.
+    // Adds what 16 queries from `query` on contribute, rows `from`.. of both tiles. `ds` becomes
+    // the gradients of the scores, a row a key.
     DEVICE void add(int query, const Tile &q, const Tile &dout, int from, const float *lse,
                     const float *delta, const Visible &visible, float scale,
                     uint32_t (&ds)[1][4]) {

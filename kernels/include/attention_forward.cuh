@@ -65,7 +65,8 @@ template <int KEYS, int DEPTH> struct Scores {
 
     // Scores become exp(s − max), which this lane's sums count, too; out += those times the values.
     DEVICE void weigh(const RowPair &max, RowPair &sum, const Tile &values, Sums<DEPTH> &out) {
-        uint32_t p[KEYS / 16][1][4];
+        // Zeros, because registers that only some turns of a loop set are kept over all of them.
+        uint32_t p[KEYS / 16][1][4] = {};
 #pragma unroll
         for (int n = 0; n < KEYS / 16; n++) {
             if (n >= count)
@@ -94,7 +95,7 @@ DEVICE void finish(Sums<DEPTH> &sums, const RowPair &max, RowPair sum, const Til
 #pragma unroll
     for (int c = 0; c < DEPTH / 16; c++)
         sums.v[c].each([&](float &v, int half, int) { v *= inverse[half]; });
-    sums.store(tile, row, out, query, sizes.lq, sizes.depth);
+    sums.store(tile, row, out, query, sizes.lq, sizes.depth, opaque(lane()));
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int i = query + lane() / 4 + 8 * half;

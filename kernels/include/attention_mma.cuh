@@ -41,13 +41,23 @@ DEVICE int warp() {
     return int(threadIdx.x) / 32;
 }
 
+// The same value, of which the compiler does not know that: what it computes from it within a loop
+// it does not keep in registers from turn to turn.
+DEVICE int opaque(int v) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(v));
+#endif
+    return v;
+}
+
 // Up to whole tiles of mma.
 DEVICE int whole(int rows) {
     return (rows + 15) / 16 * 16;
 }
 
-// A matrix of bf16 in shared memory, in chunks of eight (16 bytes). Rows are an odd number of chunks
-// apart: the same chunk of eight rows, which ldmatrix reads at once, then lies on different banks.
+// A matrix of bf16 in shared memory, in chunks of eight (16 bytes). Rows are an odd number of
+// chunks apart: the same chunk of eight rows, which ldmatrix reads at once, then lies on different
+// banks.
 struct Tile {
     bf16x8 *chunks;
     int stride;
@@ -192,9 +202,9 @@ template <int DEPTH> struct Sums {
 
     // Rounds and stores them as rows first.. of a head, as far as there are `end`. On the way they
     // pass through 16 rows of shared memory, from `row` on, that no other warp uses any more, so
-    // that they leave in vectors.
+    // that they leave in vectors. `thread` of the warp: within a loop better opaque.
     DEVICE void store(const Tile &tile, int row, const HeadRows<bf16> &to, int first, int end,
-                      int depth) {
+                      int depth, int thread = lane()) {
         constexpr int CHUNKS = DEPTH / 8;
         __syncwarp();
 #pragma unroll
@@ -203,13 +213,13 @@ template <int DEPTH> struct Sums {
             v[c].factor(pairs);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                bf16x8 *chunk = tile.at(row + lane() / 4 + i % 2 * 8, 2 * c + i / 2);
-                *reinterpret_cast<uint32_t *>(&chunk->v[lane() % 4 * 2]) = pairs[0][i];
+                bf16x8 *chunk = tile.at(row + thread / 4 + i % 2 * 8, 2 * c + i / 2);
+                *reinterpret_cast<uint32_t *>(&chunk->v[thread % 4 * 2]) = pairs[0][i];
             }
         }
         __syncwarp();
 #pragma unroll
-        for (int i = lane(); i < 16 * CHUNKS; i += 32) {
+        for (int i = thread; i < 16 * CHUNKS; i += 32) {
             const int r = i / CHUNKS, chunk = i % CHUNKS;
             if (first + r < end && 8 * chunk < depth)
                 *reinterpret_cast<bf16x8 *>(to.row(first + r) + 8 * chunk) =

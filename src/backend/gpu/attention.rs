@@ -21,8 +21,9 @@ const TILED_THREADS: usize = 128;
 #[derive(Debug)]
 struct Kernels {
     depth: usize,
-    /// Of the second step, for so many keys at most.
+    /// Of the second step, for so many keys at most, and their threads.
     on_chip: [(usize, &'static str); 2],
+    on_chip_threads: usize,
     on_chip_backward: &'static str,
     /// Of the third.
     online: &'static str,
@@ -38,6 +39,7 @@ const KERNELS: [Kernels; 3] = [
             (64, "attention_on_chip_64_32"),
             (128, "attention_on_chip_128_32"),
         ],
+        on_chip_threads: 128,
         on_chip_backward: "attention_backward_on_chip_32",
         online: "attention_online_32",
         tiled_q: "attention_backward_tiled_q_32",
@@ -49,6 +51,7 @@ const KERNELS: [Kernels; 3] = [
             (64, "attention_on_chip_64_64"),
             (128, "attention_on_chip_128_64"),
         ],
+        on_chip_threads: 128,
         on_chip_backward: "attention_backward_on_chip_64",
         online: "attention_online_64",
         tiled_q: "attention_backward_tiled_q_64",
@@ -60,6 +63,7 @@ const KERNELS: [Kernels; 3] = [
             (64, "attention_on_chip_64_128"),
             (128, "attention_on_chip_128_128"),
         ],
+        on_chip_threads: 256,
         on_chip_backward: "attention_backward_on_chip_128",
         online: "attention_online_128",
         tiled_q: "attention_backward_tiled_q_128",
@@ -239,7 +243,7 @@ pub(super) fn attention(gpu: &mut Gpu, a: Attention) {
         2 => {
             let suits = kernels.on_chip.iter().find(|(most, _)| keys <= *most);
             let (_, kernel) = suits.expect("no more keys than short sentences have");
-            let threads = 2 * whole(queries);
+            let threads = kernels.on_chip_threads.min(2 * whole(queries));
             launch(gpu, kernel, shape.pairs(), threads, shared, &args);
         }
         _ => {

@@ -2,10 +2,10 @@
 
 use super::super::simt::{Landing, Schedule};
 use super::*;
-use crate::backend::Executor;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::Ladder;
 use crate::backend::sequence::Mask;
+use crate::backend::{Executor, Pass};
 use crate::rng::Stream;
 use half::bf16;
 use proptest::prelude::*;
@@ -162,6 +162,16 @@ impl Case {
     }
 
     fn run(&self, exec: &mut dyn Executor) -> Results<f32> {
+        let (attention, grad) = self.tensors(exec);
+        let ops = exec.sequence().expect("has these ops");
+        ops.attention(attention);
+        ops.attention_backward(attention, grad);
+        let [dq, dk, dv] = [grad.dq, grad.dk, grad.dv].map(|heads| self.take(exec, heads));
+        let [out, lse] = [attention.out, attention.lse].map(|t| exec.read(t).expect("reads"));
+        [out, lse, dq, dk, dv]
+    }
+
+    fn tensors(&self, exec: &mut dyn Executor) -> (Attention, AttentionGrad) {
         let (batch, [queries, keys]) = (self.key_len.len(), self.lengths);
         let key_len = exec.alloc(Kind::Label, [1, 1, 1, batch]);
         exec.write_labels(key_len, &self.key_len).expect("writes");
@@ -194,12 +204,7 @@ impl Case {
             dk: nan(keys),
             dv: nan(keys),
         };
-        let ops = exec.sequence().expect("has these ops");
-        ops.attention(attention);
-        ops.attention_backward(attention, grad);
-        let [dq, dk, dv] = [grad.dq, grad.dk, grad.dv].map(|heads| self.take(exec, heads));
-        let [out, lse] = [out, lse].map(|t| exec.read(t).expect("reads"));
-        [out, lse, dq, dk, dv]
+        (attention, grad)
     }
 
     fn simt(&self, step: u32, schedule: Schedule, landing: Landing) -> Results<f32> {
@@ -308,6 +313,50 @@ proptest! {
 }
 
 #[test]
+fn a_shape_takes_the_step_that_suits_it() {
+    let kernels = |case: &Case, step| {
+        let mut gpu = Gpu::simt_scheduled(Schedule::Low, Landing::Late);
+        gpu.limit(Ladder::Attention, step);
+        let (attention, grad) = case.tensors(&mut gpu);
+        let launches = gpu.plan(Pass::Train, &|exec| {
+            let ops = exec.sequence().expect("has these ops");
+            ops.attention(attention);
+            ops.attention_backward(attention, grad);
+        });
+        let names = launches.iter().map(|launch| launch.kernel);
+        names.collect::<Vec<_>>()
+    };
+    let naive = [
+        "attention_naive",
+        "attention_backward_naive_q",
+        "attention_backward_naive_kv",
+    ];
+    let short = Case::new(&[65], [128, 65], 2, 40);
+    let long = Case::new(&[3], [129, 3], 2, 16);
+    let on_chip = ["attention_on_chip_128_64", "attention_backward_on_chip_64"];
+    let tiled = [
+        "attention_online_32",
+        "attention_backward_tiled_q_32",
+        "attention_backward_tiled_kv_32",
+    ];
+    for step in [2, 3] {
+        assert_eq!(kernels(&short, step), on_chip, "{step}");
+    }
+    assert_eq!(kernels(&long, 3), tiled);
+    assert_eq!(kernels(&long, 2), naive);
+    // There is always a step.
+    for case in [
+        short.clone().around(4, 4),
+        short.clone().around(8, 1),
+        Case::new(&[3], [129, 3], 2, 12),
+        Case::new(&[3], [3, 3], 1, 136),
+    ] {
+        assert_eq!(kernels(&case, 3), naive);
+    }
+    assert_eq!(kernels(&short, 1), naive);
+}
+
+#[test]
 fn equal_inputs_give_equal_bits_in_whatever_order_threads_run() {
     let cases = [
         Case::new(&[40, 21], [33, 40], 2, 32),
@@ -362,6 +411,12 @@ fn a_nan_is_seen_by_those_who_see_its_key_and_no_others() {
             let results = case.simt(step, Schedule::Low, Landing::Late);
             assert!(results.iter().flatten().all(|x| x.is_finite()), "{step}");
             case.check_padding(&results);
+        }
+        // In a query that sees no padding: the gradients of padding are 0 all the same.
+        let mut grad = case.clone();
+        grad.dout[length * row] = f32::NAN;
+        for step in 1..=Ladder::Attention.last() {
+            grad.check_padding(&grad.simt(step, Schedule::Low, Landing::Late));
         }
         // In the first sentence's second head.
         for which in 0..4 {

@@ -10,13 +10,15 @@ use crate::rng::Stream;
 type Shape = (usize, usize, usize, usize, bool);
 
 /// Every depth of tile, short and long, with tails; and rows that are not aligned.
-const SHAPES: [Shape; 9] = [
+const SHAPES: [Shape; 11] = [
     (2, 7, 5, 5, true),
     (1, 1, 1, 16, false),
     (2, 33, 20, 24, false),
     (1, 40, 40, 64, true),
     (1, 17, 70, 64, false),
     (1, 9, 66, 120, false),
+    (1, 90, 15, 72, false),
+    (1, 70, 77, 16, true),
     (1, 70, 130, 32, false),
     (1, 130, 130, 40, true),
     (1, 20, 135, 128, false),
