@@ -272,7 +272,7 @@ fn attention(exec: &mut dyn Executor, length: usize, depth: usize) -> Vec<Tensor
         v,
         mask: Mask {
             key_len,
-            causal: length % 4 == 0,
+            causal: length.is_multiple_of(4),
         },
         out: exec.alloc(Kind::Activation, dims),
         lse: exec.alloc(Kind::Float, [1, 2, 2, length]),
