@@ -46,6 +46,11 @@ impl Sentences {
         &self.tokens[start as usize..self.ends[index] as usize]
     }
 
+    /// Tokens of the longest; 0 if there are none.
+    pub fn longest(&self) -> usize {
+        (0..self.len()).map(|i| self.get(i).len()).max().unwrap_or(0)
+    }
+
     /// All tokens.
     pub fn tokens(&self) -> &[i32] {
         &self.tokens

@@ -8,7 +8,7 @@ mod weights;
 pub use params::{Entry, Init, ParamList, Params};
 pub use resnet::{Architecture, InputShape, ResNet};
 pub use transformer::{
-    BeamSearch, Bound, Hypothesis, NormPlace, Results, SearchSpec, TrainSpec, Transformer,
+    BeamSearch, Bound, Hypothesis, NormPlace, Results, SearchSpec, TABLE, TrainSpec, Transformer,
     TransformerConfig,
 };
-pub use weights::{WeightsError, export, import};
+pub use weights::{WeightsError, export, import, shape_of};

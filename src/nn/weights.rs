@@ -116,6 +116,27 @@ pub fn export(
     Ok(files::write(path, &bytes)?)
 }
 
+/// The shape of one tensor of a file.
+///
+/// # Errors
+/// A file that cannot be read, is none of weights, or has no such tensor.
+pub fn shape_of(path: &Path, name: &str) -> Result<Vec<usize>, WeightsError> {
+    let path_buf = || path.to_path_buf();
+    let bytes = std::fs::read(path).map_err(|source| WeightsError::Read {
+        path: path_buf(),
+        source,
+    })?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| WeightsError::Damaged {
+        path: path_buf(),
+        reason: e.to_string(),
+    })?;
+    let tensor = file.tensor(name).map_err(|_| WeightsError::OtherNetwork {
+        path: path_buf(),
+        reason: format!("it has no {name}"),
+    })?;
+    Ok(tensor.shape().to_vec())
+}
+
 /// Reads what [`export`] or PyTorch wrote. Nothing is changed unless the whole file fits.
 ///
 /// # Errors

@@ -1,10 +1,11 @@
 //! Everything a run needs to go on, in one file that is replaced as a whole or not at all.
 
+use super::pools::PartialPool;
 use crate::assist::AssistState;
 use crate::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 /// Counters of the training loop.
@@ -22,6 +23,10 @@ pub struct Progress {
     pub wall_seconds: f64,
     /// Lines of `metrics.jsonl` written before this checkpoint.
     pub metrics_lines: usize,
+    /// Operations of forward and backward passes so far, padding included.
+    pub boss_ops: u64,
+    /// Instances trained on, with repetition.
+    pub instances: u64,
     /// How often the training loop has blocked on the device.
     pub host_syncs: u64,
     /// Mean loss over the last metrics interval.
@@ -32,14 +37,13 @@ pub struct Progress {
 pub struct Checkpoint {
     /// Counters.
     pub progress: Progress,
-    /// All learned values, flat.
-    pub values: Vec<f32>,
-    /// The optimiser's momentum, flat.
-    pub momentum: Vec<f32>,
-    /// Running statistics, flat.
-    pub buffers: Vec<f32>,
+    /// The network by parts, each flat: all learned values, the optimiser's state, running
+    /// statistics.
+    pub state: BTreeMap<String, Vec<f32>>,
     /// The Assistant with its sampler, its queue and its random counters.
     pub assist: AssistState,
+    /// The pool of instances that is trained on in part.
+    pub pool: Option<PartialPool>,
 }
 
 /// Why a checkpoint could not be read, written or used.
@@ -73,7 +77,7 @@ pub enum CheckpointError {
     #[error("{what} is no longer finite after step {step}; lower --lr; {} is kept", path.display())]
     NotFinite {
         /// Which tensor.
-        what: &'static str,
+        what: String,
         /// Steps done.
         step: u64,
         /// The last good checkpoint.
@@ -85,7 +89,9 @@ pub enum CheckpointError {
 }
 
 /// Changed whenever the meaning of a stored value changes.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
+/// What is not the network's.
+const ASSIST: &str = "assist";
 
 impl Checkpoint {
     /// The checkpoint of the run in `dir`.
@@ -100,27 +106,22 @@ impl Checkpoint {
     /// then untouched.
     pub fn save(&self, dir: &Path) -> Result<(), CheckpointError> {
         let path = Checkpoint::path(dir);
-        let floats = [
-            ("values", &self.values),
-            ("momentum", &self.momentum),
-            ("buffers", &self.buffers),
-        ];
-        for (what, values) in floats {
+        for (what, values) in &self.state {
             if values.iter().any(|v| !v.is_finite()) {
                 return Err(CheckpointError::NotFinite {
-                    what,
+                    what: what.clone(),
                     step: self.progress.step,
                     path,
                 });
             }
         }
-        let assist = postcard::to_stdvec(&self.assist).expect("plain data");
+        let assist = postcard::to_stdvec(&(&self.assist, &self.pool)).expect("plain data");
         let progress = serde_json::to_string(&self.progress).expect("plain data");
-        let floats = floats.map(|(n, v)| (n, Dtype::F32, v.len(), bytemuck::cast_slice(v)));
-        let all =
-            floats
-                .into_iter()
-                .chain([("assist", Dtype::U8, assist.len(), assist.as_slice())]);
+        let floats = self.state.iter().map(|(name, values)| {
+            let bytes = bytemuck::cast_slice(values);
+            (name.as_str(), Dtype::F32, values.len(), bytes)
+        });
+        let all = floats.chain([(ASSIST, Dtype::U8, assist.len(), assist.as_slice())]);
         let views = all.map(|(name, dtype, len, bytes)| {
             (
                 name,
@@ -157,17 +158,20 @@ impl Checkpoint {
         }
         let progress = meta.get("progress").ok_or("it has no progress")?;
         let progress = serde_json::from_str(progress).map_err(|e| e.to_string())?;
-        let tensor = |name| file.tensor(name).map_err(|e| e.to_string());
-        let floats = |name| -> Result<Vec<f32>, String> {
+        let tensor = |name: &str| file.tensor(name).map_err(|e| e.to_string());
+        let (assist, pool) =
+            postcard::from_bytes(tensor(ASSIST)?.data()).map_err(|e| e.to_string())?;
+        let names = file.names().into_iter().filter(|name| *name != ASSIST);
+        let state = names.map(|name| {
             let (data, _) = tensor(name)?.data().as_chunks::<4>();
-            Ok(data.iter().map(|b| f32::from_le_bytes(*b)).collect())
-        };
+            let values = data.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            Ok::<_, String>((name.to_string(), values))
+        });
         Ok(Checkpoint {
             progress,
-            values: floats("values")?,
-            momentum: floats("momentum")?,
-            buffers: floats("buffers")?,
-            assist: postcard::from_bytes(tensor("assist")?.data()).map_err(|e| e.to_string())?,
+            state: state.collect::<Result<_, _>>()?,
+            assist,
+            pool,
         })
     }
 }

@@ -2,8 +2,9 @@
 
 use super::checkpoint::Checkpoint;
 use super::run::{Job, Start, resume, train};
-use super::setup::create_arm_folder;
+use super::folders::create_arm_folder;
 use super::summary::{ArmResult, Comparison, Summary};
+use super::task::Words;
 use super::{Arm, Config, TrainError, report_file};
 use std::path::{Path, PathBuf};
 
@@ -30,16 +31,11 @@ pub fn compare(job: &Job) -> Result<Comparison, TrainError> {
                 ..arm.apply(config)
             };
             let summary = run_arm(job, &arm_config, &dir)?;
-            results.push(ArmResult {
-                arm,
-                accuracy_vs_full: None,
-                accuracy_vs_uniform: None,
-                summary,
-            });
+            results.push(ArmResult::new(arm, summary));
         }
     }
     results.sort_by_key(|r| config.compare.iter().position(|a| *a == r.arm));
-    let comparison = Comparison::new(results, job.data.test.len());
+    let comparison = Comparison::new(results);
     report_file::write_comparison(job, &comparison)?;
     let text = serde_json::to_string_pretty(&comparison).expect("plain data");
     crate::files::write(&job.dir.join("summary.json"), text.as_bytes())
@@ -56,7 +52,7 @@ fn run_arm(job: &Job, config: &Config, dir: &Path) -> Result<Summary, TrainError
     let result = if Checkpoint::path(dir).exists() {
         resume(&arm_job)
     } else {
-        create_arm_folder(dir, config)?;
+        create_arm_folder(&arm_job)?;
         train(&arm_job, Start::Fresh)
     };
     // What goes on is the comparison, not the arm alone.
@@ -71,45 +67,39 @@ fn run_arm(job: &Job, config: &Config, dir: &Path) -> Result<Summary, TrainError
 
 impl Comparison {
     /// The table that ends a comparison on a terminal: a line an arm, means over the seeds.
-    pub fn table(&self) -> String {
-        let head = [
-            "arm",
-            "test accuracy",
-            "vs full",
-            "vs uniform",
-            "ops saved",
-            "images/s",
-        ];
+    pub fn table(&self, words: &Words) -> String {
+        let speed = format!("{}/s", words.short);
+        let head = ["arm", words.score, "vs full", "vs uniform", "ops saved", &speed];
         let mut lines = vec![format!(
-            "{:<8} {:>18} {:>9} {:>11} {:>10} {:>9}",
+            "{:<9} {:>18} {:>9} {:>11} {:>10} {:>9}",
             head[0], head[1], head[2], head[3], head[4], head[5]
         )];
         let mut arms: Vec<Arm> = self.arms.iter().map(|r| r.arm).collect();
         arms.dedup();
         for arm in arms {
-            let points = |value: Option<f64>| match value {
-                Some(v) => format!("{:+.2}", 100.0 * v),
-                None => "–".into(),
+            let points = |reference: Arm| match self.difference(arm, reference) {
+                Some(d) if reference != arm => format!("{:+.2}", d.mean),
+                _ => "–".into(),
             };
-            let accuracies: Vec<f64> = self
-                .of(arm)
-                .map(|r| 100.0 * r.summary.test_accuracy)
-                .collect();
-            let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
-            let spread = accuracies.iter().map(|a| (a - mean).powi(2)).sum::<f64>();
-            let accuracy = match accuracies.len() {
-                1 => format!("{mean:.2} %"),
-                n => format!("{mean:.2} ± {:.2} %", (spread / (n as f64 - 1.0)).sqrt()),
+            let scores: Vec<f64> = self.of(arm).map(|r| r.summary.score.points()).collect();
+            let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+            let spread = scores.iter().map(|a| (a - mean).powi(2)).sum::<f64>();
+            let score = match scores.len() {
+                1 => format!("{mean:.2}{}", words.unit),
+                n => {
+                    let deviation = (spread / (n as f64 - 1.0)).sqrt();
+                    format!("{mean:.2} ± {deviation:.2}{}", words.unit)
+                }
             };
             let mean = |value: fn(&Summary) -> f64| {
                 self.mean(arm, |r| Some(value(&r.summary)))
                     .unwrap_or(f64::NAN)
             };
             lines.push(format!(
-                "{:<8} {accuracy:>18} {:>9} {:>11} {:>8.1} % {:>9.0}",
+                "{:<9} {score:>18} {:>9} {:>11} {:>8.1} % {:>9.0}",
                 arm.name(),
-                points(self.mean(arm, |r| r.accuracy_vs_full)),
-                points(self.mean(arm, |r| r.accuracy_vs_uniform)),
+                points(Arm::Full),
+                points(Arm::Uniform),
                 100.0 * mean(|s| s.ops_saved),
                 mean(|s| s.instances_per_second),
             ));

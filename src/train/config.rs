@@ -5,35 +5,18 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 use super::TrainError;
-use crate::nn::Architecture;
-
-/// Where instances come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Data {
-    /// Built-in images, generated from the seed: a demonstration, never evidence.
-    Synthetic,
-    /// The official binary batches of CIFAR-10.
-    Cifar10,
-    /// MNIST, or another set of ten classes in its format: IDX files, plain or .gz.
-    Mnist,
-    /// Fashion-MNIST: the same format with the names of its classes.
-    FashionMnist,
-    /// A tree `train/<class>/*.{jpg,png}`, `test/<class>/…` under --data-dir.
-    Folder,
-}
 
 /// How the Assistant chooses (`--assist`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assist {
-    /// From each instance's own loss history, its class and a few pooled input features.
+    /// From each instance's own loss history and a few cheap features of it.
     Memory,
-    /// From the image itself and its class, as published.
+    /// From the input itself, as published.
     Paper,
     /// Keeps as many without looking: the control.
     Random,
-    /// Prunes half of the images whose loss is below the mean, weights the others of them by two;
+    /// Prunes half of the instances whose loss is below the mean, weights the others of them by two;
     /// has no rate to meet, so the budget decides how many sweeps it makes.
     Infobatch,
     /// Keeps all.
@@ -91,22 +74,10 @@ impl Arm {
     }
 }
 
-/// The flags that make up a run, each also a key of a `--config` file.
-#[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+/// The flags of a run that the programs share, each also a key of a `--config` file.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Options {
-    /// Where images come from; without it, a demonstration on synthetic data
-    #[arg(long, value_enum)]
-    pub data: Option<Data>,
-    /// Folder of the data set [default: what --download has fetched]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Fetch the data set unless it is there, into --data-dir or ~/.cache/autoassist
-    #[arg(long, num_args = 0, default_missing_value = "true")]
-    pub download: Option<bool>,
-    /// Layers of the network: 8, 14, 20, 32, 44, 56, 110, 18, 34, 50 or 101 [default: 8]
-    #[arg(long)]
-    pub depth: Option<u32>,
     /// auto, cpu, simt, cuda or cuda:N [default: auto]
     #[arg(long)]
     pub device: Option<String>,
@@ -119,23 +90,23 @@ pub struct Options {
     /// Weight kept instances by p^(-K): 0 not at all, 1 unbiased [default: 0]
     #[arg(long, value_name = "K")]
     pub rescale: Option<f64>,
-    /// Sweeps over the data that full training makes [default: 16; demonstration: 6]
+    /// Sweeps over the data that full training makes
     #[arg(long)]
     pub epochs: Option<u32>,
-    /// Instances in a step [default: 128]
+    /// Instances in a step
     #[arg(long)]
     pub batch: Option<usize>,
-    /// Peak learning rate [default: 0.2]
+    /// Peak learning rate
     #[arg(long)]
     pub lr: Option<f64>,
-    /// L2 coefficient on all parameters [default: 0.0005]
+    /// L2 coefficient on all parameters
     #[arg(long)]
     pub weight_decay: Option<f64>,
-    /// Share of the target spread over all classes [default: 0]
+    /// Share of the target spread over all classes
     #[arg(long)]
     pub label_smoothing: Option<f64>,
     /// Seed of everything random [default: 0]
-    #[arg(long)]
+    #[arg(long, value_parser = seed())]
     pub seed: Option<u64>,
     /// Bit-equal runs whatever the timing and number of threads
     #[arg(long, num_args = 0, default_missing_value = "true")]
@@ -153,8 +124,24 @@ pub struct Options {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ARMS")]
     pub compare: Option<Vec<Arm>>,
     /// Seeds of a comparison [default: --seed]
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = seed())]
     pub seeds: Option<Vec<u64>>,
+}
+
+/// A number that TOML has, too.
+fn seed() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=i64::MAX as u64)
+}
+
+/// Where the programs' defaults differ.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // each is the flag of the same name, documented in `Options`
+pub struct Defaults {
+    pub epochs: u32,
+    pub batch: usize,
+    pub lr: f64,
+    pub weight_decay: f64,
+    pub label_smoothing: f64,
 }
 
 /// Settings that were not usable.
@@ -191,17 +178,11 @@ pub enum ConfigError {
     },
 }
 
-/// The resolved settings, as they are written to the run's folder.
+/// The resolved settings that the programs share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // each is the flag of the same name, documented in `Options`
 pub struct Config {
-    pub data: Data,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub download: bool,
-    pub depth: u32,
     pub device: String,
     pub assist: Assist,
     pub budget: f64,
@@ -223,12 +204,9 @@ pub struct Config {
     pub seeds: Vec<u64>,
 }
 
-fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    toml::from_str(&text).map_err(|e| {
+/// Reads a TOML file into what it has keys for.
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|e| {
         let line = e
             .span()
             .map_or(1, |s| text[..s.start].lines().count().max(1));
@@ -240,47 +218,76 @@ fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigErr
     })
 }
 
+/// Reads a file of settings: those that the programs share, and a program's own. `keys` are all
+/// that there are.
+///
+/// # Errors
+/// A file that is missing, not TOML, or has other keys or values of another kind.
+pub(super) fn read<A, B>(path: &Path, keys: &[String]) -> Result<(A, B), ConfigError>
+where
+    A: serde::de::DeserializeOwned,
+    B: serde::de::DeserializeOwned,
+{
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let table: toml::Table = parse(path, &text)?;
+    if let Some(key) = table.keys().find(|key| !keys.contains(key)) {
+        let line = text.lines().position(|l| l.trim_start().starts_with(key.as_str()));
+        let line = line.map_or(1, |l| l + 1);
+        let reason = format!("line {line}: unknown setting `{key}`; see --help");
+        let path = path.to_path_buf();
+        return Err(ConfigError::Parse { path, reason });
+    }
+    Ok((parse(path, &text)?, parse(path, &text)?))
+}
+
+/// These options, and the others where these say nothing.
+///
+/// # Errors
+/// A path that is not UTF-8.
+pub(super) fn overlay<T>(over: &T, under: &T) -> Result<T, ConfigError>
+where
+    T: Serialize + serde::de::DeserializeOwned,
+{
+    let table = |options| toml::Table::try_from(options);
+    let both = table(under).and_then(|under| {
+        let mut all = under;
+        all.extend(table(over)?);
+        Ok(all)
+    });
+    let both = both.map_err(|e| ConfigError::Together(format!("unusable settings: {e}")))?;
+    Ok(both.try_into().expect("made of two of the kind"))
+}
+
+/// So that a run can be resumed from anywhere.
+pub(super) fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// `Ok` if a condition that a setting must meet is met. Written so that NaN does not meet any.
+pub(super) fn require(
+    ok: bool,
+    flag: &'static str,
+    value: &dyn std::fmt::Display,
+    remedy: &str,
+) -> Result<(), ConfigError> {
+    let bad = || ConfigError::Value {
+        flag,
+        value: value.to_string(),
+        remedy: remedy.into(),
+    };
+    if ok { Ok(()) } else { Err(bad()) }
+}
+
 impl Options {
-    /// Reads a `--config` file.
-    ///
-    /// # Errors
-    /// A file that is missing, not TOML, or has unknown keys.
-    pub fn from_file(path: &Path) -> Result<Options, ConfigError> {
-        read_toml(path)
-    }
-
-    /// These options, and `other`'s where these say nothing.
-    pub fn or(self, other: Options) -> Options {
-        Options {
-            data: self.data.or(other.data),
-            data_dir: self.data_dir.or(other.data_dir),
-            download: self.download.or(other.download),
-            depth: self.depth.or(other.depth),
-            device: self.device.or(other.device),
-            assist: self.assist.or(other.assist),
-            budget: self.budget.or(other.budget),
-            rescale: self.rescale.or(other.rescale),
-            epochs: self.epochs.or(other.epochs),
-            batch: self.batch.or(other.batch),
-            lr: self.lr.or(other.lr),
-            weight_decay: self.weight_decay.or(other.weight_decay),
-            label_smoothing: self.label_smoothing.or(other.label_smoothing),
-            seed: self.seed.or(other.seed),
-            deterministic: self.deterministic.or(other.deterministic),
-            checkpoint_every: self.checkpoint_every.or(other.checkpoint_every),
-            eval_every: self.eval_every.or(other.eval_every),
-            init: self.init.or(other.init),
-            compare: self.compare.or(other.compare),
-            seeds: self.seeds.or(other.seeds),
-        }
-    }
-
-    /// Fills in the defaults and checks everything. With `demonstration`, what is not said is the
-    /// demonstration's: three arms, few sweeps.
+    /// Fills in the defaults and checks everything. What a `demonstration` does not say is its own:
+    /// three arms.
     ///
     /// # Errors
     /// [`ConfigError::Value`] or [`ConfigError::Together`].
-    pub fn resolve(self, demonstration: bool) -> Result<Config, ConfigError> {
+    pub fn resolve(self, defaults: Defaults, demonstration: bool) -> Result<Config, ConfigError> {
         let arms = || {
             if demonstration {
                 vec![Arm::Full, Arm::Uniform, Arm::Memory]
@@ -288,27 +295,21 @@ impl Options {
                 vec![]
             }
         };
-        // A run can be resumed from anywhere.
-        let absolute = |path: Option<PathBuf>| path.map(|p| std::path::absolute(&p).unwrap_or(p));
         let config = Config {
-            data: self.data.unwrap_or(Data::Synthetic),
-            data_dir: absolute(self.data_dir),
-            download: self.download.unwrap_or(false),
-            depth: self.depth.unwrap_or(8),
             device: self.device.unwrap_or_else(|| "auto".into()),
             assist: self.assist.unwrap_or(Assist::Memory),
             budget: self.budget.unwrap_or(0.65),
             rescale: self.rescale.unwrap_or(0.0),
-            epochs: self.epochs.unwrap_or(if demonstration { 6 } else { 16 }),
-            batch: self.batch.unwrap_or(128),
-            lr: self.lr.unwrap_or(0.2),
-            weight_decay: self.weight_decay.unwrap_or(5e-4),
-            label_smoothing: self.label_smoothing.unwrap_or(0.0),
+            epochs: self.epochs.unwrap_or(defaults.epochs),
+            batch: self.batch.unwrap_or(defaults.batch),
+            lr: self.lr.unwrap_or(defaults.lr),
+            weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            label_smoothing: self.label_smoothing.unwrap_or(defaults.label_smoothing),
             seed: self.seed.unwrap_or(0),
             deterministic: self.deterministic.unwrap_or(false),
             checkpoint_every: self.checkpoint_every.unwrap_or(500),
             eval_every: self.eval_every.unwrap_or(1),
-            init: absolute(self.init),
+            init: self.init.map(absolute),
             compare: self.compare.unwrap_or_else(arms),
             seeds: self.seeds.unwrap_or_default(),
         };
@@ -318,21 +319,6 @@ impl Options {
 }
 
 impl Config {
-    /// Reads the `config.toml` of a run's folder.
-    ///
-    /// # Errors
-    /// As [`Options::from_file`] and [`Options::resolve`].
-    pub fn from_run(path: &Path) -> Result<Config, ConfigError> {
-        let config: Config = read_toml(path)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// As TOML.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("settings are plain values")
-    }
-
     /// Seeds of a comparison.
     pub fn seeds(&self) -> Vec<u64> {
         if self.seeds.is_empty() {
@@ -342,115 +328,38 @@ impl Config {
         }
     }
 
-    /// The network.
-    pub fn architecture(&self) -> Architecture {
-        Architecture::of_depth(self.depth).expect("checked")
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let value = |ok: bool, flag, value: &dyn std::fmt::Display, remedy: &str| {
-            let bad = || ConfigError::Value {
-                flag,
-                value: value.to_string(),
-                remedy: remedy.into(),
-            };
-            if ok { Ok(()) } else { Err(bad()) }
-        };
-        // Comparisons are written so that NaN fails them.
-        let depths = Architecture::DEPTHS.map(|d| d.to_string()).join(", ");
-        let depth_ok = Architecture::of_depth(self.depth).is_some();
-        value(
-            depth_ok,
-            "depth",
-            &self.depth,
-            &format!("choose one of {depths}"),
-        )?;
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let share = "give a share above 0 and at most 1, such as 0.65";
         let budget_ok = self.budget > 0.0 && self.budget <= 1.0;
-        value(
-            budget_ok,
-            "budget",
-            &self.budget,
-            "give a share above 0 and at most 1, such as 0.65",
-        )?;
+        require(budget_ok, "budget", &self.budget, share)?;
         let within = |v: f64, max: f64| v >= 0.0 && v <= max;
-        value(
-            within(self.rescale, 1.0),
-            "rescale",
-            &self.rescale,
-            "give a number from 0 to 1",
-        )?;
-        value(
-            self.epochs >= 1,
-            "epochs",
-            &self.epochs,
-            "train for at least one sweep",
-        )?;
-        value(
-            self.epochs <= 100_000,
-            "epochs",
-            &self.epochs,
-            "give at most 100000",
-        )?;
-        value(
-            self.batch >= 2,
-            "batch",
-            &self.batch,
-            "batch norm needs at least 2 instances",
-        )?;
+        let (rescale, remedy) = (self.rescale, "give a number from 0 to 1");
+        require(within(rescale, 1.0), "rescale", &rescale, remedy)?;
+        let (epochs, remedy) = (self.epochs, "train for at least one sweep");
+        require(epochs >= 1, "epochs", &epochs, remedy)?;
+        require(epochs <= 100_000, "epochs", &epochs, "give at most 100000")?;
+        let (batch, remedy) = (self.batch, "a step takes at least 2 instances");
+        require(batch >= 2, "batch", &batch, remedy)?;
         let lr_ok = self.lr > 0.0 && self.lr <= 1e3;
-        value(lr_ok, "lr", &self.lr, "give a positive number, such as 0.2")?;
-        let decay_ok = within(self.weight_decay, 10.0);
-        value(
-            decay_ok,
-            "weight-decay",
-            &self.weight_decay,
-            "give 0 or a small positive number",
-        )?;
-        let smoothing_ok = self.label_smoothing >= 0.0 && self.label_smoothing < 1.0;
-        value(
-            smoothing_ok,
-            "label-smoothing",
-            &self.label_smoothing,
-            "give a share from 0 to below 1",
-        )?;
-        let every = self.checkpoint_every;
-        value(
-            every >= 1,
-            "checkpoint-every",
-            &every,
-            "give a number of steps, at least 1",
-        )?;
+        require(lr_ok, "lr", &self.lr, "give a positive number, such as 0.2")?;
+        let (decay, remedy) = (self.weight_decay, "give 0 or a small positive number");
+        require(within(decay, 10.0), "weight-decay", &decay, remedy)?;
+        let (smoothing, remedy) = (self.label_smoothing, "give a share from 0 to below 1");
+        let smoothing_ok = (0.0..1.0).contains(&smoothing);
+        require(smoothing_ok, "label-smoothing", &smoothing, remedy)?;
+        let (every, remedy) = (self.checkpoint_every, "give a number of steps, at least 1");
+        require(every >= 1, "checkpoint-every", &every, remedy)?;
         let distinct = |list: &[u64]| (1..list.len()).all(|i| !list[..i].contains(&list[i]));
         let arms: Vec<u64> = self.compare.iter().map(|a| *a as u64).collect();
-        value(distinct(&arms), "compare", &"", "name each arm once")?;
-        value(distinct(&self.seeds), "seeds", &"", "name each seed once")?;
-        // TOML has 64-bit signed integers.
-        let seeds_ok = self
-            .seeds()
-            .iter()
-            .chain([&self.seed])
-            .all(|s| i64::try_from(*s).is_ok());
-        value(seeds_ok, "seed", &"", "give a number below 2^63")?;
+        require(distinct(&arms), "compare", &"", "name each arm once")?;
+        require(distinct(&self.seeds), "seeds", &"", "name each seed once")?;
         if !self.seeds.is_empty() && self.compare.is_empty() {
             let remedy = "--seeds belongs to --compare; for one run give --seed";
             return Err(ConfigError::Together(remedy.into()));
         }
-        if self.download && matches!(self.data, Data::Synthetic | Data::Folder) {
-            let remedy = "--download fetches a published data set: name it by --data cifar10, \
-                          --data mnist or --data fashion-mnist";
-            return Err(ConfigError::Together(remedy.into()));
-        }
-        match (self.data, &self.data_dir) {
-            (Data::Folder, None) => {
-                let remedy = "--data folder needs --data-dir DIR, a folder with train/ and test/";
-                Err(ConfigError::Together(remedy.into()))
-            }
-            (Data::Synthetic, Some(_)) => {
-                let remedy = "--data-dir is not used by --data synthetic; add --data folder, or what it holds";
-                Err(ConfigError::Together(remedy.into()))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -464,19 +373,26 @@ impl From<ConfigError> for TrainError {
 mod tests {
     use super::*;
 
+    const DEFAULTS: Defaults = Defaults {
+        epochs: 16,
+        batch: 128,
+        lr: 0.2,
+        weight_decay: 5e-4,
+        label_smoothing: 0.0,
+    };
+
     #[test]
-    fn a_written_configuration_reads_back_as_it_was() {
+    fn a_written_configuration_reads_back_as_it_was_and_serves_as_options() {
         let options = Options {
             seed: Some(7),
             compare: Some(vec![Arm::Full]),
             ..Options::default()
         };
-        let config = options.resolve(false).unwrap();
-        let back: Config = toml::from_str(&config.to_toml()).unwrap();
-        assert_eq!(config, back);
-        // And it serves as a --config file.
-        let options: Options = toml::from_str(&config.to_toml()).unwrap();
-        assert_eq!(options.resolve(false).unwrap(), config);
+        let config = options.resolve(DEFAULTS, false).unwrap();
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+        let options: Options = toml::from_str(&text).unwrap();
+        assert_eq!(options.resolve(DEFAULTS, true).unwrap(), config);
     }
 
     #[test]
@@ -486,7 +402,8 @@ mod tests {
             lr: Some(0.25),
             ..Options::default()
         };
-        let config = flags.or(file).resolve(false).unwrap();
+        let config = overlay(&flags, &file).unwrap();
+        let config = config.resolve(DEFAULTS, false).unwrap();
         assert_eq!((config.lr, config.batch, config.epochs), (0.25, 32, 16));
     }
 
@@ -504,14 +421,27 @@ mod tests {
             ("label-smoothing", "label-smoothing = 1.0"),
             ("batch", "batch = 1"),
             ("epochs", "epochs = 0"),
-            ("depth", "depth = 9"),
             ("checkpoint-every", "checkpoint-every = 0"),
         ];
         for (flag, text) in bad {
             let options: Options = toml::from_str(text).unwrap();
-            let error = options.resolve(false).unwrap_err().to_string();
+            let error = options.resolve(DEFAULTS, false).unwrap_err().to_string();
             assert!(error.starts_with(&format!("--{flag} ")), "{text}: {error}");
         }
-        assert!(toml::from_str::<Options>("budgett = 0.5").is_err());
+    }
+
+    #[test]
+    fn files_say_where_they_are_wrong() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("c.toml");
+        let keys = ["lr", "depth"].map(str::to_owned);
+        let error = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let read = read::<Options, toml::Table>(&path, &keys);
+            read.unwrap_err().to_string()
+        };
+        assert!(error("lr = 0.1\ndepht = 8").contains("line 2: unknown setting `depht`"));
+        assert!(error("\nlr = \"high\"").contains("line 2: "));
+        assert!(error("lr 5").contains("line 1: "));
     }
 }

@@ -3,7 +3,7 @@
 
 use super::run::Job;
 use super::tensorboard::Events;
-use super::{Config, TrainError, files_error};
+use super::{TrainError, files_error};
 use crate::files;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -27,7 +27,7 @@ pub enum Point {
         /// Time of the start, RFC 3339.
         started: String,
         /// The settings.
-        config: Box<Config>,
+        config: toml::Table,
     },
     /// Means over the steps since the last such line.
     Train {
@@ -39,12 +39,12 @@ pub enum Point {
         loss: f64,
         /// Share of them that the network had right.
         accuracy: f64,
-        /// Instances trained on over candidates seen.
-        keep_rate: f64,
+        /// Operations of the instances taken over those of their candidates, if any were taken.
+        keep_rate: Option<f64>,
         /// Learning rate of the last step.
         lr: f64,
         /// Training speed.
-        images_per_second: f64,
+        instances_per_second: f64,
         /// Share saved so far of the operations that training on all candidates drawn would have
         /// taken.
         ops_saved: f64,
@@ -54,7 +54,7 @@ pub enum Point {
         /// Seconds since the start, all included.
         seconds: f64,
     },
-    /// On all test images.
+    /// On the data that training does not see: test images, validation sentences.
     Eval {
         /// Steps done.
         step: u64,
@@ -87,7 +87,7 @@ impl Point {
                 accuracy,
                 keep_rate,
                 lr,
-                images_per_second,
+                instances_per_second,
                 ops_saved,
                 assist_auc,
                 ..
@@ -95,13 +95,13 @@ impl Point {
                 let always = [
                     ("train/loss", loss),
                     ("train/accuracy", accuracy),
-                    ("keep_rate", keep_rate),
                     ("lr", lr),
-                    ("images_per_second", images_per_second),
+                    ("instances_per_second", instances_per_second),
                     ("ops_saved", ops_saved),
                 ];
+                let kept = keep_rate.map(|rate| ("keep_rate", rate));
                 let auc = assist_auc.map(|auc| ("assist_auc", auc));
-                always.into_iter().chain(auc).collect()
+                always.into_iter().chain(kept).chain(auc).collect()
             }
             Point::Eval { loss, accuracy, .. } => {
                 vec![("eval/loss", loss), ("eval/accuracy", accuracy)]
@@ -187,21 +187,15 @@ fn line(point: &Point) -> String {
 
 /// The first line of the metrics.
 pub(super) fn environment(job: &Job, device: &str) -> Point {
-    let data = job.data;
     Point::Environment {
         version: env!("CARGO_PKG_VERSION").into(),
         device: device.into(),
         cpu: cpu_name(),
-        data: format!(
-            "{}, {} + {} images",
-            data.name,
-            data.train.len(),
-            data.test.len()
-        ),
+        data: job.task.data(),
         started: jiff::Timestamp::now()
             .strftime("%Y-%m-%dT%H:%M:%SZ")
             .to_string(),
-        config: Box::new(job.config.clone()),
+        config: job.settings(),
     }
 }
 

@@ -1,28 +1,33 @@
 //! Training: settings, the loop, its ledger, checkpoints, measurements, comparisons and the report.
 
-mod boss;
 mod checkpoint;
 mod compare;
 mod config;
 mod console;
+mod folders;
+pub mod images;
 mod metrics;
+mod pools;
+pub mod program;
 pub mod report;
 mod report_file;
 mod run;
 mod schedule;
-mod setup;
 mod single;
 mod summary;
+pub mod task;
 mod tensorboard;
+pub mod translation;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Progress};
 pub use compare::compare;
-pub use config::{Arm, Assist, Config, ConfigError, Data, Options};
+pub use config::{Arm, Assist, Config, ConfigError, Defaults, Options};
 pub use console::Console;
+pub use folders::{create_run_folder, run_folder};
 pub use metrics::{Metrics, Point};
+pub use pools::PartialPool;
 pub use run::{Job, Start, resume, train};
-pub use schedule::learning_rate;
-pub use setup::{create_run_folder, load_data};
+pub use schedule::Schedule;
 pub use single::{evaluate_only, overfit_one_batch};
 pub use summary::{ArmResult, Comparison, Summary};
 

@@ -4,22 +4,21 @@
 //! [`render`] turns plain numbers into text; it neither measures nor writes files.
 
 mod chart;
+mod gallery;
 mod ledger;
 mod table;
 
 use std::fmt::Write;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
-
+use super::task::{Curve, Words};
 use crate::assist::Calibration;
 use chart::{Axes, Series};
 
 /// All that a report shows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Report {
+    /// How to speak of instances and of the result.
+    pub words: Words,
     /// Of the page.
     pub title: String,
     /// The one sentence: was it worth it?
@@ -30,26 +29,27 @@ pub struct Report {
     pub runs: Vec<Run>,
     /// The resolved configuration, shown as it is.
     pub config: String,
-    /// The training images of the highest loss, highest first.
+    /// What the network makes of some of the test set.
+    pub samples: Vec<Sample>,
+    /// The training instances of the highest loss, highest first.
     pub hardest: Vec<Example>,
-    /// The training images of the lowest loss, lowest first.
+    /// The training instances of the lowest loss, lowest first.
     pub easiest: Vec<Example>,
 }
 
-/// One training run. Accuracies and operations are fractions of 1; what is not known yet may be
-/// NaN.
+/// One training run. What is not known yet may be NaN.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// `full`, `uniform`, `memory`, …
     pub arm: String,
     /// What the run's random numbers come from.
     pub seed: u64,
-    /// At the end, on the test set.
-    pub test_accuracy: f64,
-    /// This run's test accuracy minus that of the full-data run of the same seed.
-    pub accuracy_vs_full: Option<f64>,
-    /// This run's test accuracy minus that of the uniform run of the same seed.
-    pub accuracy_vs_uniform: Option<f64>,
+    /// At the end, on the test set, in points.
+    pub score: f64,
+    /// This run's score minus that of the full-data run of the same seed.
+    pub vs_full: Option<f64>,
+    /// This run's score minus that of the uniform run of the same seed.
+    pub vs_uniform: Option<f64>,
     /// 1 − (operations of Boss, Assistant and selection) / (operations of full data).
     pub ops_saved: f64,
     /// Operations of full data.
@@ -60,12 +60,12 @@ pub struct Run {
     pub assist_ops: f64,
     /// Area under the ROC curve of the Assistant's scores, where there are any.
     pub assist_auc: Option<f64>,
-    /// The same scores against what became of the images.
+    /// The same scores against what became of the instances.
     pub calibration: Vec<Calibration>,
     /// From start to end.
     pub wall_seconds: f64,
-    /// Images trained on a second, evaluation excluded.
-    pub images_per_second: f64,
+    /// Instances trained on a second, evaluation excluded.
+    pub instances_per_second: f64,
     /// The curves, in order of time.
     pub points: Vec<Point>,
 }
@@ -75,31 +75,60 @@ pub struct Run {
 pub struct Point {
     /// The Boss's operations so far / operations of the whole run on full data.
     pub ops_fraction: f64,
-    /// Mean loss of the images trained on since the last point.
+    /// Mean loss of the instances trained on since the last point.
     pub train_loss: f64,
-    /// Share of the images offered since the last point that were trained on, where one chooses.
+    /// Share of what was offered since the last point that was trained on, by operations, where one
+    /// chooses.
     pub keep_rate: Option<f64>,
-    /// Where the network was evaluated: a fraction of 1.
-    pub test_accuracy: Option<f64>,
+    /// Where the network was evaluated: accuracy, in percent, or loss.
+    pub evaluation: Option<f64>,
     /// The Assistant's area under the ROC curve since the last point, where it chose.
     pub assist_auc: Option<f64>,
 }
 
-/// A training image that stands out.
+/// A training instance that stands out.
 #[derive(Clone, Debug)]
 pub struct Example {
     /// Its number in the training set.
     pub id: usize,
-    /// The name of its label.
-    pub class: String,
     /// Its loss, averaged over its last visits.
     pub loss: f64,
     /// How often it was trained on.
     pub times_trained: u64,
-    /// Whether the network's top guess was its label then.
+    /// Whether the network's top guess was right then (of a sentence: every one).
     pub right: bool,
     /// What it looks like.
-    pub image: Picture,
+    pub shown: Shown,
+}
+
+/// An instance, for people.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// An image and the name of its class.
+    Image {
+        /// The image.
+        picture: Picture,
+        /// Its label.
+        class: String,
+    },
+    /// A sentence.
+    Pair {
+        /// As it was written.
+        source: String,
+        /// Its translation.
+        target: String,
+    },
+}
+
+/// A sentence of the test set with what the network makes of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// As it was written.
+    pub source: String,
+    /// The translation that came with it.
+    pub reference: String,
+    /// The network's.
+    pub translation: String,
 }
 
 /// An image `[height, width, channels]`, one byte a channel.
@@ -137,7 +166,7 @@ pub enum ReportError {
 /// [`ReportError`] if a picture is malformed or a curve cannot be drawn; never because of NaN,
 /// infinite or missing numbers, which are shown as such or left out with a note.
 pub fn render(report: &Report) -> Result<String, ReportError> {
-    let arms = Arm::all(&report.runs);
+    let (arms, words) = (Arm::all(&report.runs), &report.words);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -151,14 +180,16 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         subtitle = escape(&report.subtitle),
     );
     if !arms.is_empty() {
-        page += &table::arms(&arms);
+        page += &table::arms(&arms, words);
         page += &ledger::bars(&arms);
         page += "<section>\n<h2>Curves</h2>\n";
         page += &chart::legend(&arms);
         page += "<div class=\"charts\">\n";
-        page += &figure(&arms, "Test accuracy", "%", None, true, |p| {
-            p.test_accuracy.map(|a| 100.0 * a)
-        })?;
+        let (heading, unit) = match words.curve {
+            Curve::TestAccuracy => ("Test accuracy", "%"),
+            Curve::ValidLoss => ("Validation loss", ""),
+        };
+        page += &figure(&arms, heading, unit, None, true, |p| p.evaluation)?;
         page += &figure(&arms, "Training loss", "", None, false, |p| {
             Some(p.train_loss)
         })?;
@@ -170,18 +201,19 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
             page += &figure(&arms, "The Assistant’s AUC", "", None, false, |p| {
                 p.assist_auc
             })?;
-            page += &calibration(&arms)?;
+            page += &calibration(&arms, words)?;
         }
-        page += &table::terms(&arms);
+        page += &table::terms(&arms, words);
         page += "</div>\n</section>\n";
     }
-    page += &gallery(
-        "Hardest training images",
+    page += &gallery::samples(&report.samples);
+    page += &gallery::examples(
+        &format!("Hardest training {}", words.many),
         "of the highest loss",
         &report.hardest,
     )?;
-    page += &gallery(
-        "Easiest training images",
+    page += &gallery::examples(
+        &format!("Easiest training {}", words.many),
         "of the lowest loss",
         &report.easiest,
     )?;
@@ -267,7 +299,7 @@ fn figure(
 const MIN_COUNT: u64 = 50;
 
 /// The chart of scores against observed frequencies.
-fn calibration(arms: &[Arm]) -> Result<String, ReportError> {
+fn calibration(arms: &[Arm], words: &Words) -> Result<String, ReportError> {
     let curve = |run: &&Run| -> Vec<(f64, f64)> {
         let bins = run.calibration.iter().filter(|bin| bin.count >= MIN_COUNT);
         bins.map(|bin| (100.0 * bin.score, 100.0 * bin.observed))
@@ -287,7 +319,8 @@ fn calibration(arms: &[Arm]) -> Result<String, ReportError> {
         diagonal: true,
     };
     let note = format!(
-        "On the grey line predictions come true. Bins of under {MIN_COUNT} images are left out."
+        "On the grey line predictions come true. Bins of under {MIN_COUNT} {} are left out.",
+        words.many
     );
     let series: Vec<Series> = series.collect();
     plot("Calibration: observed", "%", &series, &axes, &note)
@@ -317,76 +350,6 @@ fn plot(
     Ok(format!(
         "<figure class=\"chart\">\n<h3>{heading}{unit}</h3>\n{body}{note}</figure>\n"
     ))
-}
-
-fn gallery(heading: &str, what: &str, examples: &[Example]) -> Result<String, ReportError> {
-    if examples.is_empty() {
-        return Ok(String::new());
-    }
-    let mut html = format!(
-        "<section>\n<h2>{heading}</h2>\n<p class=\"note\">Those {what}, averaged over the last visits, with \
-         their labels.</p>\n<div class=\"gallery\">\n"
-    );
-    for example in examples {
-        let (class, id) = (escape(&example.class), example.id);
-        let loss = table::number(example.loss, 3);
-        let guess = if example.right {
-            "✓ right"
-        } else {
-            "✗ wrong"
-        };
-        let times = match example.times_trained {
-            1 => "once".to_owned(),
-            n => format!("{n} times"),
-        };
-        let _ = write!(
-            html,
-            "<figure>\n<img src=\"data:image/png;base64,{}\" alt=\"Training image {id}\">\n\
-             <figcaption><b>{class}</b><br>loss {loss}<br>{guess}<br>\
-             <small>trained {times}<br>image {id}</small></figcaption>\n</figure>\n",
-            BASE64_STANDARD.encode(png(example)?)
-        );
-    }
-    html += "</div>\n</section>\n";
-    Ok(html)
-}
-
-fn png(example: &Example) -> Result<Vec<u8>, ReportError> {
-    let error = |reason: String| ReportError::Picture {
-        id: example.id,
-        reason,
-    };
-    let Picture {
-        height,
-        width,
-        channels,
-        pixels,
-    } = &example.image;
-    let colour = match channels {
-        1 => ExtendedColorType::L8,
-        3 => ExtendedColorType::Rgb8,
-        _ => {
-            return Err(error(format!(
-                "{channels} channels are neither grey nor RGB"
-            )));
-        }
-    };
-    // The encoder panics on another number of bytes.
-    let bytes = height
-        .checked_mul(*width)
-        .and_then(|n| n.checked_mul(*channels));
-    let sides = (u32::try_from(*width), u32::try_from(*height));
-    let (Ok(w), Ok(h), true) = (sides.0, sides.1, bytes == Some(pixels.len())) else {
-        let bytes = pixels.len();
-        return Err(error(format!(
-            "{bytes} bytes are not {height}x{width}x{channels}"
-        )));
-    };
-    let mut png = Vec::new();
-    PngEncoder::new(&mut png)
-        .write_image(pixels, w, h, colour)
-        .map_err(|e| error(e.to_string()))?;
-    Ok(png)
 }
 
 /// Text that is safe in HTML, attributes included.

@@ -3,22 +3,26 @@
 
 use super::checkpoint::Checkpoint;
 use super::metrics::{Metrics, Point};
-use super::report::{self, Example, Picture, Report, Run};
+use super::report::{self, Example, Report, Run};
 use super::run::Job;
 use super::summary::{ArmResult, Comparison};
+use super::task::Curve;
 use super::{Arm, TrainError};
 use crate::files;
 
-/// Images shown of the hardest and of the easiest.
+/// Instances shown of the hardest and of the easiest.
 const EXAMPLES: usize = 20;
 
 /// The report of one finished run, into its folder.
 pub fn write_run(job: &Job, result: &ArmResult) -> Result<(), TrainError> {
     let summary = &result.summary;
+    let words = job.task.words();
     let verdict = format!(
-        "Test accuracy {:.2} % with {:.1} % of full training's operations saved. Whether that was worth it takes a comparison: \
-         --compare full,uniform,memory.",
-        100.0 * summary.test_accuracy,
+        "{}: {:.2}{} with {:.1} % of full training's operations saved. Whether that was worth it \
+         takes a comparison: --compare full,uniform,memory.",
+        words.score,
+        summary.score.points(),
+        words.unit,
         100.0 * summary.ops_saved,
     );
     write(job, verdict, std::slice::from_ref(result), None)
@@ -28,7 +32,7 @@ pub fn write_run(job: &Job, result: &ArmResult) -> Result<(), TrainError> {
 pub fn write_comparison(job: &Job, comparison: &Comparison) -> Result<(), TrainError> {
     write(
         job,
-        comparison.verdict(),
+        comparison.verdict(job.task.words()),
         &comparison.arms,
         comparison.assistant(),
     )
@@ -55,7 +59,7 @@ fn write(
         {
             environment = format!("autoassist {version} · {device} · {cpu} · {data} · {started}");
         }
-        runs.push(run(result, &points));
+        runs.push(run(job, result, &points));
     }
     // The Assistant's own run knows best what is hard; else the last.
     let shown = results
@@ -66,11 +70,13 @@ fn write(
     let checkpoint = Checkpoint::load(dir).map_err(TrainError::failed)?;
     let (hardest, easiest) = examples(job, &checkpoint);
     let report = Report {
-        title: format!("ResNet-{} on {}", job.config.depth, job.data.name),
+        words: *job.task.words(),
+        title: job.task.title(),
         verdict,
         subtitle: environment,
         runs,
-        config: job.config.to_toml(),
+        config: toml::to_string(&job.settings()).expect("settings are plain values"),
+        samples: job.task.samples(dir),
         hardest,
         easiest,
     };
@@ -78,8 +84,9 @@ fn write(
     files::write(&job.dir.join("report.html"), html.as_bytes()).map_err(TrainError::failed)
 }
 
-fn run(result: &ArmResult, points: &[Point]) -> Run {
+fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
     let summary = &result.summary;
+    let per_point = summary.score.per_point();
     let mut curve: Vec<report::Point> = Vec::new();
     for point in points {
         match *point {
@@ -93,22 +100,26 @@ fn run(result: &ArmResult, points: &[Point]) -> Run {
             } => curve.push(report::Point {
                 ops_fraction,
                 train_loss: loss,
-                keep_rate: Some(keep_rate),
-                test_accuracy: None,
+                keep_rate,
+                evaluation: None,
                 assist_auc,
             }),
             Point::Eval {
                 ops_fraction,
                 accuracy,
+                loss,
                 ..
             } => {
                 let train_loss = curve.last().map_or(f64::NAN, |p| p.train_loss);
-                let test_accuracy = Some(accuracy);
+                let evaluation = Some(match job.task.words().curve {
+                    Curve::TestAccuracy => 100.0 * accuracy,
+                    Curve::ValidLoss => loss,
+                });
                 let point = report::Point {
                     ops_fraction,
                     train_loss,
                     keep_rate: None,
-                    test_accuracy,
+                    evaluation,
                     assist_auc: None,
                 };
                 curve.push(point);
@@ -118,9 +129,9 @@ fn run(result: &ArmResult, points: &[Point]) -> Run {
     Run {
         arm: result.arm.name().into(),
         seed: summary.seed,
-        test_accuracy: summary.test_accuracy,
-        accuracy_vs_full: result.accuracy_vs_full,
-        accuracy_vs_uniform: result.accuracy_vs_uniform,
+        score: summary.score.points(),
+        vs_full: result.accuracy_vs_full.map(|d| per_point * d),
+        vs_uniform: result.accuracy_vs_uniform.map(|d| per_point * d),
         ops_saved: summary.ops_saved,
         full_ops: summary.full_ops as f64,
         boss_ops: summary.boss_ops as f64,
@@ -128,31 +139,25 @@ fn run(result: &ArmResult, points: &[Point]) -> Run {
         assist_auc: summary.assist_auc,
         calibration: summary.assist_calibration.clone(),
         wall_seconds: summary.wall_seconds,
-        images_per_second: summary.instances_per_second,
+        instances_per_second: summary.instances_per_second,
         points: curve,
     }
 }
 
 /// The instances with the highest and with the lowest averaged loss, of those that were trained on.
 fn examples(job: &Job, checkpoint: &Checkpoint) -> (Vec<Example>, Vec<Example>) {
-    let (data, memory) = (&job.data.train, checkpoint.assist.memory());
-    let mut ids: Vec<usize> = (0..data.len())
+    let memory = checkpoint.assist.memory();
+    let mut ids: Vec<usize> = (0..memory.len())
         .filter(|&id| memory.visits(id) > 0)
         .collect();
     let loss = |id: usize| memory.average_loss(id).unwrap_or(0.0);
     ids.sort_by(|&a, &b| loss(b).total_cmp(&loss(a)));
     let example = |&id: &usize| Example {
         id,
-        class: job.data.classes[data.labels[id] as usize].clone(),
         loss: f64::from(loss(id)),
         times_trained: u64::from(memory.visits(id)),
         right: memory.right(id),
-        image: Picture {
-            height: data.height,
-            width: data.width,
-            channels: data.channels,
-            pixels: data.image(id).to_vec(),
-        },
+        shown: job.task.show(id),
     };
     let hardest = ids.iter().take(EXAMPLES).map(example).collect();
     (

@@ -1,28 +1,26 @@
 //! One run: the loop that feeds the Boss, drains the loss ring, hands the losses to the Assistant
 //! and keeps the books.
 
-use super::boss::Boss;
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::console::Console;
 use super::metrics::{Metrics, Point, environment};
+use super::pools::Pools;
 use super::summary::{ArmResult, Summary};
-use super::{Arm, Assist, Config, ConfigError, TrainError, learning_rate, report_file};
+use super::task::{Boss, SLOTS, Score, Task, wait_for_records};
+use super::{Arm, Assist, Config, ConfigError, TrainError, report_file};
 use crate::assist::{
-    AssistConfig, AssistError, Assistant, Drain, Feedback, Feeder, FeederConfig, Instances, Preset,
-    Quality, StepRecords,
+    AssistConfig, AssistError, Assistant, Drain, Feeder, FeederConfig, Preset, Quality,
 };
 use crate::backend::{DeviceError, StepInputs};
-use crate::data::Dataset;
 use crate::files;
 use crate::nn;
-use std::collections::VecDeque;
+use crate::rng::Stream;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Steps that may be under way at once (K in the protocol of the loss ring).
-pub(super) const SLOTS: usize = 4;
 /// Least keep probability of the Assistant, so that it hears of every instance now and then.
 const EXPLORATION: f32 = 0.3;
 
@@ -30,8 +28,8 @@ const EXPLORATION: f32 = 0.3;
 pub struct Job<'a> {
     /// Settings.
     pub config: &'a Config,
-    /// Instances.
-    pub data: &'a Dataset,
+    /// Network and instances.
+    pub task: &'a dyn Task,
     /// The run's folder; exists.
     pub dir: PathBuf,
     /// Where people look.
@@ -43,16 +41,40 @@ pub struct Job<'a> {
 impl Job<'_> {
     /// A batch is drawn from the data without repetition.
     pub(super) fn check_batch(&self) -> Result<(), ConfigError> {
-        let (instances, batch) = (self.data.train.len(), self.config.batch);
+        let (instances, batch) = (self.task.len(), self.config.batch);
         if batch <= instances {
             return Ok(());
         }
-        let remedy = format!("the data set has only {instances} training images; lower --batch");
+        let many = self.task.words().many;
+        let remedy = format!("the data set has only {instances} training {many}; lower --batch");
         Err(ConfigError::Value {
             flag: "batch",
             value: batch.to_string(),
             remedy,
         })
+    }
+
+    /// The network, opened.
+    pub(super) fn boss(&self) -> Result<Box<dyn Boss>, TrainError> {
+        self.task.boss(self.config)
+    }
+
+    /// Draws the weights from the seed, or reads them from `--init`.
+    pub(super) fn initialise(&self, boss: &mut dyn Boss) -> Result<(), TrainError> {
+        let (exec, params) = boss.parts();
+        match &self.config.init {
+            None => params
+                .initialise(exec, self.config.seed)
+                .map_err(|e| TrainError::unusable(e.at_batch(self.config.batch))),
+            Some(file) => nn::import(exec, params, file).map_err(TrainError::unusable),
+        }
+    }
+
+    /// All settings, as TOML.
+    pub(super) fn settings(&self) -> toml::Table {
+        let mut table = toml::Table::try_from(self.config).expect("settings are plain values");
+        table.extend(self.task.settings());
+        table
     }
 }
 
@@ -76,22 +98,23 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
     if run.progress.step == 0 {
         run.checkpoint()?;
     }
-    let bar = job.console.bar(&run.label, run.steps, run.progress.step);
-    while run.progress.step < run.steps {
+    let bar = job.console.bar(&run.label, run.budget_ops, run.progress.boss_ops);
+    while run.progress.boss_ops < run.budget_ops {
         if job.interrupt.load(Ordering::Relaxed) {
             bar.abandon();
             run.checkpoint()?;
             let (step, dir) = (run.progress.step, job.dir.clone());
             return Err(TrainError::Interrupted { step, dir });
         }
+        let before = run.progress.boss_ops;
         run.step()?;
-        bar.set_position(run.progress.step);
+        bar.set_position(run.progress.boss_ops);
         bar.set_message(run.interval.message(&run));
         let done = run.progress.step;
         if done.is_multiple_of(run.metrics_every) {
             run.log_interval()?;
         }
-        if run.eval_due(done) {
+        if run.eval_due(before) {
             run.evaluate(&bar)?;
         }
         if done.is_multiple_of(job.config.checkpoint_every) {
@@ -121,7 +144,8 @@ pub fn resume(job: &Job) -> Result<Summary, TrainError> {
 }
 
 /// The Assistant of a run.
-fn assistant(config: &Config, data: &Dataset) -> Result<Assistant, AssistError> {
+fn assistant(job: &Job) -> Result<Assistant, AssistError> {
+    let config = job.config;
     let preset = match config.assist {
         Assist::Memory => Preset::Memory,
         Assist::Paper => Preset::Paper,
@@ -132,46 +156,51 @@ fn assistant(config: &Config, data: &Dataset) -> Result<Assistant, AssistError> 
     let config = AssistConfig {
         preset,
         epochs: config.epochs as usize,
-        batch: config.batch,
+        batch: job.task.pool(config.batch),
         budget: config.budget,
         floor: EXPLORATION,
         rescale: config.rescale as f32,
         seed: config.seed,
     };
-    Assistant::new(config, Arc::new(Instances::from_images(&data.train)))
+    Assistant::new(config, Arc::new(job.task.instances()))
+}
+
+/// Operations and steps of a sweep over all instances as they come, in pools of `pool`.
+fn sweep(boss: &dyn Boss, instances: usize, pool: usize) -> (u64, u64) {
+    // Any order does: what pads is how lengths vary within a pool.
+    let mut order: Vec<u32> = (0..instances as u32).collect();
+    let mut random = Stream::new(0, 0, 0);
+    for i in (1..order.len()).rev() {
+        order.swap(i, random.below(i as u64 + 1) as usize);
+    }
+    let planned = order.chunks(pool).flat_map(|ids| boss.plan(ids));
+    planned.fold((0, 0), |(ops, steps), step| (ops + step.ops, steps + 1))
 }
 
 /// Puts a checkpoint's numbers into the network.
 fn restore_boss(
-    boss: &mut Boss,
+    boss: &mut dyn Boss,
     checkpoint: &Checkpoint,
-    fingerprint: u64,
+    task: &dyn Task,
+    batch: usize,
     dir: &Path,
 ) -> Result<(), TrainError> {
-    let other = |reason: &str| {
-        let (path, reason) = (Checkpoint::path(dir), reason.to_string());
+    let other = |reason: String| {
+        let path = Checkpoint::path(dir);
         TrainError::unusable(CheckpointError::Other { path, reason })
     };
-    if checkpoint.progress.data != fingerprint {
-        return Err(other(
-            "the images or labels are not those it was trained on",
-        ));
+    if checkpoint.progress.data != task.fingerprint() {
+        let many = task.words().many;
+        return Err(other(format!("the {many} are not those it was trained on")));
     }
-    let params = &boss.net.params;
-    let parts = [
-        (params.values, &checkpoint.values),
-        (params.momentum, &checkpoint.momentum),
-        (params.buffers, &checkpoint.buffers),
-    ];
-    if parts
-        .iter()
-        .any(|(tensor, values)| tensor.len() != values.len())
-    {
-        return Err(other("it is of another network"));
+    let state = boss.state();
+    let stored = |name: &str| checkpoint.state.get(name).map_or(0, Vec::len);
+    if state.iter().any(|(name, tensor)| stored(name) != tensor.len()) {
+        return Err(other("it is of another network".into()));
     }
-    for (tensor, values) in parts {
-        let written = boss.exec.write(tensor, values);
-        written.map_err(|e| TrainError::unusable(e.at_batch(boss.ring.rows())))?;
+    for (name, tensor) in state {
+        let written = boss.parts().0.write(tensor, &checkpoint.state[name]);
+        written.map_err(|e| TrainError::unusable(e.at_batch(batch)))?;
     }
     Ok(())
 }
@@ -181,13 +210,15 @@ struct Run<'a> {
     job: &'a Job<'a>,
     arm: Arm,
     label: String,
-    boss: Boss,
-    /// Steps of the whole budget.
-    steps: u64,
+    boss: Box<dyn Boss>,
+    /// Operations of all sweeps over all instances, and the share of them to spend.
+    full_ops: u64,
+    budget_ops: u64,
+    /// Operations of the Boss in one of the Assistant's, which knows of no padding.
+    ops_per_cost: f64,
     feeder: Feeder,
     drain: Drain,
-    /// Steps launched whose losses are not all in.
-    under_way: VecDeque<(u64, Vec<u32>)>,
+    pools: Pools,
     metrics: Metrics,
     metrics_every: u64,
     progress: Progress,
@@ -198,14 +229,15 @@ struct Run<'a> {
     quality: Quality,
     started: Instant,
     seconds_before: f64,
-    ops_per_instance: u64,
 }
 
 /// Sums since the last line of metrics.
 #[derive(Default)]
 struct Interval {
-    steps: u64,
-    candidates: u64,
+    instances: u64,
+    /// Cost of the instances taken, and of the candidates for them.
+    cost: u64,
+    offered: u64,
     losses: u64,
     loss: f64,
     right: u64,
@@ -214,14 +246,20 @@ struct Interval {
 }
 
 impl Interval {
+    /// Of the pools taken since, if any was.
+    fn keep_rate(&self) -> Option<f64> {
+        (self.offered > 0).then(|| self.cost as f64 / self.offered as f64)
+    }
+
     fn message(&self, run: &Run) -> String {
-        let (n, images) = (self.losses.max(1) as f64, (self.steps * run.batch()) as f64);
+        let n = self.losses.max(1) as f64;
         format!(
-            "loss {:.3}  acc {:4.1} %  {:5.0} img/s  kept {:3.0} %  saved {:4.1} %",
+            "loss {:.3}  acc {:4.1} %  {:5.0} {}/s  kept {:3.0} %  saved {:4.1} %",
             self.loss / n,
             100.0 * self.right as f64 / n,
-            images / self.seconds.max(1e-9),
-            100.0 * images / self.candidates.max(1) as f64,
+            self.instances as f64 / self.seconds.max(1e-9),
+            run.job.task.words().short,
+            100.0 * self.keep_rate().unwrap_or(1.0),
             100.0 * run.saved_so_far(),
         )
     }
@@ -229,47 +267,53 @@ impl Interval {
 
 impl<'a> Run<'a> {
     fn new(job: &'a Job<'a>, start: Start) -> Result<Run<'a>, TrainError> {
-        let (config, data) = (job.config, job.data);
+        let (config, task) = (job.config, job.task);
         job.check_batch()?;
-        let instances = data.train.len();
-        let mut boss = Boss::new(config, data, SLOTS)?;
-        let assistant = assistant(config, data).map_err(TrainError::unusable)?;
-        let steps = assistant.plan().steps();
+        let mut boss = job.boss()?;
+        let assistant = assistant(job).map_err(TrainError::unusable)?;
+        let costs: u64 = assistant.instances().costs.iter().sum();
+        let (sweep_ops, sweep_steps) = sweep(&*boss, task.len(), task.pool(config.batch));
+        let full_ops = u64::from(config.epochs) * sweep_ops;
+        // The tolerance is for budgets like 0.65, which no f64 is: a whole number of batches must
+        // stay one.
+        let budget_ops = (config.budget * full_ops as f64 * (1.0 - 1e-12)).ceil() as u64;
         let coupling = FeederConfig {
             slots: SLOTS,
             deterministic: config.deterministic,
         };
-        let fingerprint = data.fingerprint();
-        let (progress, feeder) = match start {
+        let (progress, feeder, pools) = match start {
             Start::Fresh => {
-                boss.initialise(config)?;
+                job.initialise(&mut *boss)?;
                 let progress = Progress {
-                    data: fingerprint,
+                    data: task.fingerprint(),
                     ..Progress::default()
                 };
-                (
-                    progress,
-                    Feeder::spawn(assistant, coupling).map_err(TrainError::failed)?,
-                )
+                let feeder = Feeder::spawn(assistant, coupling).map_err(TrainError::failed)?;
+                (progress, feeder, Pools::default())
             }
             Start::Resume(checkpoint) => {
-                restore_boss(&mut boss, &checkpoint, fingerprint, &job.dir)?;
+                restore_boss(&mut *boss, &checkpoint, task, config.batch, &job.dir)?;
                 let Checkpoint {
-                    progress, assist, ..
-                } = *checkpoint;
-                let path = Checkpoint::path(&job.dir);
-                let other = |reason: String| CheckpointError::Other { path, reason };
-                let feeder = Feeder::restore(assistant, coupling, assist);
-                (
                     progress,
-                    feeder.map_err(|e| TrainError::unusable(other(e.to_string())))?,
-                )
+                    assist,
+                    pool,
+                    ..
+                } = *checkpoint;
+                let other = |reason: String| {
+                    let path = Checkpoint::path(&job.dir);
+                    TrainError::unusable(CheckpointError::Other { path, reason })
+                };
+                let feeder = Feeder::restore(assistant, coupling, assist);
+                let feeder = feeder.map_err(|e| other(e.to_string()))?;
+                let pools = Pools::restore(pool, task.len(), |ids| boss.plan(ids));
+                (progress, feeder, pools.map_err(|e| other(e.into()))?)
             }
         };
         boss.prepare()?;
         let mut metrics = Metrics::open(&job.dir, progress.metrics_lines)?;
         if metrics.points.is_empty() {
-            metrics.push(environment(job, &boss.exec.describe()))?;
+            let device = boss.parts().0.describe();
+            metrics.push(environment(job, &device))?;
         }
         let arm = match (config.assist, config.budget) {
             (Assist::Off, 1.0) => Arm::Full,
@@ -282,14 +326,15 @@ impl<'a> Run<'a> {
         Ok(Run {
             arm,
             label: format!("{} seed {}", arm.name(), config.seed),
-            ops_per_instance: boss.net.train_ops_per_instance(),
-            drain: Drain::new(boss.ring.clone(), progress.step),
+            full_ops,
+            budget_ops,
+            ops_per_cost: sweep_ops as f64 / costs as f64,
+            drain: Drain::new(boss.ring(), progress.step),
             boss,
-            under_way: VecDeque::new(),
+            pools,
             metrics,
             // Eight points a sweep draw a smooth curve.
-            metrics_every: (instances / config.batch / 8).max(1) as u64,
-            steps,
+            metrics_every: (sweep_steps / 8).max(1),
             good_step: progress.step,
             seconds_before: progress.wall_seconds,
             progress,
@@ -301,69 +346,67 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn batch(&self) -> u64 {
-        self.job.config.batch as u64
-    }
-
-    fn boss_ops(&self) -> u64 {
-        self.progress.step * self.batch() * self.ops_per_instance
-    }
-
-    fn full_ops(&self) -> u64 {
-        u64::from(self.job.config.epochs) * self.job.data.train.len() as u64 * self.ops_per_instance
-    }
-
     fn ops_fraction(&self) -> f64 {
-        self.boss_ops() as f64 / self.full_ops() as f64
+        self.progress.boss_ops as f64 / self.full_ops as f64
     }
 
     /// Share saved of the operations that training on all candidates so far would have taken.
     fn saved_so_far(&self) -> f64 {
         let stats = self.feeder.stats();
-        let asked = (stats.candidates_seen * self.ops_per_instance).max(1) as f64;
-        1.0 - (self.boss_ops() + stats.assist_ops) as f64 / asked
+        let asked = (stats.offered as f64 * self.ops_per_cost).max(1.0);
+        1.0 - (self.progress.boss_ops + stats.assist_ops) as f64 / asked
     }
 
     fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
-    /// Whether `done` steps end a multiple of `--eval-every` sweeps' worth of instances.
-    fn eval_due(&self, done: u64) -> bool {
-        let every = u64::from(self.job.config.eval_every) * self.job.data.train.len() as u64;
-        let instances = |steps: u64| steps * self.batch();
-        every > 0 && done < self.steps && instances(done) / every > instances(done - 1) / every
+    /// Whether the last step, which found `before` operations done, ends a multiple of
+    /// `--eval-every` sweeps' worth of them.
+    fn eval_due(&self, before: u64) -> bool {
+        let config = self.job.config;
+        let every = u64::from(config.eval_every) * (self.full_ops / u64::from(config.epochs));
+        let done = self.progress.boss_ops;
+        every > 0 && done < self.budget_ops && done / every > before / every
     }
 
     fn step(&mut self) -> Result<(), TrainError> {
         let (step, began) = (self.progress.step, Instant::now());
-        let syncs = self.boss.exec.host_syncs();
-        let batch = self.feeder.next().map_err(TrainError::failed)?;
+        let syncs = self.boss.parts().0.host_syncs();
+        if self.pools.exhausted() {
+            let batch = self.feeder.next().map_err(TrainError::failed)?;
+            self.interval.cost += batch.cost;
+            self.interval.offered += batch.offered;
+            let steps = self.boss.plan(&batch.ids);
+            self.pools.push(batch, steps);
+        }
         while !self.drain.may_launch(step) {
             self.wait()?;
         }
-        let spent = (step as f64 + 0.5) / self.steps as f64;
-        let lr = learning_rate(self.job.config.lr, spent);
-        self.under_way.push_back((step, batch.ids.clone()));
-        self.interval.candidates += batch.candidates;
-        self.drain.launching(step, batch.ids.len());
-        let (ids, weights, seed) = (batch.ids, batch.weights, self.job.config.seed);
+        let launch = self.pools.launch();
+        let spent = self.progress.boss_ops as f64 + 0.5 * launch.ops as f64;
+        let schedule = self.job.task.schedule();
+        let lr = schedule.rate(self.job.config.lr, spent / self.budget_ops as f64);
+        let rows = launch.ids.len();
+        self.drain.launching(step, rows);
         let inputs = StepInputs {
             step,
-            ids,
-            weights,
+            ids: launch.ids,
+            weights: launch.weights,
             lr: lr as f32,
-            seed,
-            ..StepInputs::default()
+            seed: self.job.config.seed,
+            shape: launch.shape,
         };
         self.boss.step(inputs).map_err(|e| self.fault(e))?;
         self.collect()?;
-        self.progress.host_syncs += self.boss.exec.host_syncs() - syncs;
+        self.progress.host_syncs += self.boss.parts().0.host_syncs() - syncs;
         let seconds = began.elapsed().as_secs_f64();
-        self.interval.steps += 1;
+        self.interval.instances += rows as u64;
         self.interval.lr = lr;
         self.interval.seconds += seconds;
         self.progress.train_seconds += seconds;
+        self.progress.instances += rows as u64;
+        self.progress.boss_ops += launch.ops;
         self.progress.step += 1;
         Ok(())
     }
@@ -371,16 +414,16 @@ impl<'a> Run<'a> {
     /// Takes what the loss kernel has stored and hands it to the Assistant.
     fn collect(&mut self) -> Result<(), TrainError> {
         while let Some(records) = self.drain.poll() {
-            self.hand_over(records)?;
+            self.hand_over(&records.losses, &records.right, records.step)?;
         }
         Ok(())
     }
 
     /// Waits for one step's losses.
     fn wait(&mut self) -> Result<(), TrainError> {
-        let records = self.boss.wait_for_records(&mut self.drain);
+        let records = wait_for_records(&mut *self.boss, &mut self.drain);
         let records = records.map_err(|e| self.fault(e))?;
-        self.hand_over(records)
+        self.hand_over(&records.losses, &records.right, records.step)
     }
 
     /// Waits for the losses of all steps under way.
@@ -401,32 +444,23 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn hand_over(&mut self, records: StepRecords) -> Result<(), TrainError> {
-        let (step, ids) = self
-            .under_way
-            .pop_front()
-            .expect("records come from launched steps");
-        debug_assert_eq!(step, records.step);
-        if let Some(row) = records.losses.iter().position(|l| !l.is_finite()) {
+    fn hand_over(&mut self, losses: &[f32], right: &[bool], step: u64) -> Result<(), TrainError> {
+        if let Some(row) = losses.iter().position(|l| !l.is_finite()) {
             return Err(TrainError::NotFinite {
                 step,
-                instance: ids[row],
-                loss: records.losses[row],
+                instance: self.pools.instance(row),
+                loss: losses[row],
                 checkpoint: Checkpoint::path(&self.job.dir),
                 good_step: self.good_step,
             });
         }
-        self.interval.losses += ids.len() as u64;
-        self.interval.loss += records.losses.iter().map(|l| f64::from(*l)).sum::<f64>();
-        self.interval.right += records.right.iter().filter(|r| **r).count() as u64;
-        let (losses, right) = (records.losses, records.right);
-        let feedback = Feedback {
-            step,
-            ids,
-            losses,
-            right,
-        };
-        self.feeder.feedback(feedback).map_err(TrainError::failed)
+        self.interval.losses += losses.len() as u64;
+        self.interval.loss += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+        self.interval.right += right.iter().filter(|r| **r).count() as u64;
+        match self.pools.record(losses, right) {
+            Some(feedback) => self.feeder.feedback(feedback).map_err(TrainError::failed),
+            None => Ok(()),
+        }
     }
 
     fn log_interval(&mut self) -> Result<(), TrainError> {
@@ -434,7 +468,6 @@ impl<'a> Run<'a> {
         if interval.losses == 0 {
             return Ok(());
         }
-        let images = (interval.steps * self.batch()) as f64;
         let loss = interval.loss / interval.losses as f64;
         self.progress.train_loss = Some(loss);
         let quality = self.feeder.quality();
@@ -445,34 +478,31 @@ impl<'a> Run<'a> {
             ops_fraction: self.ops_fraction(),
             loss,
             accuracy: interval.right as f64 / interval.losses as f64,
-            keep_rate: images / interval.candidates.max(1) as f64,
+            keep_rate: interval.keep_rate(),
             lr: interval.lr,
-            images_per_second: images / interval.seconds,
+            instances_per_second: interval.instances as f64 / interval.seconds,
             ops_saved: self.saved_so_far(),
             assist_auc,
             seconds: self.seconds(),
         })
     }
 
-    fn evaluate(&mut self, bar: &indicatif::ProgressBar) -> Result<f64, TrainError> {
+    fn evaluate(&mut self, bar: &indicatif::ProgressBar) -> Result<(), TrainError> {
         let result = self.boss.evaluate().map_err(|e| self.fault(e))?;
         let (step, ops_fraction, seconds) =
             (self.progress.step, self.ops_fraction(), self.seconds());
-        let (loss, accuracy) = (result.loss, result.accuracy);
         self.metrics.push(Point::Eval {
             step,
             ops_fraction,
-            loss,
-            accuracy,
+            loss: result.loss,
+            accuracy: result.accuracy,
             seconds,
         })?;
         let line = format!(
-            "{:>12} step {step} of {}, {:.0} % of full training's operations: test accuracy {:.2} %, \
-             train loss {:.3}, {:.0} s",
+            "{:>12} step {step}, {:.0} % of full training's operations: {}, train loss {:.3}, {:.0} s",
             self.label,
-            self.steps,
             100.0 * ops_fraction,
-            100.0 * accuracy,
+            self.job.task.words().evaluation(result),
             self.progress.train_loss.unwrap_or(f64::NAN),
             seconds,
         );
@@ -481,26 +511,23 @@ impl<'a> Run<'a> {
         } else {
             self.job.console.note(line);
         }
-        Ok(accuracy)
+        Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<(), TrainError> {
         self.drain()?;
         self.progress.wall_seconds = self.seconds();
         self.progress.metrics_lines = self.metrics.points.len();
-        let params = &self.boss.net.params;
-        let tensors = [params.values, params.momentum, params.buffers];
-        let mut read = |tensor| self.boss.exec.read(tensor);
-        let [values, momentum, buffers] = match tensors.map(&mut read) {
-            [Ok(values), Ok(momentum), Ok(buffers)] => [values, momentum, buffers],
-            [Err(e), ..] | [_, Err(e), _] | [.., Err(e)] => return Err(self.fault(e)),
-        };
+        let mut state = BTreeMap::new();
+        for (name, tensor) in self.boss.state() {
+            let values = self.boss.parts().0.read(tensor);
+            state.insert(name.to_string(), values.map_err(|e| self.fault(e))?);
+        }
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
-            values,
-            momentum,
-            buffers,
+            state,
             assist: self.feeder.snapshot().map_err(TrainError::failed)?,
+            pool: self.pools.rest(),
         };
         // Before the first step nothing has been lost yet: the place cannot be used.
         let class = if self.progress.step == 0 {
@@ -520,33 +547,29 @@ impl<'a> Run<'a> {
         // The report is drawn from what lies in the folder. Only when it is there, too, is the run
         // finished: whenever it is killed, a resume makes what is missing.
         self.checkpoint()?;
-        let bar = indicatif::ProgressBar::hidden();
-        let test_accuracy = self.evaluate(&bar)?;
+        self.evaluate(&indicatif::ProgressBar::hidden())?;
         let dir = &self.job.dir;
+        let score: Score = self.boss.score(Some(dir))?;
         let model = dir.join("model.safetensors");
-        nn::export(
-            &mut *self.boss.exec,
-            &self.boss.net.params,
-            self.progress.step,
-            &model,
-        )
-        .map_err(TrainError::failed)?;
+        let (exec, params) = self.boss.parts();
+        nn::export(exec, params, self.progress.step, &model).map_err(TrainError::failed)?;
+        let device = exec.describe();
         let (stats, quality) = (self.feeder.stats(), self.feeder.quality());
-        let (boss_ops, full_ops) = (self.boss_ops(), self.full_ops());
-        let instances_trained = self.progress.step * self.batch();
+        let (progress, full_ops) = (&self.progress, self.full_ops);
+        let spent = progress.boss_ops + stats.assist_ops;
         let summary = Summary {
-            test_accuracy,
-            train_loss: self.progress.train_loss.unwrap_or(f64::NAN),
-            boss_ops,
+            score,
+            train_loss: progress.train_loss.unwrap_or(f64::NAN),
+            boss_ops: progress.boss_ops,
             assist_ops: stats.assist_ops,
             full_ops,
-            ops_saved: 1.0 - (boss_ops + stats.assist_ops) as f64 / full_ops as f64,
-            instances_trained,
+            ops_saved: 1.0 - spent as f64 / full_ops as f64,
+            instances_trained: progress.instances,
             candidates_seen: stats.candidates_seen,
-            steps: self.progress.step,
+            steps: progress.step,
             wall_seconds: self.seconds(),
-            instances_per_second: instances_trained as f64 / self.progress.train_seconds,
-            host_syncs: self.progress.host_syncs,
+            instances_per_second: progress.instances as f64 / progress.train_seconds,
+            host_syncs: progress.host_syncs,
             loss_records_dropped: stats.loss_records_dropped,
             batches_unscored: stats.batches_unscored,
             feed_stall_seconds: stats.feed_stall_seconds,
@@ -554,19 +577,13 @@ impl<'a> Run<'a> {
             feedback_lag_steps: stats.feedback_lag_steps,
             assist_auc: quality.auc(),
             assist_calibration: quality.calibration(),
-            device: self.boss.exec.describe(),
+            device,
             seed: self.job.config.seed,
             run_dir: dir.clone(),
         };
         let text = serde_json::to_string_pretty(&summary).expect("plain data");
         files::write(&dir.join("summary.json"), text.as_bytes()).map_err(TrainError::failed)?;
-        let arm = self.arm;
-        let result = ArmResult {
-            arm,
-            accuracy_vs_full: None,
-            accuracy_vs_uniform: None,
-            summary,
-        };
+        let result = ArmResult::new(self.arm, summary);
         report_file::write_run(self.job, &result)?;
         self.progress.finished = true;
         self.checkpoint()?;

@@ -1,13 +1,13 @@
 //! Uses of a network that are not training runs.
 
-use super::boss::Boss;
-use super::run::{Job, SLOTS};
+use super::run::Job;
+use super::task::wait_for_records;
 use super::{ConfigError, Summary, TrainError};
 use crate::assist::Drain;
 use crate::backend::StepInputs;
 use std::sync::atomic::Ordering;
 
-/// Evaluates the weights of `--init` on the test images.
+/// Evaluates the weights of `--init` on the test set.
 ///
 /// # Errors
 /// No `--init`, or weights that do not fit.
@@ -16,18 +16,15 @@ pub fn evaluate_only(job: &Job) -> Result<Summary, TrainError> {
         let remedy = "--eval-only needs the weights to evaluate: --init FILE";
         return Err(ConfigError::Together(remedy.into()).into());
     }
-    let mut boss = Boss::new(job.config, job.data, SLOTS)?;
-    boss.initialise(job.config)?;
+    let mut boss = job.boss()?;
+    job.initialise(&mut *boss)?;
     boss.prepare()?;
-    let evaluation = boss.evaluate().map_err(TrainError::failed)?;
-    let test_accuracy = evaluation.accuracy;
-    let device = boss.exec.describe();
     Ok(Summary {
-        test_accuracy,
+        score: boss.score(None)?,
         // Nothing was trained: null in JSON.
         train_loss: f64::NAN,
         seed: job.config.seed,
-        device,
+        device: boss.parts().0.describe(),
         ..Summary::default()
     })
 }
@@ -42,42 +39,43 @@ const OVERFIT_LOSS: f64 = 0.02;
 #[error("one batch was not learnt in {OVERFIT_STEPS} steps (loss {0:.4}); try another --lr")]
 struct NotOverfitted(f64);
 
-/// Trains on the first batch alone, unaugmented and at a constant learning rate, until its loss is
-/// next to nothing: whatever cannot do this cannot train.
+/// Trains on one batch alone, at a constant learning rate and without augmentation, dropout and
+/// label smoothing, until its loss is next to nothing: whatever cannot do this cannot train.
 ///
 /// # Errors
 /// [`TrainError::Failed`] if it does not succeed.
 pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let batch = job.config.batch;
     job.check_batch()?;
-    let mut boss = Boss::new(job.config, job.data, SLOTS)?.without_augmentation();
-    let mut drain = Drain::new(boss.ring.clone(), 0);
-    boss.initialise(job.config)?;
+    let mut boss = job.boss()?;
+    boss.plain();
+    let mut drain = Drain::new(boss.ring(), 0);
+    job.initialise(&mut *boss)?;
     boss.prepare()?;
-    // Spread over the data set, which may be sorted by class.
-    let stride = job.data.train.len() / batch;
-    let ids: Vec<u32> = (0..batch).map(|i| (i * stride) as u32).collect();
+    // Spread over the data set, which may be sorted.
+    let stride = job.task.len() / batch;
+    let spread: Vec<u32> = (0..batch).map(|i| (i * stride) as u32).collect();
+    let planned = boss.plan(&spread).swap_remove(0);
+    let ids: Vec<u32> = planned.places.iter().map(|p| spread[*p as usize]).collect();
     let (mut loss, mut step) = (f64::INFINITY, 0);
     let started = std::time::Instant::now();
     while step < OVERFIT_STEPS && loss > OVERFIT_LOSS {
         if job.interrupt.load(Ordering::Relaxed) {
             return Err(TrainError::Stopped);
         }
-        let (ids, lr, seed) = (ids.clone(), job.config.lr as f32, job.config.seed);
-        drain.launching(step, batch);
-        let weights = Vec::new();
+        drain.launching(step, ids.len());
         let inputs = StepInputs {
             step,
-            ids,
-            weights,
-            lr,
-            seed,
+            ids: ids.clone(),
+            lr: job.config.lr as f32,
+            seed: job.config.seed,
+            shape: planned.shape,
             ..StepInputs::default()
         };
         boss.step(inputs).map_err(TrainError::failed)?;
-        let records = boss.wait_for_records(&mut drain);
-        let losses = records.map_err(TrainError::failed)?.losses;
-        loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / batch as f64;
+        let records = wait_for_records(&mut *boss, &mut drain).map_err(TrainError::failed)?;
+        let losses = records.losses;
+        loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
         if step % 20 == 0 {
             job.console
                 .note(format_args!("step {step:>4}  loss {loss:.4}"));
@@ -90,13 +88,14 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
         return Err(TrainError::failed(NotOverfitted(loss)));
     }
     job.console.say(format_args!(
-        "one batch of {batch} learnt by heart: loss {loss:.4} after {step} steps"
+        "one batch of {} learnt by heart: loss {loss:.4} after {step} steps",
+        ids.len()
     ));
-    let instances = step * batch as u64;
-    let boss_ops = instances * boss.net.train_ops_per_instance();
+    let instances = step * ids.len() as u64;
+    let boss_ops = step * planned.ops;
     let wall_seconds = started.elapsed().as_secs_f64();
     Ok(Summary {
-        test_accuracy: boss.evaluate().map_err(TrainError::failed)?.accuracy,
+        score: boss.score(None)?,
         train_loss: loss,
         boss_ops,
         full_ops: boss_ops,
@@ -105,7 +104,7 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
         steps: step,
         wall_seconds,
         instances_per_second: instances as f64 / wall_seconds,
-        device: boss.exec.describe(),
+        device: boss.parts().0.describe(),
         seed: job.config.seed,
         run_dir: job.dir.clone(),
         ..Summary::default()

@@ -3,14 +3,16 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+use super::task::{Score, Words};
 use super::Arm;
 use crate::assist::Calibration;
 
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Share of the test images that the network has right.
-    pub test_accuracy: f64,
+    /// On the test set.
+    #[serde(flatten)]
+    pub score: Score,
     /// Mean loss over the last interval of training.
     pub train_loss: f64,
     /// Operations of the network, forward and backward, on the instances really trained on;
@@ -64,10 +66,10 @@ pub struct Summary {
 pub struct ArmResult {
     /// Which arm.
     pub arm: Arm,
-    /// Test accuracy minus that of `full` with the same seed.
+    /// Test accuracy (a share) or BLEU minus that of `full` with the same seed.
     #[serde(default)]
     pub accuracy_vs_full: Option<f64>,
-    /// Test accuracy minus that of `uniform` with the same seed.
+    /// Test accuracy or BLEU minus that of `uniform` with the same seed.
     #[serde(default)]
     pub accuracy_vs_uniform: Option<f64>,
     /// The run itself.
@@ -75,13 +77,28 @@ pub struct ArmResult {
     pub summary: Summary,
 }
 
+impl ArmResult {
+    /// Not compared yet.
+    pub fn new(arm: Arm, summary: Summary) -> ArmResult {
+        ArmResult {
+            arm,
+            accuracy_vs_full: None,
+            accuracy_vs_uniform: None,
+            summary,
+        }
+    }
+
+    /// Accuracy in percent, or BLEU.
+    fn points(&self) -> f64 {
+        self.summary.score.points()
+    }
+}
+
 /// All runs of a comparison, arm by arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// In the order they were run.
     pub arms: Vec<ArmResult>,
-    /// Test images: they bound what a difference in accuracy can mean.
-    pub test_images: usize,
 }
 
 /// A mean over seeds with its standard error.
@@ -95,24 +112,19 @@ pub struct Estimate {
 
 impl Comparison {
     /// Sorts results into a comparison and computes the differences.
-    pub fn new(mut arms: Vec<ArmResult>, test_images: usize) -> Comparison {
-        let accuracies: Vec<_> = arms
-            .iter()
-            .map(|a| (a.arm, a.summary.seed, a.summary.test_accuracy))
-            .collect();
+    pub fn new(mut arms: Vec<ArmResult>) -> Comparison {
+        let all = arms.clone();
         for result in &mut arms {
+            let per_point = result.summary.score.per_point();
             let against = |arm| {
-                let other = accuracies
-                    .iter()
-                    .find(|a| a.0 == arm && a.1 == result.summary.seed);
-                other
-                    .filter(|_| arm != result.arm)
-                    .map(|a| result.summary.test_accuracy - a.2)
+                let mut others = all.iter().filter(|a| a.arm == arm && arm != result.arm);
+                let other = others.find(|a| a.summary.seed == result.summary.seed)?;
+                Some((result.points() - other.points()) / per_point)
             };
             (result.accuracy_vs_full, result.accuracy_vs_uniform) =
                 (against(Arm::Full), against(Arm::Uniform));
         }
-        Comparison { arms, test_images }
+        Comparison { arms }
     }
 
     /// The runs of one arm.
@@ -128,31 +140,31 @@ impl Comparison {
             .map(|v| v.iter().sum::<f64>() / v.len() as f64)
     }
 
-    /// Difference in accuracy between two arms, over the seeds. Its error is the larger of two: the
-    /// scatter over seeds, and what the finite test set and the chance of a single run leave open.
+    /// Difference in points between two arms, over the seeds. Its error is the larger of two: the
+    /// scatter over seeds, and what the finite test set leaves open.
     pub fn difference(&self, arm: Arm, reference: Arm) -> Option<Estimate> {
-        let pairs: Vec<(f64, f64)> = self
+        let pairs: Vec<(&ArmResult, &ArmResult)> = self
             .of(arm)
             .filter_map(|a| {
-                let b = self
-                    .of(reference)
-                    .find(|b| b.summary.seed == a.summary.seed)?;
-                Some((a.summary.test_accuracy, b.summary.test_accuracy))
+                let mut others = self.of(reference);
+                Some((a, others.find(|b| b.summary.seed == a.summary.seed)?))
             })
             .collect();
         let n = pairs.len() as f64;
-        let mean = pairs.iter().map(|(a, b)| a - b).sum::<f64>() / n;
-        let spread: f64 = pairs.iter().map(|(a, b)| (a - b - mean).powi(2)).sum();
+        let differences = pairs.iter().map(|(a, b)| a.points() - b.points());
+        let mean = differences.clone().sum::<f64>() / n;
+        let spread: f64 = differences.map(|d| (d - mean).powi(2)).sum();
         let scatter = if n > 1.0 {
             (spread / (n - 1.0) / n).sqrt()
         } else {
             0.0
         };
-        let binomial: f64 = pairs
-            .iter()
-            .map(|(a, b)| a * (1.0 - a) + b * (1.0 - b))
-            .sum();
-        let sampling = (binomial / (n * n) / self.test_images as f64).sqrt();
+        let variance = |result: &ArmResult| {
+            let score = result.summary.score;
+            (score.per_point() * score.standard_error).powi(2)
+        };
+        let variances: f64 = pairs.iter().map(|(a, b)| variance(a) + variance(b)).sum();
+        let sampling = variances.sqrt() / n;
         (n > 0.0).then_some(Estimate {
             mean,
             error: scatter.max(sampling),
@@ -166,7 +178,7 @@ impl Comparison {
     }
 
     /// One sentence: was the Assistant worth it?
-    pub fn verdict(&self) -> String {
+    pub fn verdict(&self, words: &Words) -> String {
         let against = |arm| Some((arm, self.difference(arm, Arm::Uniform)?));
         let Some((arm, uniform)) = self.assistant().and_then(against) else {
             return "Whether the Assistant was worth it takes the arms memory (or paper) and uniform \
@@ -180,7 +192,7 @@ impl Comparison {
         } else {
             format!("{seeds} seeds")
         };
-        let points = |e: Estimate| format!("{:+.2} ± {:.2}", 100.0 * e.mean, 100.0 * e.error);
+        let points = |e: Estimate| format!("{:+.2} ± {:.2}", e.mean, e.error);
         let against_full = match self.difference(arm, Arm::Full) {
             Some(full) => format!("{} points against full data and ", points(full)),
             None => String::new(),
@@ -198,9 +210,10 @@ impl Comparison {
             format!("Whether the {whose}Assistant was worth it cannot be told from this")
         };
         format!(
-            "{judgement}: with {:.1} % of the operations saved, test accuracy was {against_full}{} points \
+            "{judgement}: with {:.1} % of the operations saved, {} was {against_full}{} points \
              against uniform training at the same operations ({runs}).",
             100.0 * saved,
+            words.score,
             points(uniform),
         )
     }
@@ -209,18 +222,23 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::images::WORDS;
 
     fn comparison(accuracies: &[(Arm, &[f64])], test_images: usize) -> Comparison {
-        let result = |arm, seed, test_accuracy| ArmResult {
-            arm,
-            accuracy_vs_full: None,
-            accuracy_vs_uniform: None,
-            summary: Summary {
+        let result = |arm, seed, accuracy: f64| {
+            let variance = accuracy * (1.0 - accuracy) / test_images as f64;
+            let score = Score {
+                test_accuracy: Some(accuracy),
+                standard_error: variance.sqrt(),
+                ..Score::default()
+            };
+            let summary = Summary {
                 seed,
-                test_accuracy,
+                score,
                 ops_saved: 0.35,
                 ..Summary::default()
-            },
+            };
+            ArmResult::new(arm, summary)
         };
         let arms = accuracies.iter().flat_map(|(arm, values)| {
             values
@@ -228,13 +246,13 @@ mod tests {
                 .enumerate()
                 .map(move |(seed, v)| result(*arm, seed as u64, *v))
         });
-        Comparison::new(arms.collect(), test_images)
+        Comparison::new(arms.collect())
     }
 
     #[test]
     fn the_verdict_needs_a_difference_beyond_noise() {
         let say = |memory: &[f64], n| {
-            comparison(&[(Arm::Uniform, &[0.8, 0.81]), (Arm::Memory, memory)], n).verdict()
+            comparison(&[(Arm::Uniform, &[0.8, 0.81]), (Arm::Memory, memory)], n).verdict(&WORDS)
         };
         assert!(say(&[0.85, 0.86], 10_000).starts_with("The Assistant was worth it: with 35.0 %"));
         assert!(say(&[0.75, 0.76], 10_000).starts_with("The Assistant was not worth it"));
@@ -249,7 +267,7 @@ mod tests {
     #[test]
     fn the_verdict_is_about_memory_or_else_the_paper_s_assistant() {
         let (uniform, paper) = ((Arm::Uniform, &[0.8][..]), (Arm::Paper, &[0.9][..]));
-        let say = |arms: &[(Arm, &[f64])]| comparison(arms, 10_000).verdict();
+        let say = |arms: &[(Arm, &[f64])]| comparison(arms, 10_000).verdict(&WORDS);
         assert!(say(&[uniform, paper]).starts_with("The paper’s Assistant was worth it"));
         let memory = (Arm::Memory, &[0.7][..]);
         assert!(say(&[uniform, paper, memory]).starts_with("The Assistant was not worth it"));
@@ -268,13 +286,14 @@ mod tests {
         );
         let of = |arm| c.of(arm).map(|r| r.accuracy_vs_full).collect::<Vec<_>>();
         assert_eq!(of(Arm::Full), [None, None]);
-        assert_eq!(of(Arm::Memory), [Some(0.88 - 0.9), Some(0.81 - 0.8)]);
+        let memory: Vec<f64> = of(Arm::Memory).into_iter().flatten().collect();
+        assert!((memory[0] - -0.02).abs() < 1e-12 && (memory[1] - 0.01).abs() < 1e-12);
         assert_eq!(c.of(Arm::Memory).last().unwrap().accuracy_vs_uniform, None);
         let difference = c.difference(Arm::Memory, Arm::Full).unwrap();
-        assert!((difference.mean - -0.005).abs() < 1e-12);
+        assert!((difference.mean - -0.5).abs() < 1e-12);
         assert!(
             comparison(&[(Arm::Memory, &[0.5])], 1)
-                .verdict()
+                .verdict(&WORDS)
                 .contains("arms memory (or paper) and uniform")
         );
     }

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use crate::rng::Stream;
+
 /// Longest n-grams counted.
 const ORDERS: usize = 4;
 
@@ -34,35 +36,90 @@ pub struct Bleu {
 /// # Panics
 /// If there are not as many of both: a bug in the caller.
 pub fn bleu<H: AsRef<str>, R: AsRef<str>>(hypotheses: &[H], references: &[R]) -> Bleu {
+    let counts = counts(hypotheses, references);
+    score(counts.iter().fold(Counts::default(), Counts::and))
+}
+
+/// Standard error of a score that a finite test set leaves: that of `samples` test sets drawn from
+/// the sentences of this one with replacement (the bootstrap; Koehn, 2004).
+///
+/// # Panics
+/// As [`bleu`].
+pub fn standard_error<H, R>(hypotheses: &[H], references: &[R], samples: u32) -> f64
+where
+    H: AsRef<str>,
+    R: AsRef<str>,
+{
+    let counts = counts(hypotheses, references);
+    let mut random = Stream::new(0, 0, 0);
+    let mut draw = || {
+        let picks = (0..counts.len()).map(|_| random.below(counts.len() as u64) as usize);
+        score(picks.fold(Counts::default(), |sum, i| sum.and(&counts[i]))).score
+    };
+    let scores: Vec<f64> = (0..samples).map(|_| draw()).collect();
+    let n = f64::from(samples);
+    let mean = scores.iter().sum::<f64>() / n;
+    let squares: f64 = scores.iter().map(|s| (s - mean).powi(2)).sum();
+    (squares / (n - 1.0)).sqrt()
+}
+
+/// What a score is made of, for one sentence or for many.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    /// n-grams of hypotheses that the references have, too, and all.
+    correct: [usize; ORDERS],
+    total: [usize; ORDERS],
+    hypothesis_len: usize,
+    reference_len: usize,
+}
+
+impl Counts {
+    fn and(mut self, other: &Counts) -> Counts {
+        for n in 0..ORDERS {
+            self.correct[n] += other.correct[n];
+            self.total[n] += other.total[n];
+        }
+        self.hypothesis_len += other.hypothesis_len;
+        self.reference_len += other.reference_len;
+        self
+    }
+}
+
+/// Of each sentence.
+fn counts<H: AsRef<str>, R: AsRef<str>>(hypotheses: &[H], references: &[R]) -> Vec<Counts> {
     assert_eq!(
         hypotheses.len(),
         references.len(),
         "a reference for each translation"
     );
-    let (mut correct, mut total) = ([0; ORDERS], [0; ORDERS]);
-    let (mut hypothesis_len, mut reference_len) = (0, 0);
-    for (hypothesis, reference) in hypotheses.iter().zip(references) {
+    let pairs = hypotheses.iter().zip(references);
+    let of_one = |(hypothesis, reference): (&H, &R)| {
         let (hypothesis, reference) = (tokenize(hypothesis.as_ref()), tokenize(reference.as_ref()));
         let (hypothesis, reference) = (words(&hypothesis), words(&reference));
-        hypothesis_len += hypothesis.len();
-        reference_len += reference.len();
+        let mut counts = Counts {
+            hypothesis_len: hypothesis.len(),
+            reference_len: reference.len(),
+            ..Counts::default()
+        };
         for n in 1..=ORDERS {
             let there = ngrams(&reference, n);
             for (ngram, count) in ngrams(&hypothesis, n) {
-                total[n - 1] += count;
-                correct[n - 1] += count.min(there.get(ngram).copied().unwrap_or(0));
+                counts.total[n - 1] += count;
+                counts.correct[n - 1] += count.min(there.get(ngram).copied().unwrap_or(0));
             }
         }
-    }
-    score(correct, total, hypothesis_len, reference_len)
+        counts
+    };
+    pairs.map(of_one).collect()
 }
 
-fn score(
-    correct: [usize; ORDERS],
-    total: [usize; ORDERS],
-    hypothesis_len: usize,
-    reference_len: usize,
-) -> Bleu {
+fn score(counts: Counts) -> Bleu {
+    let Counts {
+        correct,
+        total,
+        hypothesis_len,
+        reference_len,
+    } = counts;
     let brevity_penalty = match (hypothesis_len, reference_len) {
         (hypothesis, reference) if hypothesis >= reference => 1.0,
         (0, _) => 0.0,
@@ -179,6 +236,19 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+
+    #[test]
+    fn the_standard_error_is_that_of_a_mean_where_the_score_is_one() {
+        // Of four words each, right or all wrong: BLEU is the share of right sentences, nearly.
+        let references: Vec<String> = (0..400).map(|i| format!("a{i} b{i} c{i} d{i}")).collect();
+        let hypotheses: Vec<&str> = (0..400)
+            .map(|i| if i % 4 == 0 { "w x y z" } else { references[i].as_str() })
+            .collect();
+        let error = standard_error(&hypotheses, &references, 400);
+        let expected = 100.0 * (0.75f64 * 0.25 / 400.0).sqrt();
+        assert!((error / expected - 1.0).abs() < 0.15, "{error} {expected}");
+        assert_eq!(standard_error(&references, &references, 50), 0.0);
+    }
 
     /// What sacreBLEU says of a corpus.
     #[derive(Deserialize)]

@@ -94,11 +94,11 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Reads a file that [`save`](Tokenizer::save) wrote, of `vocab` tokens.
+    /// Reads a file that [`save`](Tokenizer::save) wrote, of `vocab` tokens where that is known.
     ///
     /// # Errors
     /// The file cannot be read, is no tokenizer of this kind, or has another vocabulary.
-    pub fn load(path: &Path, vocab: usize) -> Result<Tokenizer, TextError> {
+    pub fn load(path: &Path, vocab: Option<usize>) -> Result<Tokenizer, TextError> {
         let bytes = std::fs::read(path).map_err(|source| TextError::Unreadable {
             path: path.to_owned(),
             source,
@@ -122,15 +122,16 @@ impl Tokenizer {
         if tokenizer.0.get_model().get_unk_token().as_deref() != Some(SPECIAL[3]) {
             return Err(none("it has no unknown token".to_owned()));
         }
-        if tokenizer.vocab() != vocab {
+        let found = tokenizer.vocab();
+        if let Some(expected) = vocab.filter(|vocab| *vocab != found) {
             return Err(TextError::OtherVocabulary {
                 path: path.to_owned(),
-                found: tokenizer.vocab(),
-                expected: vocab,
+                found,
+                expected,
             });
         }
         let all = tokenizer.0.get_vocab(true);
-        if all.values().any(|&id| id as usize >= vocab) {
+        if all.values().any(|&id| id as usize >= found) {
             return Err(none("its tokens are not numbered from 0 on".to_owned()));
         }
         Ok(tokenizer)
@@ -141,8 +142,15 @@ impl Tokenizer {
     /// # Errors
     /// Whatever the system says, with the path.
     pub fn save(&self, path: &Path) -> Result<(), TextError> {
-        let json = self.0.to_string(true).map_err(other)?;
-        Ok(files::write(path, json.as_bytes())?)
+        Ok(files::write(path, self.json()?.as_bytes())?)
+    }
+
+    /// What [`save`](Tokenizer::save) writes.
+    ///
+    /// # Errors
+    /// None for a tokenizer that was trained here.
+    pub fn json(&self) -> Result<String, TextError> {
+        self.0.to_string(true).map_err(other)
     }
 
     /// How many tokens there are, the special ones included.
@@ -252,7 +260,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.json");
         first.save(&path).unwrap();
-        let loaded = Tokenizer::load(&path, first.vocab()).unwrap();
+        let loaded = Tokenizer::load(&path, Some(first.vocab())).unwrap();
         assert_eq!(json(&loaded), json(&first));
         let text = "</s> Der Hund, 犬.";
         let cut = concat!(
@@ -263,7 +271,7 @@ mod tests {
         let cutting = cutting.replace(r#""truncation":null"#, cut);
         assert!(cutting.contains(cut));
         std::fs::write(&path, cutting).unwrap();
-        let cutting = Tokenizer::load(&path, first.vocab()).unwrap();
+        let cutting = Tokenizer::load(&path, Some(first.vocab())).unwrap();
         assert_eq!(cutting.encode(text).unwrap(), first.encode(text).unwrap());
         assert_eq!(loaded.encode(text).unwrap(), first.encode(text).unwrap());
     }
@@ -284,11 +292,11 @@ mod tests {
         );
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.json");
-        let missing = Tokenizer::load(&path, 200).unwrap_err();
+        let missing = Tokenizer::load(&path, Some(200)).unwrap_err();
         assert!(matches!(missing, TextError::Unreadable { .. }), "{missing}");
         let tokenizer = trained(200);
         tokenizer.save(&path).unwrap();
-        let error = Tokenizer::load(&path, 8000).unwrap_err().to_string();
+        let error = Tokenizer::load(&path, Some(8000)).unwrap_err().to_string();
         assert!(error.contains("200") && error.contains("8000"), "{error}");
 
         let json = tokenizer.0.to_string(false).unwrap();
@@ -298,7 +306,7 @@ mod tests {
         for bad in [&swapped, &hole, &mute, "", "{}", &json[..json.len() / 2]] {
             assert_ne!(*bad, json);
             std::fs::write(&path, bad).unwrap();
-            let error = Tokenizer::load(&path, 200).unwrap_err();
+            let error = Tokenizer::load(&path, Some(200)).unwrap_err();
             assert!(matches!(error, TextError::NotATokenizer { .. }), "{error}");
         }
         assert!(tokenizer.save(&dir.path().join("no/t.json")).is_err());

@@ -73,6 +73,25 @@ impl TransformerConfig {
     }
 }
 
+impl TransformerConfig {
+    /// Operations (two a multiply-add) of a training step of this padded shape, from shapes: the
+    /// products of linear layers and attention, forward, and twice that backward. Masks save
+    /// nothing; norms, softmax, embeddings and the optimiser are not counted.
+    pub fn train_ops(&self, shape: PairShape) -> u64 {
+        let [d, ffn, vocab] = [self.d, self.ffn, self.vocab].map(|n| n as u64);
+        let [b, s, t] = [shape.sentences, shape.source, shape.target].map(|n| n as u64);
+        let [encoders, decoders] = self.layers.map(|n| n as u64);
+        // Multiply-adds of a sentence: scores and their sums, of queries with keys.
+        let attention = |queries: u64, keys: u64| 2 * queries * keys * d;
+        let feed_forward = |tokens: u64| 2 * tokens * d * ffn;
+        let encoder = 4 * s * d * d + attention(s, s) + feed_forward(s);
+        let cross = 2 * (t + s) * d * d + attention(t, s);
+        let decoder = 4 * t * d * d + attention(t, t) + cross + feed_forward(t);
+        let output = t * d * vocab;
+        3 * 2 * b * (encoders * encoder + decoders * decoder + output)
+    }
+}
+
 /// What a step writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Results {
@@ -117,7 +136,8 @@ pub struct Transformer {
     decoder: Stack,
 }
 
-const TABLE: &str = "encoder.embed_tokens.weight";
+/// The embedding, which is the output layer, too: `[vocab, d]`.
+pub const TABLE: &str = "encoder.embed_tokens.weight";
 
 /// What of a tensor for the largest batch a smaller one uses.
 fn part(t: Tensor, rows: [usize; 2]) -> Tensor {

@@ -2,14 +2,18 @@
 
 use std::fmt::Write;
 
-use super::{Arm, Run, escape};
+use super::{Arm, Curve, Run, Words, escape};
 
 /// The table of arms, and one of all runs if some arm has several.
-pub(super) fn arms(arms: &[Arm]) -> String {
+pub(super) fn arms(arms: &[Arm], words: &Words) -> String {
     let mut html = String::from("<section>\n<div class=\"scroll\"><table>\n");
-    html += "<thead><tr><th>Arm<th>Test accuracy, %<th>vs full, points\
-             <th>vs uniform, points<th>Operations saved, %<th>Assistant’s AUC\
-             <th>Images/s<th>Time, s<th>Seeds</tr></thead>\n<tbody>\n";
+    let (score, speed) = headings(words);
+    let _ = write!(
+        html,
+        "<thead><tr><th>Arm<th>{score}<th>vs full, points<th>vs uniform, points\
+         <th>Operations saved, %<th>Assistant’s AUC<th>{speed}<th>Time, s<th>Seeds</tr></thead>\n\
+         <tbody>\n"
+    );
     for arm in arms {
         let over = |value: fn(&Run) -> f64, scale: f64, decimals: usize, plus: bool| {
             let values: Vec<f64> = arm.runs.iter().map(|run| scale * value(run)).collect();
@@ -19,17 +23,12 @@ pub(super) fn arms(arms: &[Arm]) -> String {
             html,
             "<tr><th>{}<td><b>{}</b><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
             escape(arm.name),
-            over(|r| r.test_accuracy, 100.0, 2, false),
-            over(|r| r.accuracy_vs_full.unwrap_or(f64::NAN), 100.0, 2, true),
-            over(
-                |r| r.accuracy_vs_uniform.unwrap_or(f64::NAN),
-                100.0,
-                2,
-                true
-            ),
+            over(|r| r.score, 1.0, 2, false),
+            over(|r| r.vs_full.unwrap_or(f64::NAN), 1.0, 2, true),
+            over(|r| r.vs_uniform.unwrap_or(f64::NAN), 1.0, 2, true),
             over(|r| r.ops_saved, 100.0, 1, false),
             over(|r| r.assist_auc.unwrap_or(f64::NAN), 1.0, 3, false),
-            over(|r| r.images_per_second, 1.0, 0, false),
+            over(|r| r.instances_per_second, 1.0, 0, false),
             over(|r| r.wall_seconds, 1.0, 1, false),
             arm.runs.len(),
         );
@@ -38,31 +37,43 @@ pub(super) fn arms(arms: &[Arm]) -> String {
     if arms.iter().any(|arm| arm.runs.len() > 1) {
         html += "<p class=\"note\">Means over the seeds ± their standard deviation.</p>\n";
     }
-    html += &runs(arms);
+    html += &runs(arms, words);
     html + "</section>\n"
 }
 
-fn runs(arms: &[Arm]) -> String {
-    let mut html = String::from(
+/// Of the columns of results and of speeds.
+fn headings(words: &Words) -> (String, String) {
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let unit = words.unit.trim();
+    let score = match unit {
+        "" => capital(words.score),
+        unit => format!("{}, {unit}", capital(words.score)),
+    };
+    (score, capital(words.many) + "/s")
+}
+
+fn runs(arms: &[Arm], words: &Words) -> String {
+    let (score, speed) = headings(words);
+    let mut html = format!(
         "<details><summary>Every run</summary>\n<div class=\"scroll\"><table>\n<thead><tr><th>Arm\
-         <th>Seed<th>Test accuracy, %<th>vs full, points<th>vs uniform, points\
-         <th>Operations saved, %<th>Boss operations<th>Assistant operations<th>Images/s\
+         <th>Seed<th>{score}<th>vs full, points<th>vs uniform, points\
+         <th>Operations saved, %<th>Boss operations<th>Assistant operations<th>{speed}\
          <th>Time, s</tr></thead>\n<tbody>\n",
     );
     for run in arms.iter().flat_map(|arm| &arm.runs) {
-        let points = |x: Option<f64>| signed(100.0 * x.unwrap_or(f64::NAN), 2);
+        let points = |x: Option<f64>| signed(x.unwrap_or(f64::NAN), 2);
         let _ = writeln!(
             html,
             "<tr><th>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
             escape(&run.arm),
             run.seed,
-            number(100.0 * run.test_accuracy, 2),
-            points(run.accuracy_vs_full),
-            points(run.accuracy_vs_uniform),
+            number(run.score, 2),
+            points(run.vs_full),
+            points(run.vs_uniform),
             number(100.0 * run.ops_saved, 1),
             metric(run.boss_ops),
             metric(run.assist_ops),
-            number(run.images_per_second, 0),
+            number(run.instances_per_second, 0),
             number(run.wall_seconds, 1),
         );
     }
@@ -70,18 +81,29 @@ fn runs(arms: &[Arm]) -> String {
 }
 
 /// What a newcomer needs to read the table and the curves.
-pub(super) fn terms(arms: &[Arm]) -> String {
+pub(super) fn terms(arms: &[Arm], words: &Words) -> String {
+    let Words { one, many, .. } = words;
     let mut html = String::from("<dl class=\"terms\">\n");
     let arm = |name: &str| match name {
-        "full" => Some("trains on every image in every epoch: 100 % of the operations."),
-        "uniform" => Some(
-            "trains on every image too, but stops at the same operations as the other arms, with \
-             the learning rate to match. A saving is real only against this one.",
-        ),
-        "random" => Some("keeps as many images as the Assistant does, chosen blindly."),
-        "memory" => Some("the Assistant, from what it remembers of each image’s loss."),
-        "paper" => Some("the Assistant, from the image itself, as its authors published it."),
-        "infobatch" => Some("prunes half of the images of a loss below the mean, no Assistant."),
+        "full" => Some(format!(
+            "trains on every {one} in every epoch: 100 % of the operations."
+        )),
+        "uniform" => Some(format!(
+            "trains on every {one} too, but stops at the same operations as the other arms, with \
+             the learning rate to match. A saving is real only against this one."
+        )),
+        "random" => Some(format!(
+            "keeps as many {many} as the Assistant does, chosen blindly."
+        )),
+        "memory" => Some(format!(
+            "the Assistant, from what it remembers of each {one}’s loss."
+        )),
+        "paper" => Some(format!(
+            "the Assistant, from the {one} itself, as its authors published it."
+        )),
+        "infobatch" => Some(format!(
+            "prunes half of the {many} of a loss below the mean, no Assistant."
+        )),
         _ => None,
     };
     let names = ["full", "uniform"].into_iter();
@@ -94,16 +116,23 @@ pub(super) fn terms(arms: &[Arm]) -> String {
             let _ = writeln!(html, "<dt>{name}<dd>{text}");
         }
     }
-    html += "<dt>operations<dd>Arithmetic of forward and backward passes over the images trained \
-             on, evaluation excluded. <i>Saved</i>: the part of full’s that was not spent, the \
-             Assistant’s own counted as spent.\n\
-             <dt>keep rate<dd>Share of the images offered that the Boss, the network proper, is \
-             given to train on; the Assistant, a light model beside it, drops the rest.\n\
-             <dt>AUC<dd>How well the Assistant’s scores tell which images will have a loss above the \
-             mean: the chance that one that does was scored above one that does not. 1 is perfect, \
-             0.5 is guessing. Measured on images kept whatever their score, before their loss was \
-             known.\n\
-             <dt>points<dd>Differences of two percentages.\n</dl>\n";
+    let _ = write!(
+        html,
+        "<dt>operations<dd>Arithmetic of forward and backward passes over the {many} trained \
+         on, evaluation excluded. <i>Saved</i>: the part of full’s that was not spent, the \
+         Assistant’s own counted as spent.\n\
+         <dt>keep rate<dd>Share of the {many} offered that the Boss, the network proper, is \
+         given to train on; the Assistant, a light model beside it, drops the rest.\n\
+         <dt>AUC<dd>How well the Assistant’s scores tell which {many} will have a loss above the \
+         mean: the chance that one that does was scored above one that does not. 1 is perfect, \
+         0.5 is guessing. Measured on {many} kept whatever their score, before their loss was \
+         known.\n\
+         <dt>points<dd>{points}\n</dl>\n",
+        points = match words.curve {
+            Curve::TestAccuracy => "Differences of two percentages.",
+            Curve::ValidLoss => "Of BLEU, which goes from 0 to 100.",
+        },
+    );
     html
 }
 

@@ -1,4 +1,7 @@
 use super::*;
+use crate::train::images::WORDS;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 
 fn run(arm: &str, seed: u64) -> Run {
     let share = if arm == "full" { 1.0 } else { 0.65 };
@@ -8,16 +11,16 @@ fn run(arm: &str, seed: u64) -> Run {
             ops_fraction: share * t,
             train_loss: 2.3 * (-2.0 * t).exp() + seed as f64 * 0.01,
             keep_rate: (arm == "memory").then_some(1.0 - 0.5 * t),
-            test_accuracy: (i % 10 == 0).then_some(0.8 * t),
+            evaluation: (i % 10 == 0).then_some(80.0 * t),
             assist_auc: (arm == "memory").then_some(0.6 + 0.1 * t),
         }
     });
     Run {
         arm: arm.to_owned(),
         seed,
-        test_accuracy: 0.8,
-        accuracy_vs_full: (arm != "full").then_some(-0.01),
-        accuracy_vs_uniform: (arm == "memory").then_some(0.005),
+        score: 80.0,
+        vs_full: (arm != "full").then_some(-1.0),
+        vs_uniform: (arm == "memory").then_some(0.5),
         ops_saved: 1.0 - share,
         full_ops: 1e12,
         boss_ops: 1e12 * share,
@@ -28,7 +31,7 @@ fn run(arm: &str, seed: u64) -> Run {
             _ => Vec::new(),
         },
         wall_seconds: 30.0,
-        images_per_second: 3000.0,
+        instances_per_second: 3000.0,
         points: points.collect(),
     }
 }
@@ -42,24 +45,26 @@ fn bin(count: u64, score: f64) -> Calibration {
 }
 
 fn example(id: usize) -> Example {
-    let image = Picture {
+    let picture = Picture {
         height: 2,
         width: 2,
         channels: 3,
         pixels: vec![id as u8; 12],
     };
+    let class = "star".into();
     Example {
         id,
-        class: "star".into(),
         loss: 4.2,
         times_trained: 1,
         right: false,
-        image,
+        shown: Shown::Image { picture, class },
     }
 }
 
 fn report(runs: Vec<Run>) -> Report {
     Report {
+        words: WORDS,
+        samples: vec![],
         title: "ResNet-8 on synthetic".into(),
         verdict: "Worth it.".into(),
         subtitle: "cpu, 2 threads".into(),
@@ -119,7 +124,19 @@ fn nothing_is_loaded_from_elsewhere() {
 fn text_is_escaped_wherever_it_comes_from() {
     let evil = "\"'&<script>alert(1)</script>".to_owned();
     let mut report = report(vec![run(&evil, 0), run(&evil, 1)]);
-    report.hardest[0].class.clone_from(&evil);
+    let pair = || Shown::Pair {
+        source: "\"'&<script>alert(1)</script>".into(),
+        target: "\"'&<script>alert(1)</script>".into(),
+    };
+    if let Shown::Image { class, .. } = &mut report.hardest[0].shown {
+        class.clone_from(&evil);
+    }
+    report.hardest[1].shown = pair();
+    report.samples = vec![Sample {
+        source: evil.clone(),
+        reference: evil.clone(),
+        translation: evil.clone(),
+    }];
     for text in [
         &mut report.title,
         &mut report.verdict,
@@ -131,8 +148,8 @@ fn text_is_escaped_wherever_it_comes_from() {
     let html = render(&report).unwrap();
     assert!(!html.contains("<script") && !html.contains("\"'&<"));
     // Title twice, verdict, subtitle, arm in two tables (one of them twice), ledger and legend,
-    // class, configuration.
-    assert_eq!(html.matches("&quot;&#39;&amp;&lt;script&gt;").count(), 11);
+    // class, configuration; a pair and a sample.
+    assert_eq!(html.matches("&quot;&#39;&amp;&lt;script&gt;").count(), 16);
 }
 
 #[test]
@@ -141,23 +158,23 @@ fn missing_and_broken_numbers_are_no_error() {
         let mut broken = run("memory", 0);
         broken.points.truncate(points);
         for point in &mut broken.points {
-            point.test_accuracy = None;
+            point.evaluation = None;
             point.keep_rate = Some(f64::INFINITY);
             point.assist_auc = Some(f64::NAN);
             point.train_loss = f64::NAN;
         }
         for number in [
-            &mut broken.test_accuracy,
+            &mut broken.score,
             &mut broken.ops_saved,
             &mut broken.boss_ops,
             &mut broken.assist_ops,
             &mut broken.wall_seconds,
-            &mut broken.images_per_second,
+            &mut broken.instances_per_second,
         ] {
             *number = f64::NAN;
         }
-        broken.accuracy_vs_full = None;
-        broken.accuracy_vs_uniform = Some(f64::NAN);
+        broken.vs_full = None;
+        broken.vs_uniform = Some(f64::NAN);
         broken.assist_auc = Some(f64::NAN);
         broken
             .calibration
@@ -173,7 +190,9 @@ fn missing_and_broken_numbers_are_no_error() {
         let beside = render(&report(vec![run("memory", 1), broken])).unwrap();
         assert_eq!(beside.matches("role=\"img\"").count(), 5);
     }
-    let nothing = render(&Report::default()).unwrap();
+    let mut nothing = report(vec![]);
+    (nothing.hardest, nothing.easiest) = (vec![], vec![]);
+    let nothing = render(&nothing).unwrap();
     assert!(!nothing.contains("<table") && !nothing.contains("<figure"));
 }
 
@@ -181,13 +200,14 @@ fn missing_and_broken_numbers_are_no_error() {
 fn malformed_pictures_are_errors() {
     for (channels, bytes) in [(3, 11), (2, 8), (1, 12)] {
         let mut report = report(vec![]);
-        let image = Picture {
+        let picture = Picture {
             height: 2,
             width: 2,
             channels,
             pixels: vec![0; bytes],
         };
-        report.easiest[0].image = image;
+        let class = String::new();
+        report.easiest[0].shown = Shown::Image { picture, class };
         let error = render(&report).unwrap_err().to_string();
         assert!(
             error.starts_with("training image 5 cannot be shown"),
@@ -195,12 +215,14 @@ fn malformed_pictures_are_errors() {
         );
     }
     let mut report = report(vec![]);
-    report.easiest[0].image = Picture {
+    let picture = Picture {
         height: 0,
         width: 5,
         channels: 1,
         pixels: vec![],
     };
+    let class = String::new();
+    report.easiest[0].shown = Shown::Image { picture, class };
     assert!(render(&report).is_err());
 }
 

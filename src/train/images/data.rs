@@ -1,9 +1,9 @@
-//! What comes before a run: its data and its folder.
+//! Where images come from.
 
-use super::{Checkpoint, Config, ConfigError, Console, Data, TrainError, files_error};
+use super::{Data, ImageConfig};
 use crate::data::download::{self, DownloadError, Downloader};
 use crate::data::{self, DataError, Dataset};
-use crate::files;
+use crate::train::{ConfigError, Console, TrainError};
 use clap::ValueEnum;
 use indicatif::HumanBytes;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ const MIRROR: &str = "AUTOASSIST_DOWNLOAD_URL";
 /// # Errors
 /// Whatever is wrong with the files or the download; [`TrainError::StoppedDownload`] once
 /// `interrupt` is set while a file arrives.
-pub fn load_data(
-    config: &Config,
+pub fn load(
+    config: &ImageConfig,
     console: Console,
     interrupt: &AtomicBool,
 ) -> Result<Dataset, TrainError> {
@@ -46,7 +46,7 @@ pub fn load_data(
 }
 
 /// Where the data set is: `--data-dir`, or its folder in the user's cache.
-fn data_dir(config: &Config, name: &str) -> Result<PathBuf, ConfigError> {
+fn data_dir(config: &ImageConfig, name: &str) -> Result<PathBuf, ConfigError> {
     if let Some(dir) = &config.data_dir {
         return Ok(dir.clone());
     }
@@ -98,53 +98,3 @@ fn fetch(
     }
 }
 
-/// Makes the folder of a new run and writes the settings into it. Without `out` it is
-/// `runs/PROGRAM-TIME`.
-///
-/// # Errors
-/// A place that cannot be written, or that already holds a run.
-pub fn create_run_folder(
-    out: Option<&Path>,
-    program: &str,
-    config: &Config,
-) -> Result<PathBuf, TrainError> {
-    let dir = match out {
-        Some(dir) => dir.to_path_buf(),
-        None => {
-            let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
-            PathBuf::from(format!("runs/{program}-{time}"))
-        }
-    };
-    if holds_run(&dir) {
-        let remedy = format!(
-            "--out {0} already holds a run; go on with it by --resume {0}, or choose another folder",
-            dir.display()
-        );
-        return Err(ConfigError::Together(remedy).into());
-    }
-    let unusable = |source| files::WriteError {
-        path: dir.clone(),
-        source,
-    };
-    std::fs::create_dir_all(&dir).map_err(|e| TrainError::unusable(unusable(e)))?;
-    let file = dir.join("config.toml");
-    files::write(&file, config.to_toml().as_bytes()).map_err(TrainError::unusable)?;
-    Ok(dir)
-}
-
-/// Whether a folder holds a run, or a comparison's runs, that got as far as its first checkpoint. What
-/// a start that failed has left behind does not stand in the way of the next try.
-fn holds_run(dir: &Path) -> bool {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut folders = entries.map(|e| e.path()).chain([dir.to_path_buf()]);
-    folders.any(|folder| Checkpoint::path(&folder).exists())
-}
-
-/// Makes the folder of one run of a comparison.
-///
-/// # Errors
-/// A full or vanished disk.
-pub fn create_arm_folder(dir: &Path, config: &Config) -> Result<(), TrainError> {
-    std::fs::create_dir_all(dir).map_err(|e| files_error(dir, e))?;
-    files::write(&dir.join("config.toml"), config.to_toml().as_bytes()).map_err(TrainError::failed)
-}

@@ -1,0 +1,20 @@
+//! Trains a Transformer to translate with AutoAssist and says whether it was worth it; translates
+//! with what it has trained.
+
+use autoassist::train::program;
+use autoassist::train::translation::{TransformerProgram, TranslateFlags, translate};
+use clap::{Args, FromArgMatches};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let subcommand = TranslateFlags::augment_args(clap::Command::new("translate"));
+    let command = program::command::<TransformerProgram>().subcommand(subcommand);
+    let matches = command.get_matches();
+    match matches.subcommand() {
+        Some((_, matches)) => {
+            let flags = TranslateFlags::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+            program::exit_code("transformer", translate(&flags))
+        }
+        None => program::main::<TransformerProgram>(&matches),
+    }
+}

@@ -1,0 +1,169 @@
+//! The Boss for images: a ResNet on an executor, with its data.
+
+use crate::assist::LossRing;
+use crate::backend::{
+    self, Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs, Tensor,
+};
+use crate::data::Dataset;
+use crate::nn::{Architecture, InputShape, Params, ResNet};
+use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
+use crate::train::{Config, TrainError};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Pixels of padding from which training images are cropped back, the usual choice for images of
+/// about 32×32.
+const CROP: usize = 4;
+
+/// A ResNet on an executor.
+pub struct ImageBoss {
+    exec: Box<dyn Executor>,
+    net: Arc<ResNet>,
+    ring: Arc<LossRing>,
+    train: DataId,
+    test: DataId,
+    test_images: usize,
+    batch: usize,
+    augment: Augment,
+    smoothing: f32,
+    sgd: Sgd,
+}
+
+impl ImageBoss {
+    /// Opens the device and allocates the network, with all parameters zero, and a ring.
+    pub fn new(
+        config: &Config,
+        architecture: &Architecture,
+        data: &Dataset,
+    ) -> Result<ImageBoss, TrainError> {
+        let mut exec = backend::open(&config.device).map_err(TrainError::unusable)?;
+        let (height, width) = (data.train.height, data.train.width);
+        let channels = data.train.channels;
+        let input = InputShape {
+            batch: config.batch,
+            height,
+            width,
+            channels,
+        };
+        let net = ResNet::new(
+            &mut *exec,
+            architecture,
+            input,
+            data.classes.len(),
+        );
+        let train = exec.attach_images(data.train.clone());
+        let test = exec.attach_images(data.test.clone());
+        let ring = exec.create_ring(SLOTS, config.batch);
+        Ok(ImageBoss {
+            ring: ring.map_err(TrainError::unusable)?,
+            exec,
+            net: Arc::new(net),
+            train,
+            test,
+            test_images: data.test.len(),
+            batch: config.batch,
+            augment: Augment {
+                crop: CROP,
+                flip: data.flip,
+            },
+            smoothing: config.label_smoothing as f32,
+            sgd: Sgd {
+                momentum: 0.9,
+                nesterov: true,
+                weight_decay: config.weight_decay as f32,
+            },
+        })
+    }
+
+    /// What a training step does.
+    fn training(&self) -> impl Fn(&mut dyn Executor) + use<> {
+        let (net, data, augment) = (self.net.clone(), self.train, self.augment);
+        let (smoothing, sgd) = (self.smoothing, self.sgd);
+        move |exec| net.train_step(exec, data, augment, smoothing, sgd)
+    }
+}
+
+impl Boss for ImageBoss {
+    fn parts(&mut self) -> (&mut dyn Executor, &Params) {
+        (&mut *self.exec, &self.net.params)
+    }
+
+    fn ring(&self) -> Arc<LossRing> {
+        self.ring.clone()
+    }
+
+    fn state(&self) -> Vec<(&'static str, Tensor)> {
+        let params = &self.net.params;
+        vec![
+            ("values", params.values),
+            ("momentum", params.momentum),
+            ("buffers", params.buffers),
+        ]
+    }
+
+    /// All at once.
+    fn plan(&self, ids: &[u32]) -> Vec<Planned> {
+        vec![Planned {
+            places: (0..ids.len() as u32).collect(),
+            shape: [0; 3],
+            ops: ids.len() as u64 * self.net.train_ops_per_instance(),
+        }]
+    }
+
+    fn plain(&mut self) {
+        self.augment = Augment::NONE;
+        self.smoothing = 0.0;
+    }
+
+    fn prepare(&mut self) -> Result<(), TrainError> {
+        let (net, test, train) = (&self.net, self.test, self.training());
+        let trained = self.exec.prepare(Pass::Train, [0; 3], &train);
+        let prepared = trained.and_then(|()| {
+            self.exec
+                .prepare(Pass::Eval, [0; 3], &|exec| net.eval_step(exec, test))
+        });
+        prepared.map_err(|e| TrainError::unusable(e.at_batch(self.batch)))
+    }
+
+    fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError> {
+        let train = self.training();
+        self.exec.step(Pass::Train, inputs, &train)
+    }
+
+    fn evaluate(&mut self) -> Result<Evaluation, DeviceError> {
+        let (mut loss, mut right) = (0.0, 0.0);
+        let (net, data) = (&self.net, self.test);
+        for start in (0..self.test_images).step_by(self.batch) {
+            let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
+                .map(|i| i as u32)
+                .collect();
+            let rows = ids.len();
+            let inputs = StepInputs {
+                ids,
+                ..StepInputs::default()
+            };
+            let pass = Pass::Eval;
+            self.exec
+                .step(pass, inputs, &|exec| net.eval_step(exec, data))?;
+            let sum = |v: Vec<f32>| v[..rows].iter().map(|v| f64::from(*v)).sum::<f64>();
+            loss += sum(self.exec.read(net.loss.loss)?);
+            right += sum(self.exec.read(net.loss.right)?);
+        }
+        let n = self.test_images as f64;
+        Ok(Evaluation {
+            loss: loss / n,
+            accuracy: right / n,
+        })
+    }
+
+    /// Each image is right or not, so that the error is that of a share.
+    fn score(&mut self, _: Option<&Path>) -> Result<Score, TrainError> {
+        let accuracy = self.evaluate().map_err(TrainError::failed)?.accuracy;
+        let variance = accuracy * (1.0 - accuracy) / self.test_images as f64;
+        Ok(Score {
+            test_accuracy: Some(accuracy),
+            standard_error: variance.sqrt(),
+            ..Score::default()
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! The task of `resnet`: classes of images.
+
+mod boss;
+mod data;
+
+use super::config::{absolute, require};
+use super::program::Program;
+use super::report::{Picture, Sample, Shown};
+use super::task::{Boss, Curve, Task, Words};
+use super::{Config, ConfigError, Console, Defaults, Schedule, TrainError};
+use crate::assist::Instances;
+use crate::data::Dataset;
+use crate::files::WriteError;
+use crate::nn::Architecture;
+use boss::ImageBoss;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Where instances come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Data {
+    /// Built-in images, generated from the seed: a demonstration, never evidence.
+    Synthetic,
+    /// The official binary batches of CIFAR-10.
+    Cifar10,
+    /// MNIST, or another set of ten classes in its format: IDX files, plain or .gz.
+    Mnist,
+    /// Fashion-MNIST: the same format with the names of its classes.
+    FashionMnist,
+    /// A tree `train/<class>/*.{jpg,png}`, `test/<class>/…` under --data-dir.
+    Folder,
+}
+
+/// The flags of `resnet` alone, each also a key of a `--config` file.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ImageOptions {
+    /// Where images come from; without it, a demonstration on synthetic data
+    #[arg(long, value_enum)]
+    pub data: Option<Data>,
+    /// Folder of the data set [default: what --download has fetched]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Fetch the data set unless it is there, into --data-dir or ~/.cache/autoassist
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    pub download: Option<bool>,
+    /// Layers of the network: 8, 14, 20, 32, 44, 56, 110, 18, 34, 50 or 101 [default: 8]
+    #[arg(long)]
+    pub depth: Option<u32>,
+}
+
+/// The resolved settings of `resnet` alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // each is the flag of the same name, documented in `ImageOptions`
+pub struct ImageConfig {
+    pub data: Data,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub download: bool,
+    pub depth: u32,
+}
+
+/// The program `resnet`.
+pub struct Resnet;
+
+impl Program for Resnet {
+    const NAME: &'static str = "resnet";
+    const ABOUT: &'static str = "Trains a ResNet on images with AutoAssist: a light Assistant \
+        learns which images still matter and skips the rest.\n\nWithout --data this is a \
+        demonstration: built-in synthetic images, three arms, under two minutes.";
+    const DEMONSTRATION: &'static str = "A demonstration on synthetic images, not evidence. Real \
+        data: --data folder --data-dir DIR; see --help.";
+    const NAMES: &'static str = "torchvision's";
+    type Options = ImageOptions;
+    type Config = ImageConfig;
+
+    fn has_data(options: &ImageOptions) -> bool {
+        options.data.is_some()
+    }
+
+    fn defaults(demonstration: bool) -> Defaults {
+        Defaults {
+            epochs: if demonstration { 6 } else { 16 },
+            batch: 128,
+            lr: 0.2,
+            weight_decay: 5e-4,
+            label_smoothing: 0.0,
+        }
+    }
+
+    fn resolve(options: ImageOptions, _: bool) -> ImageConfig {
+        ImageConfig {
+            data: options.data.unwrap_or(Data::Synthetic),
+            data_dir: options.data_dir.map(absolute),
+            download: options.download.unwrap_or(false),
+            depth: options.depth.unwrap_or(8),
+        }
+    }
+
+    fn check(config: &ImageConfig) -> Result<(), ConfigError> {
+        let depths = Architecture::DEPTHS.map(|d| d.to_string()).join(", ");
+        let depth_ok = Architecture::of_depth(config.depth).is_some();
+        let remedy = format!("choose one of {depths}");
+        require(depth_ok, "depth", &config.depth, &remedy)?;
+        let together = |remedy: &str| Err(ConfigError::Together(remedy.into()));
+        if config.download && matches!(config.data, Data::Synthetic | Data::Folder) {
+            return together(
+                "--download fetches a published data set: name it by --data cifar10, --data mnist \
+                 or --data fashion-mnist",
+            );
+        }
+        match (config.data, &config.data_dir) {
+            (Data::Folder, None) => {
+                together("--data folder needs --data-dir DIR, a folder with train/ and test/")
+            }
+            (Data::Synthetic, Some(_)) => together(
+                "--data-dir is not used by --data synthetic; add --data folder, or what it holds",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn load(
+        _: &Config,
+        config: ImageConfig,
+        _: Option<&Path>,
+        console: Console,
+        interrupt: &AtomicBool,
+    ) -> Result<Box<dyn Task>, TrainError> {
+        let data = data::load(&config, console, interrupt)?;
+        let architecture = Architecture::of_depth(config.depth).expect("checked");
+        Ok(Box::new(ImageTask {
+            config,
+            architecture,
+            data,
+        }))
+    }
+}
+
+/// Images to learn, and the ResNet for them.
+struct ImageTask {
+    config: ImageConfig,
+    architecture: Architecture,
+    data: Dataset,
+}
+
+/// How it speaks of them.
+pub(super) const WORDS: Words = Words {
+    one: "image",
+    many: "images",
+    short: "img",
+    score: "test accuracy",
+    unit: " %",
+    signature: None,
+    curve: Curve::TestAccuracy,
+};
+
+impl Task for ImageTask {
+    fn title(&self) -> String {
+        format!("ResNet-{} on {}", self.config.depth, self.data.name)
+    }
+
+    fn data(&self) -> String {
+        let (train, test) = (self.data.train.len(), self.data.test.len());
+        format!("{}, {train} + {test} images", self.data.name)
+    }
+
+    fn words(&self) -> &'static Words {
+        &WORDS
+    }
+
+    fn settings(&self) -> toml::Table {
+        toml::Table::try_from(&self.config).expect("settings are plain values")
+    }
+
+    fn len(&self) -> usize {
+        self.data.train.len()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.data.fingerprint()
+    }
+
+    /// A step's batch.
+    fn pool(&self, batch: usize) -> usize {
+        batch
+    }
+
+    fn instances(&self) -> Instances {
+        Instances::from_images(&self.data.train)
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule::Linear
+    }
+
+    fn boss(&self, config: &Config) -> Result<Box<dyn Boss>, TrainError> {
+        let boss = ImageBoss::new(config, &self.architecture, &self.data)?;
+        Ok(Box::new(boss))
+    }
+
+    /// Nothing.
+    fn write_into(&self, _: &Path) -> Result<(), WriteError> {
+        Ok(())
+    }
+
+    fn show(&self, id: usize) -> Shown {
+        let (data, images) = (&self.data, &self.data.train);
+        let picture = Picture {
+            height: images.height,
+            width: images.width,
+            channels: images.channels,
+            pixels: images.image(id).to_vec(),
+        };
+        let class = data.classes[images.labels[id] as usize].clone();
+        Shown::Image { picture, class }
+    }
+
+    /// None.
+    fn samples(&self, _: &Path) -> Vec<Sample> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        let options = ImageOptions {
+            depth: Some(9),
+            ..ImageOptions::default()
+        };
+        let error = Resnet::check(&Resnet::resolve(options, false)).unwrap_err();
+        assert!(error.to_string().starts_with("--depth 9"), "{error}");
+    }
+}

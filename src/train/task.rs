@@ -1,0 +1,207 @@
+//! What the training loop does not know: a network with its data.
+
+use super::report::{Sample, Shown};
+use super::{Config, TrainError};
+use crate::assist::{Drain, Instances, LossRing, StepRecords};
+use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
+use crate::files::WriteError;
+use crate::nn::Params;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Steps that may be under way at once (K in the protocol of the loss ring).
+pub const SLOTS: usize = 4;
+
+/// How a task speaks of its instances and of its result.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// An instance: image.
+    pub one: &'static str,
+    /// Several.
+    pub many: &'static str,
+    /// Several, in a crowded line.
+    pub short: &'static str,
+    /// What the result is called.
+    pub score: &'static str,
+    /// What stands behind its points.
+    pub unit: &'static str,
+    /// How exactly it is computed.
+    pub signature: Option<&'static str>,
+    /// What evaluations during training are judged by.
+    pub curve: Curve,
+}
+
+/// What evaluations during training are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Curve {
+    /// Accuracy on the test images.
+    TestAccuracy,
+    /// Loss on the validation sentences.
+    ValidLoss,
+}
+
+impl Words {
+    /// A result, for a line on a terminal.
+    pub fn result(&self, score: &Score) -> String {
+        let signature = self.signature.map(|s| format!(" ({s})"));
+        let signature = signature.unwrap_or_default();
+        format!("{} {:.2}{}{signature}", self.score, score.points(), self.unit)
+    }
+
+    /// An evaluation, for a line on a terminal.
+    pub fn evaluation(&self, result: Evaluation) -> String {
+        match self.curve {
+            Curve::TestAccuracy => format!("test accuracy {:.2} %", 100.0 * result.accuracy),
+            Curve::ValidLoss => format!("validation loss {:.3}", result.loss),
+        }
+    }
+}
+
+/// Data to learn, and how a network for it is made.
+pub trait Task: Sync {
+    /// Network and data, for a heading.
+    fn title(&self) -> String;
+    /// The data with its sizes.
+    fn data(&self) -> String;
+    /// How to speak of it.
+    fn words(&self) -> &'static Words;
+    /// Its own settings, as keys of `config.toml`.
+    fn settings(&self) -> toml::Table;
+    /// Training instances.
+    fn len(&self) -> usize;
+    /// Changes with anything in the data: a checkpoint goes on with the same or not at all.
+    fn fingerprint(&self) -> u64;
+    /// How many instances the Assistant is asked for at a time where steps take `batch`.
+    fn pool(&self, batch: usize) -> usize;
+    /// The training set as the Assistant sees it.
+    fn instances(&self) -> Instances;
+    /// The learning rate, see [`learning_rate`](super::Schedule::rate).
+    fn schedule(&self) -> super::Schedule;
+    /// Opens the device and allocates the network, with all parameters zero.
+    ///
+    /// # Errors
+    /// No such device, or no memory.
+    fn boss(&self, config: &Config) -> Result<Box<dyn Boss>, TrainError>;
+    /// Writes what a trained model needs beside its weights.
+    ///
+    /// # Errors
+    /// A full disk.
+    fn write_into(&self, dir: &Path) -> Result<(), WriteError>;
+    /// What a training instance looks like.
+    fn show(&self, id: usize) -> Shown;
+    /// For a report: what a trained network makes of some of the test set, from its run's folder.
+    fn samples(&self, dir: &Path) -> Vec<Sample>;
+}
+
+/// One step of those that train on a pool of instances.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// Which of the pool's instances: the step's rows.
+    pub places: Vec<u32>,
+    /// See [`StepInputs::shape`].
+    pub shape: [u32; 3],
+    /// Operations of forward and backward passes, padding included.
+    pub ops: u64,
+}
+
+/// Mean loss and share of right answers on the data that training does not see.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Cross entropy, nats.
+    pub loss: f64,
+    /// 0 to 1.
+    pub accuracy: f64,
+}
+
+/// The result of training, on the test set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Share of the test images that the network has right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_accuracy: Option<f64>,
+    /// BLEU of its translations of the test set, 0 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bleu: Option<f64>,
+    /// Mean loss a token of the validation set, nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_loss: Option<f64>,
+    /// Standard error of the score that the finite test set leaves, in the score's own unit.
+    #[serde(default)]
+    pub standard_error: f64,
+}
+
+impl Score {
+    /// Percent of right answers, or BLEU. NaN if there is none.
+    pub fn points(&self) -> f64 {
+        self.bleu.unwrap_or(self.per_point() * self.test_accuracy.unwrap_or(f64::NAN))
+    }
+
+    /// Points in one of the score's own unit.
+    pub fn per_point(&self) -> f64 {
+        if self.bleu.is_some() { 1.0 } else { 100.0 }
+    }
+}
+
+/// A network on an executor, with its data.
+pub trait Boss {
+    /// The executor, and the network's parameters on it.
+    fn parts(&mut self) -> (&mut dyn Executor, &Params);
+    /// Where the losses of training steps arrive.
+    fn ring(&self) -> Arc<LossRing>;
+    /// All that a checkpoint holds of the network, by name.
+    fn state(&self) -> Vec<(&'static str, Tensor)>;
+    /// The steps that train on these instances.
+    fn plan(&self, ids: &[u32]) -> Vec<Planned>;
+    /// From now on sees the same at every step: no augmentation, dropout or smoothing.
+    fn plain(&mut self);
+    /// Claims the memory of steps to come.
+    ///
+    /// # Errors
+    /// There is not enough: says which batch would fit.
+    fn prepare(&mut self) -> Result<(), TrainError>;
+    /// Launches one training step.
+    ///
+    /// # Errors
+    /// A failure of the device that is already known.
+    fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError>;
+    /// Loss and accuracy on the data that training does not see.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn evaluate(&mut self) -> Result<Evaluation, DeviceError>;
+    /// The result of training. What there is to look at goes into `dir`.
+    ///
+    /// # Errors
+    /// A failure of the device, or a full disk.
+    fn score(&mut self, dir: Option<&Path>) -> Result<Score, TrainError>;
+}
+
+/// Pause between two looks at the ring by a host that waits for it.
+const POLL: Duration = Duration::from_micros(50);
+/// Time without a record after which the device is asked whether it still works.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The records of the oldest step in flight, for a host that has nothing else to do.
+///
+/// # Errors
+/// A failure of the device: a crashed kernel writes no records.
+pub fn wait_for_records(
+    boss: &mut dyn Boss,
+    drain: &mut Drain,
+) -> Result<StepRecords, DeviceError> {
+    let mut asked = Instant::now();
+    loop {
+        if let Some(records) = drain.poll() {
+            return Ok(records);
+        }
+        // Short beside a step, of which several are in flight; long enough to leave the core
+        // to others.
+        std::thread::sleep(POLL);
+        if asked.elapsed() > PATIENCE {
+            boss.parts().0.check()?;
+            asked = Instant::now();
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The task of `transformer`: translation of sentences.
+
+mod boss;
+mod options;
+mod translate;
+mod translator;
+
+pub use options::{
+    Arch, Data, MOST_TOKENS, Norm, Preset, TranslationConfig, TranslationOptions,
+};
+pub use translate::{TranslateFlags, translate};
+pub use translator::Translator;
+
+use super::program::Program;
+use super::report::{Sample, Shown};
+use super::task::{Boss, Curve, Task, Words};
+use super::{Config, ConfigError, Console, Defaults, Schedule, TrainError};
+use crate::assist::Instances;
+use crate::data::pairs::PairShape;
+use crate::data::text::bucket::{self, BatchLimits, padded};
+use crate::data::text::{
+    LengthLimits, Parallel, TextError, Tokenizer, Translation, bleu, synthetic,
+};
+use crate::files::{self, WriteError};
+use crate::nn::{TABLE, shape_of};
+use boss::{TRANSLATIONS, TranslationBoss};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Batches that a pool of the Assistant's is cut into: sentences of one length find each other
+/// only within a pool, and the Assistant hears of it only as a whole.
+const POOL: usize = 8;
+/// The synthetic sentences are the same for every `--seed`, as any data set's are.
+const SYNTHETIC_SEED: u64 = 0;
+/// Translations in a report.
+const SAMPLES: usize = 12;
+/// What a trained model needs beside its weights.
+const TOKENIZER: &str = "tokenizer.json";
+
+/// The program `transformer`.
+pub struct TransformerProgram;
+
+impl Program for TransformerProgram {
+    const NAME: &'static str = "transformer";
+    const ABOUT: &'static str = "Trains a Transformer to translate with AutoAssist: a light \
+        Assistant learns which sentences still matter and skips the rest.\n\nWithout --data this \
+        is a demonstration: built-in sums in words, three arms, under two minutes.";
+    const DEMONSTRATION: &'static str = "A demonstration on synthetic sentences, not evidence. Real \
+        data: --data parallel --src TRAIN VALID TEST --tgt TRAIN VALID TEST; see --help.";
+    const NAMES: &'static str = "fairseq's";
+    type Options = TranslationOptions;
+    type Config = TranslationConfig;
+
+    fn has_data(options: &TranslationOptions) -> bool {
+        options.data.is_some()
+    }
+
+    fn defaults(demonstration: bool) -> Defaults {
+        Defaults {
+            epochs: if demonstration { 3 } else { 6 },
+            batch: 64,
+            lr: if demonstration { 3e-3 } else { 2e-3 },
+            weight_decay: 0.0,
+            label_smoothing: if demonstration { 0.0 } else { 0.1 },
+        }
+    }
+
+    fn resolve(options: TranslationOptions, demonstration: bool) -> TranslationConfig {
+        options.resolve(demonstration)
+    }
+
+    fn check(config: &TranslationConfig) -> Result<(), ConfigError> {
+        config.check()
+    }
+
+    fn load(
+        shared: &Config,
+        config: TranslationConfig,
+        run: Option<&Path>,
+        console: Console,
+        _: &AtomicBool,
+    ) -> Result<Box<dyn Task>, TrainError> {
+        let task = TranslationTask::load(shared, config, run).map_err(TrainError::unusable)?;
+        let train = &task.data.train;
+        console.note(format_args!(
+            "{} pairs to train on ({} left out: {} with an empty side, {} of more than {MOST_TOKENS} \
+             tokens), {} tokens in the vocabulary",
+            train.pairs.len(),
+            train.empty + train.long,
+            train.empty,
+            train.long,
+            task.tokenizer.vocab(),
+        ));
+        Ok(Box::new(task))
+    }
+}
+
+/// Sentences to learn to translate, and the Transformer for them.
+struct TranslationTask {
+    config: TranslationConfig,
+    data: Translation,
+    tokenizer: Tokenizer,
+    /// The tokenizer's file.
+    json: String,
+    limits: BatchLimits,
+}
+
+impl TranslationTask {
+    fn load(
+        shared: &Config,
+        config: TranslationConfig,
+        run: Option<&Path>,
+    ) -> Result<TranslationTask, TextError> {
+        let (name, texts) = match config.data {
+            Data::Synthetic => ("synthetic".to_string(), synthetic(SYNTHETIC_SEED)),
+            Data::Parallel => {
+                let read = |part: usize| Parallel::read(&config.src[part], &config.tgt[part]);
+                let file = config.src[0].file_name().unwrap_or_default();
+                let name = file.to_string_lossy().into_owned();
+                (name, [read(0)?, read(1)?, read(2)?])
+            }
+        };
+        // The tokenizer of the weights to start from, of the run to go on with, or a new one.
+        let init = shared.init.as_deref().and_then(Path::parent);
+        let kept = run.or(init).map(|dir| dir.join(TOKENIZER));
+        let tokenizer = match kept.filter(|file| file.exists()) {
+            Some(file) => {
+                let weights = shared.init.as_deref().filter(|_| run.is_none());
+                let rows = weights.and_then(|file| Some(shape_of(file, TABLE).ok()?[0]));
+                Tokenizer::load(&file, rows)?
+            }
+            None => {
+                let sides = [&texts[0].source, &texts[0].target];
+                let sentences = sides.into_iter().flatten().map(String::as_str);
+                Tokenizer::train(sentences, config.vocab)?
+            }
+        };
+        let lengths = LengthLimits {
+            train: MOST_TOKENS,
+            evaluate: MOST_TOKENS,
+        };
+        let data = Translation::new(name, texts, &tokenizer, lengths)?;
+        let limits = BatchLimits {
+            sentences: shared.batch,
+            max_tokens: config.max_tokens,
+        };
+        // A pair that no batch has room for is found here, not in the middle of training.
+        for pairs in [&data.train.pairs, &data.valid.pairs] {
+            let ids: Vec<u32> = (0..pairs.len() as u32).collect();
+            bucket::batches(pairs, &ids, limits)?;
+        }
+        Ok(TranslationTask {
+            json: tokenizer.json()?,
+            tokenizer,
+            config,
+            data,
+            limits,
+        })
+    }
+}
+
+/// How it speaks of sentences.
+const WORDS: Words = Words {
+    one: "sentence",
+    many: "sentences",
+    short: "sent",
+    score: "BLEU",
+    unit: "",
+    signature: Some(bleu::SIGNATURE),
+    curve: Curve::ValidLoss,
+};
+
+impl Task for TranslationTask {
+    fn title(&self) -> String {
+        format!("Transformer on {}", self.data.name)
+    }
+
+    fn data(&self) -> String {
+        let data = &self.data;
+        let parts = [&data.train, &data.valid, &data.test];
+        let [train, valid, test] = parts.map(|corpus| corpus.pairs.len());
+        format!("{}, {train} + {valid} + {test} pairs", data.name)
+    }
+
+    fn words(&self) -> &'static Words {
+        &WORDS
+    }
+
+    fn settings(&self) -> toml::Table {
+        toml::Table::try_from(&self.config).expect("settings are plain values")
+    }
+
+    fn len(&self) -> usize {
+        self.data.train.pairs.len()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.data.fingerprint()
+    }
+
+    fn pool(&self, batch: usize) -> usize {
+        (POOL * batch).min(self.len())
+    }
+
+    fn instances(&self) -> Instances {
+        let network = self.config.network(self.tokenizer.vocab());
+        let pairs = &self.data.train.pairs;
+        let cost = |id: usize| {
+            let [source, target] =
+                [pairs.source(), pairs.target()].map(|side| padded(side.get(id).len()));
+            network.train_ops(PairShape {
+                sentences: 1,
+                source,
+                target,
+            })
+        };
+        let costs = (0..pairs.len()).map(cost).collect();
+        Instances::from_pairs(pairs, costs, network.vocab)
+    }
+
+    fn schedule(&self) -> Schedule {
+        self.config.schedule
+    }
+
+    fn boss(&self, config: &Config) -> Result<Box<dyn Boss>, TrainError> {
+        let (own, data) = (&self.config, &self.data);
+        let boss = TranslationBoss::new(config, own, data, &self.tokenizer, self.limits)?;
+        Ok(Box::new(boss))
+    }
+
+    /// The tokenizer.
+    fn write_into(&self, dir: &Path) -> Result<(), WriteError> {
+        files::write(&dir.join(TOKENIZER), self.json.as_bytes())
+    }
+
+    fn show(&self, id: usize) -> Shown {
+        Shown::Pair {
+            source: self.data.train.source[id].clone(),
+            target: self.data.train.target[id].clone(),
+        }
+    }
+
+    fn samples(&self, dir: &Path) -> Vec<Sample> {
+        let (test, text) = (&self.data.test, files::read(&dir.join(TRANSLATIONS)));
+        let text = text.unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let stride = lines.len().div_ceil(SAMPLES).max(1);
+        let pairs = test.source.iter().zip(&test.target).zip(lines);
+        let sample = |((source, reference), translation): ((&String, &String), &str)| Sample {
+            source: source.clone(),
+            reference: reference.clone(),
+            translation: translation.to_string(),
+        };
+        pairs.map(sample).step_by(stride).collect()
+    }
+}

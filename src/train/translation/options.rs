@@ -1,0 +1,279 @@
+//! The flags of `transformer` alone.
+
+use crate::nn::{NormPlace, TransformerConfig};
+use crate::train::config::{absolute, require};
+use crate::train::{ConfigError, Schedule};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Where sentences come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Data {
+    /// Built-in sums in words, German and English: a demonstration, never evidence.
+    Synthetic,
+    /// Files of one sentence a line, --src and --tgt, plain or .gz.
+    Parallel,
+}
+
+/// What translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arch {
+    /// The encoder–decoder Transformer.
+    Transformer,
+}
+
+/// Sizes that go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// d 128, ffn 512, 4 heads, 3+3 layers, dropout 0.1.
+    Tiny,
+    /// d 512, ffn 1024, 4 heads, 6+6 layers, dropout 0.3.
+    Iwslt,
+    /// d 512, ffn 2048, 8 heads, 6+6 layers, dropout 0.1.
+    Base,
+}
+
+/// Where the layer norms are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norm {
+    /// Before the sublayers.
+    Pre,
+    /// After them, as first published.
+    Post,
+}
+
+/// The flags of `transformer` alone, each also a key of a `--config` file.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct TranslationOptions {
+    /// Where sentences come from; without it, a demonstration on synthetic data
+    #[arg(long, value_enum)]
+    pub data: Option<Data>,
+    /// Folder that --src and --tgt are in [default: the working directory]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Sentences to train on, to validate on and to test on, one a line, plain or .gz
+    #[arg(long, num_args = 3, value_names = ["TRAIN", "VALID", "TEST"])]
+    pub src: Option<Vec<PathBuf>>,
+    /// Their translations, line by line
+    #[arg(long, num_args = 3, value_names = ["TRAIN", "VALID", "TEST"])]
+    pub tgt: Option<Vec<PathBuf>>,
+    /// What translates [default: transformer]
+    #[arg(long, value_enum)]
+    pub arch: Option<Arch>,
+    /// Sizes that go together; the flags below change one [default: tiny]
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// Where the layer norms are [default: pre]
+    #[arg(long, value_enum)]
+    pub norm: Option<Norm>,
+    /// Tokens of the vocabulary that both languages share [default: 4000]
+    #[arg(long)]
+    pub vocab: Option<usize>,
+    /// Width of the model
+    #[arg(long)]
+    pub d_model: Option<usize>,
+    /// Layers of the encoder, and of the decoder
+    #[arg(long)]
+    pub layers: Option<usize>,
+    /// Attention heads
+    #[arg(long)]
+    pub heads: Option<usize>,
+    /// Width inside the feed-forward layers
+    #[arg(long)]
+    pub ffn: Option<usize>,
+    /// Share of activations dropped in training
+    #[arg(long)]
+    pub dropout: Option<f64>,
+    /// Largest norm of the gradient [default: 1]
+    #[arg(long)]
+    pub clip_norm: Option<f64>,
+    /// Padded tokens in a step, both languages together; --batch caps sentences [default: 4096]
+    #[arg(long)]
+    pub max_tokens: Option<usize>,
+    /// How the learning rate falls after its rise [default: linear]
+    #[arg(long, value_enum)]
+    pub schedule: Option<Schedule>,
+    /// Hypotheses of a sentence in the search for its translation; 1 is greedy [default: 4]
+    #[arg(long)]
+    pub beam: Option<usize>,
+}
+
+/// The resolved settings of `transformer` alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // each is the flag of the same name, documented in `TranslationOptions`
+pub struct TranslationConfig {
+    pub data: Data,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub src: Vec<PathBuf>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tgt: Vec<PathBuf>,
+    pub arch: Arch,
+    pub norm: Norm,
+    pub vocab: usize,
+    pub d_model: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub ffn: usize,
+    pub dropout: f64,
+    pub clip_norm: f64,
+    pub max_tokens: usize,
+    pub schedule: Schedule,
+    pub beam: usize,
+}
+
+/// Tokens of a sentence, its end included, that a network has places for. Longer pairs are not
+/// trained on.
+pub const MOST_TOKENS: usize = 128;
+
+impl TranslationOptions {
+    /// Fills in the defaults; those of a demonstration suit its task.
+    pub fn resolve(self, demonstration: bool) -> TranslationConfig {
+        let name = match self.preset.unwrap_or(Preset::Tiny) {
+            Preset::Tiny => "tiny",
+            Preset::Iwslt => "iwslt",
+            Preset::Base => "base",
+        };
+        let mut sizes = TransformerConfig::preset(name, 0).expect("a preset");
+        if demonstration && self.preset.is_none() {
+            (sizes.d, sizes.ffn, sizes.layers, sizes.dropout) = (64, 256, [2; 2], 0.0);
+        }
+        let dir = self.data_dir.unwrap_or_default();
+        let files = |files: Option<Vec<PathBuf>>| {
+            let files = files.unwrap_or_default().into_iter();
+            files.map(|file| absolute(dir.join(file))).collect()
+        };
+        TranslationConfig {
+            data: self.data.unwrap_or(Data::Synthetic),
+            src: files(self.src),
+            tgt: files(self.tgt),
+            arch: self.arch.unwrap_or(Arch::Transformer),
+            norm: self.norm.unwrap_or(Norm::Pre),
+            vocab: self.vocab.unwrap_or(if demonstration {
+                crate::data::text::SYNTHETIC_VOCAB
+            } else {
+                4000
+            }),
+            d_model: self.d_model.unwrap_or(sizes.d),
+            layers: self.layers.unwrap_or(sizes.layers[0]),
+            heads: self.heads.unwrap_or(sizes.heads),
+            ffn: self.ffn.unwrap_or(sizes.ffn),
+            // As it is written, not as an f32 is.
+            dropout: self
+                .dropout
+                .unwrap_or((f64::from(sizes.dropout) * 1e6).round() / 1e6),
+            clip_norm: self.clip_norm.unwrap_or(1.0),
+            max_tokens: self.max_tokens.unwrap_or(4096),
+            schedule: self.schedule.unwrap_or(Schedule::Linear),
+            beam: self.beam.unwrap_or(4),
+        }
+    }
+}
+
+impl TranslationConfig {
+    /// The network, for a vocabulary of `vocab` tokens.
+    pub fn network(&self, vocab: usize) -> TransformerConfig {
+        TransformerConfig {
+            vocab,
+            d: self.d_model,
+            heads: self.heads,
+            ffn: self.ffn,
+            layers: [self.layers; 2],
+            norm: match self.norm {
+                Norm::Pre => NormPlace::Pre,
+                Norm::Post => NormPlace::Post,
+            },
+            dropout: self.dropout as f32,
+        }
+    }
+
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let together = |remedy: &str| Err(ConfigError::Together(remedy.into()));
+        match self.data {
+            Data::Synthetic if !(self.src.is_empty() && self.tgt.is_empty()) => {
+                return together("--src and --tgt are not used by --data synthetic; add --data parallel");
+            }
+            Data::Parallel if [self.src.len(), self.tgt.len()] != [3, 3] => {
+                return together(
+                    "--data parallel needs --src TRAIN VALID TEST and --tgt TRAIN VALID TEST, three \
+                     files each",
+                );
+            }
+            _ => (),
+        }
+        let within = |n: usize, least: usize, most: usize| (least..=most).contains(&n);
+        let (vocab, remedy) = (self.vocab, "give a number of tokens from 8 to 1000000");
+        require(within(vocab, 8, 1_000_000), "vocab", &vocab, remedy)?;
+        let (heads, remedy) = (self.heads, "give a number from 1 to 64");
+        require(within(heads, 1, 64), "heads", &heads, remedy)?;
+        let (d, even) = (self.d_model, self.d_model.is_multiple_of(2));
+        let d_ok = within(d, 2, 8192) && even && d.is_multiple_of(heads);
+        let remedy = format!("give an even multiple of the {heads} heads, at most 8192");
+        require(d_ok, "d-model", &d, &remedy)?;
+        let (layers, remedy) = (self.layers, "give a number from 1 to 100");
+        require(within(layers, 1, 100), "layers", &layers, remedy)?;
+        let (ffn, remedy) = (self.ffn, "give a number from 1 to 65536");
+        require(within(ffn, 1, 65_536), "ffn", &ffn, remedy)?;
+        let dropout_ok = (0.0..1.0).contains(&self.dropout);
+        let remedy = "give a share from 0 to below 1";
+        require(dropout_ok, "dropout", &self.dropout, remedy)?;
+        let (clip, remedy) = (self.clip_norm, "give a positive number; inf for none");
+        require(clip > 0.0, "clip-norm", &clip, remedy)?;
+        let (tokens, remedy) = (self.max_tokens, "give at least 16 tokens");
+        require(within(tokens, 16, 1 << 24), "max-tokens", &tokens, remedy)?;
+        let (beam, remedy) = (self.beam, "give a number of hypotheses from 1 to 64");
+        require(within(beam, 1, 64), "beam", &beam, remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_give_sizes_and_flags_change_them() {
+        let options = TranslationOptions {
+            preset: Some(Preset::Iwslt),
+            ffn: Some(100),
+            ..TranslationOptions::default()
+        };
+        let config = options.resolve(false);
+        let sizes = [config.d_model, config.ffn, config.heads, config.layers];
+        assert_eq!((sizes, config.dropout), ([512, 100, 4, 6], 0.3));
+        assert!(config.check().is_ok());
+        assert!(TranslationOptions::default().resolve(true).check().is_ok());
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (flag, text) in [
+            ("vocab", "vocab = 3"),
+            ("d-model", "d-model = 130"),
+            ("d-model", "d-model = 7\nheads = 7"),
+            ("heads", "heads = 0"),
+            ("layers", "layers = 0"),
+            ("ffn", "ffn = 0"),
+            ("dropout", "dropout = 1.0"),
+            ("dropout", "dropout = nan"),
+            ("clip-norm", "clip-norm = 0.0"),
+            ("clip-norm", "clip-norm = nan"),
+            ("max-tokens", "max-tokens = 8"),
+            ("beam", "beam = 0"),
+            ("src", "data = \"parallel\""),
+            ("src", "data = \"parallel\"\nsrc = [\"a\"]\ntgt = [\"a\", \"b\", \"c\"]"),
+            ("data parallel", "src = [\"a\"]"),
+        ] {
+            let options: TranslationOptions = toml::from_str(text).unwrap();
+            let error = options.resolve(false).check().unwrap_err().to_string();
+            assert!(error.contains(&format!("--{flag}")), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A Transformer that translates sentences: the search on an executor, and the tokenizer around it.
+
+use super::options::TranslationConfig;
+use crate::backend::{DeviceError, Executor};
+use crate::data::pairs::{PairShape, Sentences};
+use crate::data::text::Tokenizer;
+use crate::nn::{BeamSearch, SearchSpec, Transformer};
+use crate::train::TrainError;
+
+/// Hypotheses are compared by their log-probability over their length, as fairseq does unless told
+/// otherwise.
+const LENGTH_PENALTY: f32 = 1.0;
+
+/// A network on an executor, with what turns sentences into tokens and back.
+pub struct Translator {
+    exec: Box<dyn Executor>,
+    /// The network.
+    pub net: Transformer,
+    search: BeamSearch,
+    tokenizer: Tokenizer,
+}
+
+impl Translator {
+    /// Allocates a network, with all parameters zero, for padded batches up to `largest`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn new(
+        mut exec: Box<dyn Executor>,
+        config: &TranslationConfig,
+        tokenizer: Tokenizer,
+        largest: PairShape,
+    ) -> Result<Translator, DeviceError> {
+        let ops = exec.sequence().expect("all executors have the ops");
+        let net = Transformer::new(ops, config.network(tokenizer.vocab()), largest)?;
+        let spec = SearchSpec {
+            beams: config.beam,
+            most: largest.source.max(largest.target),
+            penalty: LENGTH_PENALTY,
+        };
+        let search = BeamSearch::new(ops, &net, spec);
+        Ok(Translator {
+            exec,
+            net,
+            search,
+            tokenizer,
+        })
+    }
+
+    /// The executor.
+    pub fn exec(&mut self) -> &mut dyn Executor {
+        &mut *self.exec
+    }
+
+    /// The executor and the network.
+    pub fn parts(&mut self) -> (&mut dyn Executor, &Transformer) {
+        (&mut *self.exec, &self.net)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The best translation found of each sentence.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    ///
+    /// # Panics
+    /// If a sentence is longer than the network was made for: a bug in the caller.
+    pub fn translate(&mut self, sources: &Sentences) -> Result<Vec<String>, TrainError> {
+        // Sentences of about one length beside each other, the longest first: what does not fit
+        // into memory fails at once.
+        let mut order: Vec<usize> = (0..sources.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(sources.get(i).len()));
+        let sorted: Vec<Vec<i32>> = order.iter().map(|&i| sources.get(i).to_vec()).collect();
+        let ops = self.exec.sequence().expect("the network has its ops");
+        let found = self.search.translate(ops, &self.net, &sorted);
+        let found = found.map_err(TrainError::failed)?;
+        let mut translations = vec![String::new(); sources.len()];
+        for (place, hypothesis) in order.into_iter().zip(found) {
+            let text = self.tokenizer.decode(&hypothesis.tokens);
+            translations[place] = text.map_err(TrainError::failed)?;
+        }
+        Ok(translations)
+    }
+}
