@@ -141,6 +141,13 @@ fn assistant(config: &Config, data: &Dataset) -> Result<Assistant, AssistError> 
     Assistant::new(config, Arc::new(Instances::from_images(&data.train)))
 }
 
+/// Batches that the budget is worth: each instance costs the same. The tolerance is for budgets
+/// like 0.65, which no f64 is: a whole number of batches must stay one.
+fn steps(config: &Config, instances: usize) -> u64 {
+    let candidates = f64::from(config.epochs) * instances as f64;
+    (config.budget * candidates / config.batch as f64 * (1.0 - 1e-12)).ceil() as u64
+}
+
 /// Puts a checkpoint's numbers into the network.
 fn restore_boss(
     boss: &mut Boss,
@@ -234,7 +241,7 @@ impl<'a> Run<'a> {
         let instances = data.train.len();
         let mut boss = Boss::new(config, data, SLOTS)?;
         let assistant = assistant(config, data).map_err(TrainError::unusable)?;
-        let steps = assistant.plan().steps();
+        let steps = steps(config, instances);
         let coupling = FeederConfig {
             slots: SLOTS,
             deterministic: config.deterministic,
