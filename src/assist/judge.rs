@@ -169,3 +169,40 @@ fn sentences(instances: &Instances) -> &Terms {
         _ => unreachable!("checked when the judge was made"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::pairs::{EOS, SentencePairs, Sentences};
+
+    #[test]
+    fn the_published_floor_for_sentences_sinks_as_the_labels_are_foretold() {
+        let all = [[4, EOS], [5, EOS], [6, EOS], [7, EOS]];
+        let text: Sentences = all.iter().map(|s| &s[..]).collect();
+        let pairs = SentencePairs::new(text.clone(), text);
+        let instances = Instances::from_pairs(&pairs, vec![1; 4], 8);
+        let mut judge = Judge::new(Preset::Paper, &instances).unwrap().unwrap();
+        assert_eq!(
+            judge.floor(0.25, 0.5),
+            0.5,
+            "at first the scores have no say"
+        );
+        let at = Moment {
+            step: 0,
+            mean_loss: 1.0,
+            pace: 1.0,
+        };
+        let records = (&[0, 1, 2, 3][..], &[0.0, 2.0, 0.0, 0.0][..]);
+        let mut floors = Vec::new();
+        for _ in 0..200 {
+            judge.learn(&Memory::new(4), &instances, records, at);
+            floors.push(judge.floor(0.25, 0.5));
+        }
+        assert!(floors.is_sorted_by(|a, b| a >= b));
+        assert!(floors.iter().any(|&f| 0.25 < f && f < 0.5));
+        assert_eq!(floors[199], 0.25);
+        let memory = Judge::new(Preset::Memory, &instances).unwrap().unwrap();
+        assert_eq!(memory.floor(0.25, 0.5), 0.25);
+        assert!(!memory.fits(&judge) && judge.is_sound());
+    }
+}

@@ -5,9 +5,9 @@
 //! [`Feeder`] owns the thread: feedback in, [`Batch`]es out. The [`Assistant`] composes them:
 //! candidates come from shuffled [sweeps](Sweeps), a [logistic model](Logistic) scores them by
 //! [what is remembered](Memory) of each (or, as published, by the input: [pixels](PixelModel) or
-//! [words](TermModel)), and the [policy](Plan) keeps as many as the budget allows. How well it tells
-//! what is hard is [measured](Quality) all along. Its rivals, from no choice at all to [InfoBatch](
-//! Pruner), are [presets](Preset) of the same Assistant.
+//! [words](TermModel)), and the [policy](Plan) keeps as many as the budget allows. How well it
+//! tells what is hard is [measured](Quality) all along. Its rivals, from no choice at all to
+//! [InfoBatch](Pruner), are [presets](Preset) of the same Assistant.
 
 mod assistant;
 mod error;

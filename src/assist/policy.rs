@@ -217,7 +217,8 @@ impl Threshold {
     }
 
     /// Sets θ so that the weighted mean of `σ(logit − θ)` over the recent logits is `score`, in
-    /// (0, 1). Newton's method from the last θ, kept inside a bracket. Returns the operations it took.
+    /// (0, 1). Newton's method from the last θ, kept inside a bracket. Returns the operations it
+    /// took.
     pub fn solve(&mut self, score: f32) -> u64 {
         if self.recent.is_empty() {
             return 0;

@@ -122,6 +122,7 @@ impl Sweeps {
             && self.n == n
             && self.position as usize <= n as usize + self.deferred.len()
             && self.deferred.iter().all(|&id| id < n)
+            && self.spent <= self.offered
     }
 
     /// Draws up to `count` candidates for `draft`, at least one, all of one sweep, none of them in
@@ -260,6 +261,7 @@ mod tests {
         let first = sweeps.draw(3, &mut draft, &costs);
         let cost = |ids: &[u32]| ids.iter().map(|&id| costs[id as usize]).sum::<u64>();
         assert_eq!(draft.offered, cost(&first.ids));
+        assert!(sweeps.is_sound(5, 4));
         sweeps.spend(7);
         sweeps.draw(1, &mut draft, &costs);
         assert_eq!(
