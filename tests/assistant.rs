@@ -1,16 +1,17 @@
-//! The Assistant over whole runs, with a simulated Boss: a fifth of the instances are hard and stay
-//! so, the rest are learned quickly.
+//! The Assistant over whole runs, with a simulated Boss.
+
+#[path = "common/boss.rs"]
+mod boss;
 
 use autoassist::assist::{
     AssistConfig, AssistError, AssistState, Assistant, Batch, Feedback, Feeder, FeederConfig,
-    Instances, Phase, Preset, Quality, Sweeps,
+    Inputs, Instances, Phase, Preset, Quality,
 };
-use autoassist::data::Images;
-use autoassist::rng::{hash, unit_f64};
+use autoassist::rng::hash;
+use boss::{Boss, Run, SLOTS, config, drawn, instances, is_hard, phase, sentence_pairs};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
-const SLOTS: u64 = 6;
 const PRESETS: [Preset; 5] = [
     Preset::Memory,
     Preset::Paper,
@@ -18,123 +19,6 @@ const PRESETS: [Preset; 5] = [
     Preset::InfoBatch,
     Preset::Off,
 ];
-
-/// 12 bytes an instance: the first tells whether it is hard, the rest are noise.
-fn images(n: usize) -> Arc<Images> {
-    let byte = |(id, i): (u32, u64)| match (i, is_hard(id)) {
-        (0, true) => 255,
-        (0, false) => 0,
-        _ => hash(9, u64::from(id), i) as u8,
-    };
-    let pixels = (0..n as u32).flat_map(|id| (0..12).map(move |i| (id, i)));
-    Arc::new(Images {
-        pixels: pixels.map(byte).collect(),
-        labels: (0..n as u32).map(|id| id % 7).collect(),
-        height: 2,
-        width: 2,
-        channels: 3,
-        mean: vec![0.5; 3],
-        std: vec![0.3; 3],
-    })
-}
-
-fn instances(n: usize) -> Arc<Instances> {
-    Arc::new(Instances {
-        images: Some(images(n)),
-        classes: (0..n as u32).map(|id| id % 7).collect(),
-        n_classes: 7,
-        features: (0..2 * n as u64)
-            .map(|i| unit_f64(hash(1, i, 0)) as f32 * 3.4 - 1.7)
-            .collect(),
-    })
-}
-
-fn config(preset: Preset, batch: usize, budget: f64) -> AssistConfig {
-    AssistConfig {
-        preset,
-        epochs: 8,
-        batch,
-        budget,
-        floor: 0.3,
-        rescale: 0.0,
-        seed: 11,
-    }
-}
-
-fn is_hard(id: u32) -> bool {
-    hash(2, u64::from(id), 0).is_multiple_of(5)
-}
-
-/// A Boss that knows each instance better from visit to visit.
-struct Boss {
-    visits: Vec<u32>,
-}
-
-impl Boss {
-    fn train(&mut self, batch: &Batch) -> Feedback {
-        let losses: Vec<f32> = batch
-            .ids
-            .iter()
-            .map(|&id| {
-                let visits = &mut self.visits[id as usize];
-                *visits += 1;
-                let noise = 0.5 + unit_f64(hash(3, u64::from(id), u64::from(*visits))) as f32;
-                noise * 2.3 * if is_hard(id) { 0.9f32 } else { 0.4 }.powi(*visits as i32 - 1)
-            })
-            .collect();
-        Feedback {
-            step: batch.number,
-            ids: batch.ids.clone(),
-            right: losses.iter().map(|&x| x < 1.0).collect(),
-            losses,
-        }
-    }
-}
-
-/// A run without threads, by the rule: batch n has the feedback of steps ≤ n − K and no other.
-struct Run {
-    assistant: Assistant,
-    sweeps: Mutex<Sweeps>,
-    boss: Boss,
-    pending: VecDeque<Feedback>,
-}
-
-impl Run {
-    fn new(n: usize, config: AssistConfig) -> Run {
-        let assistant = Assistant::new(config, instances(n)).unwrap();
-        Run {
-            sweeps: Mutex::new(assistant.sweeps()),
-            assistant,
-            boss: Boss { visits: vec![0; n] },
-            pending: VecDeque::new(),
-        }
-    }
-
-    fn step(&mut self, number: u64) -> Batch {
-        if self.pending.len() as u64 == SLOTS {
-            let feedback = self.pending.pop_front().unwrap();
-            self.assistant.apply(&feedback);
-        }
-        let batch = self.assistant.compose(number, &self.sweeps);
-        assert_eq!(
-            batch.ids.iter().collect::<HashSet<_>>().len(),
-            batch.ids.len()
-        );
-        assert_eq!(batch.feedback_through, number.checked_sub(SLOTS));
-        self.pending.push_back(self.boss.train(&batch));
-        batch
-    }
-
-    fn all(&mut self) -> Vec<Batch> {
-        (0..self.assistant.plan().steps())
-            .map(|n| self.step(n))
-            .collect()
-    }
-}
-
-fn drawn(batches: &[Batch]) -> u64 {
-    batches.iter().map(|b| b.candidates).sum()
-}
 
 #[test]
 fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
@@ -157,7 +41,7 @@ fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
         );
         let nominal = 0.8 * budget / (1.0 - 0.2 * budget);
         for batch in &batches {
-            let selecting = plan.phase(batch.number) == Phase::Select;
+            let selecting = phase(plan, batch) == Phase::Select;
             assert!(selecting || (!batch.scored && batch.candidates == 50));
         }
         // Just before the anneal there may be no more candidates left than are needed: then all are
@@ -165,7 +49,7 @@ fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
         let scored = batches.iter().filter(|b| b.scored).count();
         let choices = batches
             .iter()
-            .filter(|b| plan.phase(b.number) == Phase::Select)
+            .filter(|b| phase(plan, b) == Phase::Select)
             .count();
         let expected = if preset == Preset::Random { 0 } else { choices };
         assert!(
@@ -175,7 +59,7 @@ fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
         // The rate is met all along, not only on the whole.
         let selected: Vec<&Batch> = batches
             .iter()
-            .filter(|b| plan.phase(b.number) == Phase::Select)
+            .filter(|b| phase(plan, b) == Phase::Select)
             .collect();
         for part in selected.chunks(selected.len() / 4) {
             let candidates: u64 = part.iter().map(|b| b.candidates).sum();
@@ -186,6 +70,137 @@ fn the_sweeps_come_out_at_e_and_the_phases_are_kept() {
             );
         }
     }
+}
+
+#[test]
+fn equal_costs_whatever_they_are_give_equal_batches() {
+    for preset in PRESETS {
+        let mut config = config(preset, 32, 0.6);
+        config.rescale = 0.5;
+        let mut costly = Instances::clone(&instances(700));
+        costly.costs = vec![7_000_000_007; 700];
+        let expected = Run::new(700, config).all();
+        let mut batches = Run::over(Arc::new(costly), config).all();
+        for batch in &mut batches {
+            for cost in [&mut batch.cost, &mut batch.offered] {
+                assert!(cost.is_multiple_of(7_000_000_007));
+                *cost /= 7_000_000_007;
+            }
+        }
+        assert!(batches == expected, "{preset:?}");
+    }
+}
+
+#[test]
+fn the_sweeps_come_out_at_e_by_cost_where_the_hard_is_costly() {
+    for (preset, budget) in [
+        (Preset::Memory, 0.65),
+        (Preset::Memory, 0.4),
+        (Preset::Paper, 0.65),
+        (Preset::Random, 0.65),
+    ] {
+        let mut instances = Instances::clone(&instances(5000));
+        let cost = |id: u32| 100 + 400 * u64::from(is_hard(id)) + hash(13, u64::from(id), 0) % 50;
+        instances.costs = (0..5000).map(cost).collect();
+        let sweep = instances.costs.iter().sum::<u64>() as f64;
+        let mut run = Run::over(Arc::new(instances), config(preset, 50, budget));
+        let batches = run.all();
+        let plan = run.assistant.plan();
+        let of = |value: fn(&Batch) -> u64| batches.iter().map(value).sum::<u64>() as f64;
+        let last = batches.last().unwrap().cost as f64;
+        let over = of(|b| b.cost) - budget * 8.0 * sweep;
+        assert!(0.0 <= over && over <= last, "{preset:?} {budget}: {over}");
+        let sweeps = of(|b| b.offered) / sweep;
+        assert!(
+            (sweeps - 8.0).abs() < 0.08,
+            "{preset:?} {budget}: {sweeps} sweeps"
+        );
+        // The rate is met from the beginning, not by catching up later.
+        let nominal = 0.8 * budget / (1.0 - 0.2 * budget);
+        let mut spent = 0;
+        let mut selected = Vec::new();
+        for batch in &batches {
+            if plan.phase(spent) == Phase::Select {
+                selected.push(batch);
+            }
+            spent += batch.cost;
+        }
+        for part in selected.chunks_exact(selected.len() / 4) {
+            let (cost, offered) = part.iter().fold((0, 0), |(cost, offered), b| {
+                (cost + b.cost, offered + b.offered)
+            });
+            let rate = cost as f64 / offered as f64;
+            assert!(
+                (rate / nominal - 1.0).abs() < 0.08,
+                "{preset:?} {budget}: {rate} for {nominal}"
+            );
+        }
+        // What is preferred costs more, so there are fewer of it.
+        let number = (batches.len() * 50) as f64 / (budget * 8.0 * 5000.0);
+        match preset {
+            Preset::Random => assert!((number - 1.0).abs() < 0.02, "{number}"),
+            _ => assert!(number < 0.985, "{preset:?} {budget}: {number}"),
+        }
+    }
+}
+
+#[test]
+fn hard_sentences_are_told_by_their_words_once_the_labels_are_foretold() {
+    for preset in [Preset::Paper, Preset::Memory] {
+        let mut config = config(preset, 64, 0.6);
+        config.epochs = 16;
+        let mut run = Run::over(sentence_pairs(4000), config);
+        let batches = run.all();
+        let sweep = run.instances.costs.iter().sum::<u64>() as f64;
+        let sweeps = batches.iter().map(|b| b.offered).sum::<u64>() as f64 / sweep;
+        assert!((sweeps - 16.0).abs() < 0.16, "{preset:?}: {sweeps}");
+        let share = |batches: &[Batch]| {
+            let ids: Vec<u32> = batches.iter().flat_map(|b| b.ids.clone()).collect();
+            ids.iter().filter(|&&id| is_hard(id)).count() as f64 / ids.len() as f64
+        };
+        let even = share(&batches[..60]);
+        let chosen = share(&batches[batches.len() / 2..batches.len() * 3 / 4]);
+        assert!(chosen > 1.4 * even, "{preset:?}: {chosen} of {even}");
+    }
+    let mut other = Instances::clone(&sentence_pairs(100));
+    other.costs.pop();
+    let error = Assistant::new(config(Preset::Paper, 10, 0.6), Arc::new(other)).unwrap_err();
+    assert!(error.to_string().contains("costs are missing"), "{error}");
+}
+
+#[test]
+fn words_that_foretell_nothing_have_no_say() {
+    let mut config = config(Preset::Paper, 50, 0.4);
+    config.rescale = 1.0;
+    let instances = sentence_pairs(2000);
+    let mut assistant = Assistant::new(config, instances.clone()).unwrap();
+    let sweeps = Mutex::new(assistant.sweeps());
+    let (mut offered, mut chosen) = (0, 0);
+    for number in 0..128 {
+        let batch = assistant.compose(number, &sweeps);
+        offered += batch.offered;
+        if batch.scored {
+            chosen += 50;
+            assert!(batch.candidates > 50);
+            assert!(
+                batch.weights.iter().all(|&w| w == 1.0),
+                "of one probability"
+            );
+        }
+        let loss = |row: u64| (hash(14, number, row) % 2) as f32;
+        assistant.apply(&Feedback {
+            step: number,
+            ids: batch.ids,
+            losses: (0..50).map(loss).collect(),
+            right: vec![false; 50],
+        });
+    }
+    let sweeps = offered as f64 / instances.costs.iter().sum::<u64>() as f64;
+    assert!((sweeps - 8.0).abs() < 0.16, "{sweeps}");
+    let bins = assistant.quality().calibration();
+    assert_eq!(bins.iter().map(|b| b.count).sum::<u64>(), chosen);
+    let auc = assistant.quality().auc().unwrap();
+    assert!((auc - 0.5).abs() < 0.05, "{auc}");
 }
 
 #[test]
@@ -216,9 +231,7 @@ fn hard_share(preset: Preset) -> f64 {
     let mut run = Run::new(4000, config);
     let plan = run.assistant.plan();
     let batches = run.all();
-    let chosen = batches
-        .iter()
-        .filter(|b| plan.phase(b.number) == Phase::Select);
+    let chosen = batches.iter().filter(|b| phase(plan, b) == Phase::Select);
     let ids: Vec<u32> = chosen.flat_map(|b| b.ids.clone()).collect();
     ids.iter().filter(|&&id| is_hard(id)).count() as f64 / ids.len() as f64
 }
@@ -241,11 +254,10 @@ fn memory_prefers_what_is_still_hard_and_random_does_not() {
 fn quality_is_measured_on_a_uniform_sample_of_the_candidates() {
     for (preset, least) in [(Preset::Memory, 0.8), (Preset::Paper, 0.7)] {
         let mut run = Run::new(4000, config(preset, 50, 0.6));
-        let plan = run.assistant.plan();
         let batches = run.all();
         let selected = batches
             .iter()
-            .filter(|b| b.scored && b.number + SLOTS < plan.steps());
+            .filter(|b| b.scored && b.number + SLOTS < batches.len() as u64);
         let candidates: u64 = selected.map(|b| b.candidates).sum();
         let quality = run.assistant.quality();
         let bins = quality.calibration();
@@ -272,7 +284,7 @@ fn infobatch_prunes_half_of_the_easy_and_keeps_the_expected_gradient() {
     assert_eq!(batches.len(), 130, "the budget");
     let (chosen, whole): (Vec<&Batch>, Vec<&Batch>) = batches
         .iter()
-        .partition(|b| plan.phase(b.number) == Phase::Select);
+        .partition(|b| phase(plan, b) == Phase::Select);
     // One sweep at the beginning, an eighth of the budget at the end.
     assert_eq!(whole.len(), 25 + 16);
     assert!(whole.iter().all(|b| b.weights.is_empty() && !b.scored));
@@ -303,7 +315,7 @@ fn infobatch_prunes_half_of_the_easy_and_keeps_the_expected_gradient() {
 #[test]
 fn inputs_are_needed_where_they_are_read() {
     let mut without = Instances::clone(&instances(100));
-    without.images = None;
+    without.inputs = Inputs::None;
     let new = |preset| Assistant::new(config(preset, 10, 0.6), Arc::new(without.clone()));
     assert!(new(Preset::Memory).is_ok());
     let error = new(Preset::Paper).unwrap_err().to_string();
@@ -319,7 +331,7 @@ fn weights_have_mean_one_and_undo_the_choice() {
     let plan = run.assistant.plan();
     let (mut hard, mut total) = (0.0, 0.0);
     for batch in run.all() {
-        if plan.phase(batch.number) != Phase::Select {
+        if phase(plan, &batch) != Phase::Select {
             assert!(batch.weights.is_empty());
             continue;
         }
@@ -405,11 +417,17 @@ fn coupling(deterministic: bool) -> FeederConfig {
 /// Batches, the Assistant's operations, its quality.
 type Outcome = (Vec<Batch>, u64, Quality);
 
-/// Trains through a feeder, feedback as late as the credits allow or at once, as the seed wills. If
-/// `stop` is given, saves there and goes on from the saved state.
-fn train(n: usize, config: AssistConfig, seed: u64, stop: Option<u64>) -> Outcome {
-    let assistant = Assistant::new(config, instances(n)).unwrap();
-    let steps = assistant.plan().steps();
+/// Trains `steps` batches through a feeder, feedback as late as the credits allow or at once, as
+/// the seed wills. If `stop` is given, saves there and goes on from the saved state.
+fn train(
+    instances: &Arc<Instances>,
+    config: AssistConfig,
+    steps: u64,
+    seed: u64,
+    stop: Option<u64>,
+) -> Outcome {
+    let n = instances.len();
+    let assistant = Assistant::new(config, instances.clone()).unwrap();
     let mut feeder = Feeder::spawn(assistant.clone(), coupling(true)).unwrap();
     let mut boss = Boss { visits: vec![0; n] };
     let mut pending = VecDeque::new();
@@ -435,25 +453,33 @@ fn train(n: usize, config: AssistConfig, seed: u64, stop: Option<u64>) -> Outcom
         pending.push_back(boss.train(&batch));
         batches.push(batch);
     }
-    assert_eq!(feeder.next(), Err(AssistError::Spent(steps)));
+    // However far the thread runs ahead, the figures are those of the batches taken.
+    dawdle(seed, steps);
     let stats = feeder.stats();
     assert_eq!((stats.loss_records_dropped, stats.batches_unscored), (0, 0));
     assert_eq!(stats.feedback_lag_steps, SLOTS as f64);
     assert_eq!(stats.candidates_seen, drawn(&batches));
+    assert_eq!(
+        stats.offered,
+        batches.iter().map(|b| b.offered).sum::<u64>()
+    );
     assert!(stats.assist_cpu_seconds > 0.0);
     (batches, stats.assist_ops, feeder.quality())
 }
 
 #[test]
 fn deterministic_runs_are_equal_whatever_the_timing_and_where_they_were_resumed() {
-    for (preset, seeds) in [
-        (Preset::Memory, 0..6),
-        (Preset::Paper, 6..8),
-        (Preset::InfoBatch, 8..10),
+    let (images, sentences) = (instances(700), sentence_pairs(700));
+    for (instances, preset, seeds) in [
+        (&images, Preset::Memory, 0..6),
+        (&images, Preset::Paper, 6..8),
+        (&images, Preset::InfoBatch, 8..10),
+        (&sentences, Preset::Memory, 10..12),
+        (&sentences, Preset::Paper, 12..14),
     ] {
         let mut config = config(preset, 32, 0.6);
         config.rescale = 0.5;
-        let mut reference = Run::new(700, config);
+        let mut reference = Run::over(instances.clone(), config);
         let batches = reference.all();
         let steps = batches.len() as u64;
         let assistant = &reference.assistant;
@@ -468,7 +494,7 @@ fn deterministic_runs_are_equal_whatever_the_timing_and_where_they_were_resumed(
             ];
             for stop in stop {
                 assert!(
-                    train(700, config, seed, stop) == expected,
+                    train(instances, config, steps, seed, stop) == expected,
                     "{preset:?}, seed {seed}, resumed at {stop:?}"
                 );
             }
@@ -480,7 +506,7 @@ fn deterministic_runs_are_equal_whatever_the_timing_and_where_they_were_resumed(
 fn a_free_run_fills_every_batch_and_can_be_resumed() {
     let n = 900;
     let assistant = Assistant::new(config(Preset::Memory, 32, 0.65), instances(n)).unwrap();
-    let steps = assistant.plan().steps();
+    let steps = (0.65f64 * 8.0 * 900.0 / 32.0).ceil() as u64;
     let mut feeder = Feeder::spawn(assistant.clone(), coupling(false)).unwrap();
     let mut boss = Boss { visits: vec![0; n] };
     for step in 0..steps {

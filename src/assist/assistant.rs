@@ -3,7 +3,7 @@
 
 use super::error::AssistError;
 use super::features::{Memory, Moment};
-use super::instances::Instances;
+use super::instances::{Inputs, Instances};
 use super::judge::{Judge, Opinion};
 use super::model::{SIGMOID_OPS, sigmoid};
 use super::policy::{KEEP_ALL, Phase, Plan, Threshold, exploration, keep};
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Preset {
     /// By a logistic model of what each instance's losses were, its class and a few input features.
     Memory,
-    /// By a logistic model of the input and the class, as published.
+    /// By a logistic model of the input (and the class), as published.
     Paper,
     /// At the same rate without information: the control.
     Random,
@@ -45,7 +45,8 @@ pub struct AssistConfig {
     pub preset: Preset,
     /// Sweeps over the data, E.
     pub epochs: usize,
-    /// Instances a batch, B.
+    /// Instances a batch, B. For sentences a batch is a pool of several padded batches' worth,
+    /// which the trainer sorts by length.
     pub batch: usize,
     /// Share of the operations of E full sweeps that may be spent, in (0, 1].
     pub budget: f64,
@@ -67,8 +68,12 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// Loss weight of each, of mean 1 (but see [`Preset::InfoBatch`]); empty if all are 1.
     pub weights: Vec<f32>,
+    /// What its instances cost.
+    pub cost: u64,
     /// Candidates looked at to fill it.
     pub candidates: u64,
+    /// What the candidates cost.
+    pub offered: u64,
     /// B / candidates.
     pub keep_rate: f32,
     /// Whether what is known of the instances chose it.
@@ -80,18 +85,32 @@ pub struct Batch {
 
 impl Batch {
     /// The next candidates as they come.
-    pub(super) fn unchosen(number: u64, batch: usize, sweeps: &Mutex<Sweeps>) -> Batch {
+    pub(super) fn unchosen(
+        number: u64,
+        batch: usize,
+        costs: &[u64],
+        sweeps: &Mutex<Sweeps>,
+    ) -> Batch {
         let mut draft = Draft::new(batch);
         while draft.ids.len() < batch {
-            let drawn = lock(sweeps).draw(batch - draft.ids.len(), &mut draft);
+            let drawn = lock(sweeps).draw(batch - draft.ids.len(), &mut draft, costs);
             draft.ids.extend(drawn.ids);
         }
+        Batch::new(number, draft, costs, sweeps)
+    }
+
+    /// Of a full draft; enters its cost.
+    fn new(number: u64, draft: Draft, costs: &[u64], sweeps: &Mutex<Sweeps>) -> Batch {
+        let cost = draft.ids.iter().map(|&id| costs[id as usize]).sum();
+        lock(sweeps).spend(cost);
         Batch {
             number,
+            keep_rate: draft.ids.len() as f32 / draft.candidates as f32,
             ids: draft.ids,
             weights: Vec::new(),
+            cost,
             candidates: draft.candidates,
-            keep_rate: 1.0,
+            offered: draft.offered,
             scored: false,
             feedback_through: None,
         }
@@ -147,6 +166,9 @@ struct Verdict {
 
 /// Least weight of a new batch in the running mean loss: an average over some 50 batches.
 const MEAN_RATE: f32 = 0.02;
+/// The same for sentences: instances in the average. Pools of them are so large that 50 would be a
+/// good part of the run, and the mean lag far behind the losses.
+const MEAN_SENTENCES: f32 = 6400.0;
 /// Salt of the draws that keep or skip.
 const KEEP: u64 = 0x6b65_6570;
 
@@ -166,9 +188,9 @@ impl Assistant {
     /// If a setting is out of its range, the batch larger than the data, or the instances
     /// contradict themselves.
     pub fn new(config: AssistConfig, instances: Arc<Instances>) -> Result<Assistant, AssistError> {
-        let mut plan = Plan::new(instances.len(), config.batch, config.epochs, config.budget)?;
+        let mut plan = Plan::new(&instances, config.batch, config.epochs, config.budget)?;
         if config.preset == Preset::InfoBatch {
-            plan = plan.infobatch(instances.len());
+            plan = plan.infobatch();
         }
         for (name, value) in [("floor", config.floor), ("rescale", config.rescale)] {
             if !(0.0..=1.0).contains(&value) {
@@ -220,6 +242,11 @@ impl Assistant {
         self.config
     }
 
+    /// What it chooses from.
+    pub fn instances(&self) -> &Arc<Instances> {
+        &self.instances
+    }
+
     /// The first sweep over its instances.
     pub fn sweeps(&self) -> Sweeps {
         Sweeps::new(self.config.seed, self.instances.len() as u32)
@@ -239,17 +266,21 @@ impl Assistant {
 
     /// Composes the batch `number` from the next candidates.
     pub fn compose(&mut self, number: u64, sweeps: &Mutex<Sweeps>) -> Batch {
-        let selects = self.config.preset.selects(self.plan.phase(number));
+        let (spent, drawn) = {
+            let sweeps = lock(sweeps);
+            (sweeps.spent(), sweeps.offered())
+        };
+        let selects = self.config.preset.selects(self.plan.phase(spent));
         let target = match self.config.preset {
             _ if !selects => 1.0,
             // Meets no rate.
             Preset::InfoBatch => 0.0,
-            _ => self.plan.target(number, lock(sweeps).drawn()),
+            _ => self.plan.target(spent, drawn),
         };
         let mut batch = if target < KEEP_ALL {
             self.choose(number, target, sweeps)
         } else {
-            Batch::unchosen(number, self.config.batch, sweeps)
+            Batch::unchosen(number, self.config.batch, &self.instances.costs, sweeps)
         };
         batch.feedback_through = self.mind.applied;
         batch
@@ -271,7 +302,8 @@ impl Assistant {
         let mut probes = Vec::new();
         while draft.ids.len() < size {
             let fresh = draft.candidates == 0;
-            let drawn = lock(sweeps).draw(size - draft.ids.len(), &mut draft);
+            let missing = size - draft.ids.len();
+            let drawn = lock(sweeps).draw(missing, &mut draft, &self.instances.costs);
             let verdict = self.judge(number, &drawn, target, fresh);
             for (i, (&id, &p)) in drawn.ids.iter().zip(&verdict.keep).enumerate() {
                 let u = unit_f64(hash(self.config.seed, KEEP, drawn.first + i as u64));
@@ -289,13 +321,9 @@ impl Assistant {
             self.mind.probes.push_back(Probes { step, scores });
         }
         Batch {
-            number,
             weights: self.weights(&kept),
-            ids: draft.ids,
-            candidates: draft.candidates,
-            keep_rate: size as f32 / draft.candidates as f32,
             scored: self.mind.judge.is_some(),
-            feedback_through: None,
+            ..Batch::new(number, draft, &self.instances.costs, sweeps)
         }
     }
 
@@ -303,8 +331,12 @@ impl Assistant {
     fn judge(&mut self, number: u64, drawn: &Drawn, target: f32, first: bool) -> Verdict {
         let (at, ids) = (self.moment(number), &drawn.ids);
         let mind = &mut self.mind;
+        let mut floor = exploration(self.config.floor, target);
         let (opinion, ops) = match &mut mind.judge {
-            Some(judge) => judge.opinion(&mind.memory, &self.instances, drawn, at),
+            Some(judge) => {
+                floor = judge.floor(floor, target);
+                judge.opinion(&mind.memory, &self.instances, drawn, at)
+            }
             None => (Opinion::Keep(vec![target; ids.len()]), 0),
         };
         mind.ops += ops;
@@ -318,19 +350,28 @@ impl Assistant {
                 };
             }
         };
-        // Then subtract θ, σ, multiply-add, compare.
-        mind.ops += ids.len() as u64 * (SIGMOID_OPS + 4);
-        mind.threshold.push(&logits);
-        let floor = exploration(self.config.floor, target);
-        if first {
-            mind.ops += mind.threshold.solve((target - floor) / (1.0 - floor));
-        }
-        let theta = mind.threshold.theta();
+        let weights = ids.iter().map(|&id| {
+            let cost = self.instances.costs[id as usize];
+            self.plan.relative(cost)
+        });
+        mind.threshold.push(logits.iter().copied().zip(weights));
+        // The weight is 2, and the draw a comparison.
+        mind.ops += ids.len() as u64 * 3;
+        let keep = if floor < target {
+            if first {
+                mind.ops += mind.threshold.solve((target - floor) / (1.0 - floor));
+            }
+            // Subtract θ, σ, multiply-add.
+            mind.ops += ids.len() as u64 * (SIGMOID_OPS + 3);
+            let theta = mind.threshold.theta();
+            let keep = |logit: &f32| keep(floor, sigmoid(logit - theta));
+            logits.iter().map(keep).collect()
+        } else {
+            // The scores have no say.
+            vec![target; ids.len()]
+        };
         Verdict {
-            keep: logits
-                .iter()
-                .map(|logit| keep(floor, sigmoid(logit - theta)))
-                .collect(),
+            keep,
             scores: logits.iter().map(|&logit| sigmoid(logit)).collect(),
             floor,
         }
@@ -382,7 +423,11 @@ impl Assistant {
             }
             mind.memory.observe(*step, ids, losses, right);
             mind.updates += 1;
-            let rate = MEAN_RATE.max(1.0 / mind.updates as f32);
+            let least = match self.instances.inputs {
+                Inputs::Sentences(_) => (n as f32 / MEAN_SENTENCES).min(1.0),
+                _ => MEAN_RATE,
+            };
+            let rate = least.max(1.0 / mind.updates as f32);
             mind.mean_loss += rate * (mean as f32 - mind.mean_loss);
         }
         self.mind.applied = Some(*step);

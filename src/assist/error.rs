@@ -52,9 +52,6 @@ pub enum AssistError {
         /// on.
         got: u64,
     },
-    /// All batches of the plan have been handed out.
-    #[error("the budget of {0} batches is spent")]
-    Spent(u64),
     /// A saved state is of another run, or damaged.
     #[error("the saved state of the Assistant does not fit: {0}")]
     State(&'static str),

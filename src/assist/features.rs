@@ -169,6 +169,7 @@ pub fn block(memory: &Memory, instances: &Instances, ids: &[u32], at: Moment) ->
 
 #[cfg(test)]
 mod tests {
+    use super::super::Inputs;
     use super::*;
 
     #[test]
@@ -177,7 +178,8 @@ mod tests {
             classes: vec![0, 1, 1],
             n_classes: 2,
             features: vec![0.5, -0.5, 0.25],
-            images: None,
+            costs: vec![1; 3],
+            inputs: Inputs::None,
         };
         let mut memory = Memory::new(3);
         memory.observe(0, &[0, 2], &[4.0, 1.0], &[false, true]);
@@ -234,7 +236,8 @@ mod tests {
             classes: vec![0],
             n_classes: 1,
             features: vec![],
-            images: None,
+            costs: vec![1],
+            inputs: Inputs::None,
         };
         for (loss, mean_loss) in [(0.0, 0.0), (f32::MAX, 1e-30), (1e-40, f32::MAX)] {
             let mut memory = Memory::new(1);

@@ -12,12 +12,15 @@
 //! Deterministic, batch `n` is composed when the feedback of steps ≤ `n − K`, and no other, has
 //! been applied. That is a sequence without choices: whatever the timing, it gives the same
 //! batches.
+//!
+//! Batches never end. The trainer stops taking them when it has spent its budget.
 
 use super::assistant::{AssistConfig, Assistant, Batch, Feedback, lock};
 use super::error::AssistError;
+use super::instances::Instances;
 use super::policy::Plan;
 use super::quality::Quality;
-use super::state::{AssistState, Counters, FeedStats, FeederConfig};
+use super::state::{AssistState, Counters, FeedStats, FeederConfig, Ready};
 use super::sweep::Sweeps;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,14 +36,14 @@ const BACKLOG: usize = 4;
 
 #[derive(Debug)]
 struct Queue {
-    ready: VecDeque<Batch>,
+    ready: VecDeque<Ready>,
     feedback: VecDeque<Feedback>,
     /// Number of the next batch to be queued.
     next: u64,
     /// Feedback of steps before this one has been given.
     received: u64,
     counters: Counters,
-    /// The Assistant's, for the trainer to look at without waiting for its lock.
+    /// The Assistant's as of the last batch taken.
     quality: Quality,
     stop: bool,
     failed: Option<String>,
@@ -51,6 +54,7 @@ struct Shared {
     coupling: FeederConfig,
     config: AssistConfig,
     plan: Plan,
+    instances: Arc<Instances>,
     assistant: Mutex<Assistant>,
     queue: Mutex<Queue>,
     sweeps: Mutex<Sweeps>,
@@ -106,7 +110,7 @@ impl Feeder {
             next: state.next,
             received: state.received,
             counters: state.counters,
-            quality: assistant.quality().clone(),
+            quality: state.quality,
             stop: false,
             failed: None,
         };
@@ -124,6 +128,7 @@ impl Feeder {
             coupling,
             config: assistant.config(),
             plan: assistant.plan(),
+            instances: assistant.instances().clone(),
             assistant: Mutex::new(assistant),
             queue: Mutex::new(queue),
             sweeps: Mutex::new(sweeps),
@@ -145,8 +150,7 @@ impl Feeder {
     /// The next batch to train on. Never waits, but in deterministic mode.
     ///
     /// # Errors
-    /// If the thread died, the budget is spent, or (deterministic) the feedback of step `n − K` has
-    /// not been given.
+    /// If the thread died, or (deterministic) the feedback of step `n − K` has not been given.
     pub fn next(&self) -> Result<Batch, AssistError> {
         let started = Instant::now();
         let batch = self.shared.take();
@@ -187,6 +191,7 @@ impl Feeder {
             mind: assistant.mind().clone(),
             sweeps: lock(&shared.sweeps).clone(),
             ready: queue.ready.iter().cloned().collect(),
+            quality: queue.quality.clone(),
             feedback: queue.feedback.iter().cloned().collect(),
             next: queue.next,
             received: queue.received,
@@ -195,12 +200,13 @@ impl Feeder {
         })
     }
 
-    /// The figures so far. The operations of batches composed but not yet taken are included.
+    /// The figures so far, of the batches taken.
     pub fn stats(&self) -> FeedStats {
         let counters = lock(&self.shared.queue).counters;
         FeedStats {
             assist_ops: counters.assist_ops,
             candidates_seen: counters.candidates,
+            offered: counters.offered,
             loss_records_dropped: counters.dropped,
             batches_unscored: counters.unscored,
             feed_stall_seconds: self.shared.stall_nanos.load(Ordering::Relaxed) as f64 * 1e-9,
@@ -209,7 +215,8 @@ impl Feeder {
         }
     }
 
-    /// How well the Assistant's scores have told what would be above the mean loss.
+    /// How well the Assistant's scores have told what would be above the mean loss, as of the last
+    /// batch taken.
     pub fn quality(&self) -> Quality {
         lock(&self.shared.queue).quality.clone()
     }
@@ -241,14 +248,23 @@ impl Shared {
         let mut queue = lock(&self.queue);
         loop {
             queue.alive()?;
-            if let Some(batch) = queue.ready.pop_front() {
-                queue.counters.candidates += batch.candidates;
+            if let Some(ready) = queue.ready.pop_front() {
+                let Ready {
+                    batch,
+                    ops,
+                    quality,
+                } = ready;
+                queue.quality = quality;
+                let counters = &mut queue.counters;
+                counters.count(&batch);
+                counters.assist_ops = ops;
+                if let Some(step) = batch.feedback_through {
+                    counters.lag_steps += batch.number.saturating_sub(step);
+                    counters.lag_batches += 1;
+                }
                 drop(queue);
                 self.work.notify_one();
                 return Ok(batch);
-            }
-            if queue.next >= self.plan.steps() {
-                return Err(AssistError::Spent(self.plan.steps()));
             }
             if !self.coupling.deterministic {
                 return Ok(self.help_oneself(queue));
@@ -266,10 +282,12 @@ impl Shared {
     fn help_oneself(&self, mut queue: MutexGuard<'_, Queue>) -> Batch {
         let number = queue.next;
         queue.next += 1;
-        queue.counters.candidates += self.config.batch as u64;
-        queue.counters.unscored += u64::from(self.config.preset.selects(self.plan.phase(number)));
-        drop(queue);
-        Batch::unchosen(number, self.config.batch, &self.sweeps)
+        let phase = self.plan.phase(lock(&self.sweeps).spent());
+        let (size, costs) = (self.config.batch, &self.instances.costs);
+        let batch = Batch::unchosen(number, size, costs, &self.sweeps);
+        queue.counters.count(&batch);
+        queue.counters.unscored += u64::from(self.config.preset.selects(phase));
+        batch
     }
 
     fn give(&self, feedback: Feedback) -> Result<(), AssistError> {
@@ -343,7 +361,7 @@ impl Shared {
         } else {
             (AHEAD, true)
         };
-        informed && queue.next < self.plan.steps() && queue.ready.len() < ahead
+        informed && queue.ready.len() < ahead
     }
 
     /// In deterministic mode feedback is only applied for a batch.
@@ -372,21 +390,18 @@ impl Shared {
         let batch = compose.map(|number| assistant.compose(number, &self.sweeps));
 
         let mut queue = lock(&self.queue);
-        if let Some(mut batch) = batch.filter(|_| queue.next < self.plan.steps()) {
+        if let Some(mut batch) = batch {
             assistant.renumber(batch.number, queue.next);
             batch.number = queue.next;
             queue.next += 1;
-            if let Some(step) = batch.feedback_through {
-                queue.counters.lag_steps += batch.number.saturating_sub(step);
-                queue.counters.lag_batches += 1;
-            }
-            queue.ready.push_back(batch);
+            let (ops, quality) = (assistant.ops(), assistant.quality().clone());
+            queue.ready.push_back(Ready {
+                batch,
+                ops,
+                quality,
+            });
             self.ready.notify_one();
         }
-        if !feedback.is_empty() {
-            queue.quality.clone_from(assistant.quality());
-        }
-        queue.counters.assist_ops = assistant.ops();
         queue.counters.cpu_seconds += cpu_seconds() - started;
     }
 }
@@ -408,128 +423,4 @@ fn cpu_seconds() -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Instances, Preset};
-    use super::*;
-
-    const SLOTS: usize = 4;
-
-    fn feeder(preset: Preset, deterministic: bool) -> Feeder {
-        let instances = Instances {
-            classes: vec![0; 100],
-            n_classes: 1,
-            features: Vec::new(),
-            images: None,
-        };
-        let config = AssistConfig {
-            preset,
-            epochs: 10,
-            batch: 10,
-            budget: 0.6,
-            floor: 0.3,
-            rescale: 0.0,
-            seed: 1,
-        };
-        let assistant = Assistant::new(config, Arc::new(instances)).unwrap();
-        let coupling = FeederConfig {
-            slots: SLOTS,
-            deterministic,
-        };
-        Feeder::spawn(assistant, coupling).unwrap()
-    }
-
-    fn feedback(batch: &Batch, id: u32) -> Feedback {
-        Feedback {
-            step: batch.number,
-            ids: vec![id; 10],
-            losses: vec![1.0; 10],
-            right: vec![true; 10],
-        }
-    }
-
-    /// With the Assistant stuck for good, the trainer still gets through its budget.
-    #[test]
-    fn the_trainer_never_waits_and_what_is_lost_is_counted() {
-        let feeder = feeder(Preset::Memory, false);
-        let stuck = lock(&feeder.shared.assistant);
-        let ready = lock(&feeder.shared.queue).ready.len() as u64;
-        let pending = lock(&feeder.shared.queue).feedback.len();
-        assert_eq!(pending, 0);
-        for step in 0..60 {
-            let batch = feeder.next().unwrap();
-            assert_eq!((batch.number, batch.ids.len()), (step, 10));
-            assert_eq!(batch.feedback_through, None);
-            feeder.feedback(feedback(&batch, batch.ids[0])).unwrap();
-        }
-        assert_eq!(feeder.next(), Err(AssistError::Spent(60)));
-        let stats = feeder.stats();
-        assert!(ready <= AHEAD as u64);
-        // The 48 batches of the selecting phase, steps 6 to 53: none was composed.
-        assert_eq!(stats.batches_unscored, 48);
-        assert_eq!(stats.loss_records_dropped, (60 - 4 * SLOTS as u64) * 10);
-        assert!(stats.feed_stall_seconds > 0.0);
-        drop(stuck);
-    }
-
-    #[test]
-    fn a_dead_thread_is_an_error_not_a_hang() {
-        let feeder = feeder(Preset::Memory, true);
-        let mut failure = None;
-        for _ in 0..60 {
-            match feeder.next() {
-                Ok(batch) => feeder.feedback(feedback(&batch, 1_000_000)).unwrap(),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
-        assert!(
-            matches!(&failure, Some(AssistError::Thread(m)) if m.contains("index")),
-            "{failure:?}"
-        );
-        assert_eq!(feeder.snapshot().err(), failure);
-        assert_eq!(feeder.next().err(), failure);
-    }
-
-    #[test]
-    fn nothing_is_dropped_in_deterministic_mode_however_slow_the_thread() {
-        let feeder = feeder(Preset::Memory, true);
-        let batches: Vec<Batch> = (0..SLOTS).map(|_| feeder.next().unwrap()).collect();
-        // Batch 4 needs step 0, which was not given: no use waiting.
-        let missing = AssistError::FeedbackOrder {
-            expected: 0,
-            got: 0,
-        };
-        assert_eq!(feeder.next(), Err(missing));
-        for batch in &batches {
-            feeder.feedback(feedback(batch, 3)).unwrap();
-        }
-        let repeated = feeder.feedback(feedback(&batches[3], 3));
-        assert!(matches!(
-            repeated,
-            Err(AssistError::FeedbackOrder {
-                expected: 4,
-                got: 3
-            })
-        ));
-        let next = feeder.next().unwrap();
-        assert_eq!((next.number, next.feedback_through), (4, Some(0)));
-        assert_eq!(feeder.stats().loss_records_dropped, 0);
-    }
-
-    #[test]
-    fn a_loss_that_is_not_a_number_is_an_error_at_once() {
-        let feeder = feeder(Preset::Off, false);
-        let batch = feeder.next().unwrap();
-        let mut bad = feedback(&batch, 7);
-        bad.losses[2] = f32::NAN;
-        let error = feeder.feedback(bad).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("step 0: the loss of instance 7 is NaN"),
-            "{error}"
-        );
-    }
-}
+mod tests;

@@ -1,7 +1,10 @@
-//! What is known of the training instances before training: their classes, a few cheap numbers
-//! about each input, and the inputs themselves.
+//! What is known of the training instances before training: their classes, what training on each
+//! costs, a few cheap numbers about each input, and the inputs themselves.
 
+use super::terms::Terms;
 use crate::data::Images;
+use crate::data::pairs::{SentencePairs, Sentences};
+use crate::data::text::tfidf::{Term, TermWeights};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -14,9 +17,25 @@ pub struct Instances {
     pub n_classes: usize,
     /// Input features, `[N, F]` row-major, each of mean 0 and variance 1 over the set.
     pub features: Vec<f32>,
+    /// Operations of training on each alone, `[N]`, none of them 0; or all 1 if they are equal.
+    pub costs: Vec<u64>,
     /// The inputs, for a preset that reads them.
-    pub images: Option<Arc<Images>>,
+    pub inputs: Inputs,
 }
+
+/// The inputs of the training set.
+#[derive(Clone, Debug)]
+pub enum Inputs {
+    /// They are not known.
+    None,
+    /// Images, with the classes as their labels.
+    Images(Arc<Images>),
+    /// What sentence pairs consist of.
+    Sentences(Arc<Terms>),
+}
+
+/// Features of a sentence pair.
+const PAIR_FEATURES: usize = 6;
 
 impl Instances {
     /// Pools each image into `2·C + 2` numbers: mean and standard deviation of each channel, and
@@ -32,7 +51,47 @@ impl Instances {
             classes: images.labels.clone(),
             n_classes: images.labels.iter().max().map_or(0, |&c| c as usize + 1),
             features,
-            images: Some(images.clone()),
+            costs: vec![1; images.len()],
+            inputs: Inputs::Images(images.clone()),
+        }
+    }
+
+    /// Sentence pairs over a vocabulary of `vocab` tokens, which cost `costs` (`[N]`); all of one
+    /// class. Their features: the logarithms of both lengths, how far these are apart, the mean
+    /// inverse document frequency of each side, and the share of the target's tokens that the
+    /// source has, too (names and numbers).
+    ///
+    /// # Panics
+    /// If a token is not in the vocabulary: a bug in the tokenizer's user.
+    pub fn from_pairs(pairs: &SentencePairs, costs: Vec<u64>, vocab: usize) -> Instances {
+        let sides = [pairs.source(), pairs.target()];
+        let weights = sides.map(|side| TermWeights::new(side, vocab));
+        let mut terms = Terms::new(vocab);
+        let mut features = Vec::with_capacity(PAIR_FEATURES * pairs.len());
+        let mut row = [Vec::new(), Vec::new()];
+        for id in 0..pairs.len() {
+            for ((weights, side), terms) in weights.iter().zip(sides).zip(&mut row) {
+                weights.terms(side.get(id), terms);
+            }
+            terms.push([&row[0], &row[1]]);
+            let length = |side: &Sentences| (side.get(id).len() as f32).ln();
+            let [source, target] = sides.map(length);
+            let rarity = |side: usize| -> f32 {
+                let idf = |term: &Term| term.share * weights[side].idf()[term.token as usize];
+                row[side].iter().map(idf).sum()
+            };
+            let apart = (source - target).abs();
+            let copied = copied(&row[0], &row[1]);
+            let all: [f32; PAIR_FEATURES] = [source, target, apart, rarity(0), rarity(1), copied];
+            features.extend(all);
+        }
+        standardise(&mut features, PAIR_FEATURES);
+        Instances {
+            classes: vec![0; pairs.len()],
+            n_classes: 1,
+            features,
+            costs,
+            inputs: Inputs::Sentences(Arc::new(terms)),
         }
     }
 
@@ -56,6 +115,16 @@ impl Instances {
         let width = self.width();
         &self.features[id * width..][..width]
     }
+}
+
+/// Share of the target's tokens that the source has, too; both by ascending token.
+fn copied(source: &[Term], target: &[Term]) -> f32 {
+    let has = |term: &&Term| {
+        source
+            .binary_search_by_key(&term.token, |t| t.token)
+            .is_ok()
+    };
+    target.iter().filter(has).map(|term| term.share).sum()
 }
 
 fn pool(images: &Images, id: usize) -> Vec<f32> {
@@ -120,6 +189,44 @@ fn standardise(features: &mut [f32], width: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::pairs::EOS;
+
+    fn pairs(all: &[(&[i32], &[i32])]) -> SentencePairs {
+        let source = all.iter().map(|p| p.0).collect();
+        SentencePairs::new(source, all.iter().map(|p| p.1).collect())
+    }
+
+    #[test]
+    fn sentences_have_finite_standardised_features() {
+        let some = [
+            (&[7, 8, 9, EOS][..], &[10, 8, EOS][..]),
+            (&[EOS], &[EOS]),
+            (&[9, EOS], &[9, 11, 12, 13, 11, EOS]),
+            (&[EOS], &[7, EOS]),
+            (&[8, 8, EOS], &[EOS]),
+        ];
+        let instances = Instances::from_pairs(&pairs(&some), vec![3, 1, 5, 2, 2], 14);
+        assert_eq!(
+            (instances.len(), instances.width(), instances.n_classes),
+            (5, 6, 1)
+        );
+        assert_eq!(instances.costs, [3, 1, 5, 2, 2]);
+        for column in 0..6 {
+            let values: Vec<f32> = (0..5).map(|id| instances.row(id)[column]).collect();
+            let mean = values.iter().sum::<f32>() / 5.0;
+            let variance = values.iter().map(|x| x * x).sum::<f32>() / 5.0;
+            assert!(
+                mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4,
+                "{values:?}"
+            );
+        }
+        // One of two of the first target's tokens is copied, and one of five of the third's.
+        let copied: Vec<f32> = (0..5).map(|id| instances.row(id)[5]).collect();
+        assert!(copied[0] > copied[2] && copied[2] > copied[1]);
+        assert_eq!((copied[1], copied[3]), (copied[3], copied[4]));
+        let lone = Instances::from_pairs(&pairs(&[(&[EOS], &[EOS])]), vec![1], 3);
+        assert_eq!(lone.features, [0.0; 6], "of one, all are constant");
+    }
 
     fn images(n: usize, pixel: impl Fn(usize, usize) -> u8) -> Arc<Images> {
         let size = 4 * 3 * 2;

@@ -4,10 +4,11 @@ use super::assistant::Preset;
 use super::error::AssistError;
 use super::features::{self, Memory, Moment};
 use super::infobatch::Pruner;
-use super::instances::Instances;
+use super::instances::{Inputs, Instances};
 use super::model::Logistic;
 use super::paper::PixelModel;
 use super::sweep::Drawn;
+use super::terms::{TermModel, Terms};
 use crate::data::Images;
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,10 @@ use serde::{Deserialize, Serialize};
 pub enum Judge {
     /// Scores by what is remembered.
     Memory(Logistic),
-    /// Scores by the input.
-    Paper(PixelModel),
+    /// Scores by the image.
+    Pixels(PixelModel),
+    /// Scores by the words.
+    Terms(TermModel),
     /// Prunes by the last loss; no scores.
     InfoBatch(Pruner),
 }
@@ -43,13 +46,16 @@ impl Judge {
                 let model = Logistic::new(features::prior(instances), n_classes);
                 Some(Judge::Memory(model))
             }
-            Preset::Paper => {
-                let images = instances.images.as_ref();
-                let images = images.filter(|images| images.labels == instances.classes);
-                let images = images.ok_or(AssistError::Instances("their inputs are missing"))?;
-                let pixels = images.height * images.width * images.channels;
-                Some(Judge::Paper(PixelModel::new(pixels, n_classes)))
-            }
+            Preset::Paper => match &instances.inputs {
+                Inputs::Images(images) if images.labels == instances.classes => {
+                    let pixels = images.height * images.width * images.channels;
+                    Some(Judge::Pixels(PixelModel::new(pixels, n_classes)))
+                }
+                Inputs::Sentences(terms) if terms.len() == instances.len() => {
+                    Some(Judge::Terms(TermModel::new(terms.vocab())))
+                }
+                _ => return Err(AssistError::Instances("their inputs are missing")),
+            },
             Preset::InfoBatch => Some(Judge::InfoBatch(Pruner::default())),
             Preset::Random | Preset::Off => None,
         })
@@ -70,14 +76,27 @@ impl Judge {
                 let ops = features::block_ops(n) + model.logits_ops(n);
                 (Opinion::Logits(model.logits(&block)), ops)
             }
-            Judge::Paper(model) => {
-                let logits = model.logits(inputs(instances), ids);
+            Judge::Pixels(model) => {
+                let logits = model.logits(images(instances), ids);
                 (Opinion::Logits(logits), model.logits_ops(n))
+            }
+            Judge::Terms(model) => {
+                let terms = sentences(instances);
+                let logits = Opinion::Logits(model.logits(terms, ids));
+                (logits, TermModel::logits_ops(terms, ids))
             }
             Judge::InfoBatch(pruner) => {
                 let ops = pruner.begin(*sweep, memory) + Pruner::keep_ops(n);
                 (Opinion::Keep(pruner.keep(memory, ids)), ops)
             }
+        }
+    }
+
+    /// The floor of the keep probability at a target rate, of which the Assistant's own is `floor`.
+    pub fn floor(&self, floor: f32, target: f32) -> f32 {
+        match self {
+            Judge::Terms(model) => floor.max((1.0 - model.confidence()).min(target)),
+            _ => floor,
         }
     }
 
@@ -102,9 +121,14 @@ impl Judge {
                 let ops = features::block_ops(n) + model.learn_ops(n) + n as u64 * own;
                 (labels, ops)
             }
-            Judge::Paper(model) => {
-                let labels = model.learn(inputs(instances), ids, losses);
+            Judge::Pixels(model) => {
+                let labels = model.learn(images(instances), ids, losses);
                 (labels, model.learn_ops(n))
+            }
+            Judge::Terms(model) => {
+                let terms = sentences(instances);
+                let labels = model.learn(terms, ids, losses);
+                (labels, model.learn_ops(terms, ids))
             }
             Judge::InfoBatch(_) => (Vec::new(), 0),
         }
@@ -114,7 +138,8 @@ impl Judge {
     pub fn fits(&self, other: &Judge) -> bool {
         match (self, other) {
             (Judge::Memory(a), Judge::Memory(b)) => a.shape() == b.shape(),
-            (Judge::Paper(a), Judge::Paper(b)) => a.shape() == b.shape(),
+            (Judge::Pixels(a), Judge::Pixels(b)) => a.shape() == b.shape(),
+            (Judge::Terms(a), Judge::Terms(b)) => a.vocab() == b.vocab(),
             (Judge::InfoBatch(_), Judge::InfoBatch(_)) => true,
             _ => false,
         }
@@ -124,13 +149,60 @@ impl Judge {
     pub fn is_sound(&self) -> bool {
         match self {
             Judge::Memory(model) => model.is_sound(),
-            Judge::Paper(model) => model.is_sound(),
+            Judge::Pixels(model) => model.is_sound(),
+            Judge::Terms(model) => model.is_sound(),
             Judge::InfoBatch(pruner) => pruner.is_sound(),
         }
     }
 }
 
-fn inputs(instances: &Instances) -> &Images {
-    let images = instances.images.as_deref();
-    images.expect("checked when the judge was made")
+fn images(instances: &Instances) -> &Images {
+    match &instances.inputs {
+        Inputs::Images(images) => images,
+        _ => unreachable!("checked when the judge was made"),
+    }
+}
+
+fn sentences(instances: &Instances) -> &Terms {
+    match &instances.inputs {
+        Inputs::Sentences(terms) => terms,
+        _ => unreachable!("checked when the judge was made"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::pairs::{EOS, SentencePairs, Sentences};
+
+    #[test]
+    fn the_published_floor_for_sentences_sinks_as_the_labels_are_foretold() {
+        let all = [[4, EOS], [5, EOS], [6, EOS], [7, EOS]];
+        let text: Sentences = all.iter().map(|s| &s[..]).collect();
+        let pairs = SentencePairs::new(text.clone(), text);
+        let instances = Instances::from_pairs(&pairs, vec![1; 4], 8);
+        let mut judge = Judge::new(Preset::Paper, &instances).unwrap().unwrap();
+        assert_eq!(
+            judge.floor(0.25, 0.5),
+            0.5,
+            "at first the scores have no say"
+        );
+        let at = Moment {
+            step: 0,
+            mean_loss: 1.0,
+            pace: 1.0,
+        };
+        let records = (&[0, 1, 2, 3][..], &[0.0, 2.0, 0.0, 0.0][..]);
+        let mut floors = Vec::new();
+        for _ in 0..200 {
+            judge.learn(&Memory::new(4), &instances, records, at);
+            floors.push(judge.floor(0.25, 0.5));
+        }
+        assert!(floors.is_sorted_by(|a, b| a >= b));
+        assert!(floors.iter().any(|&f| 0.25 < f && f < 0.5));
+        assert_eq!(floors[199], 0.25);
+        let memory = Judge::new(Preset::Memory, &instances).unwrap().unwrap();
+        assert_eq!(memory.floor(0.25, 0.5), 0.25);
+        assert!(!memory.fits(&judge) && judge.is_sound());
+    }
 }

@@ -4,10 +4,10 @@
 //! Losses come back through the [`LossRing`], whose protocol the trainer's [`Drain`] keeps. The
 //! [`Feeder`] owns the thread: feedback in, [`Batch`]es out. The [`Assistant`] composes them:
 //! candidates come from shuffled [sweeps](Sweeps), a [logistic model](Logistic) scores them by
-//! [what is remembered](Memory) of each (or, as published, [by the input](PixelModel)), and the
-//! [policy](Plan) keeps as many as the budget allows. How well it tells what is hard is [measured](
-//! Quality) all along. Its rivals, from no choice at all to [InfoBatch](Pruner), are [presets](
-//! Preset) of the same Assistant.
+//! [what is remembered](Memory) of each (or, as published, by the input: [pixels](PixelModel) or
+//! [words](TermModel)), and the [policy](Plan) keeps as many as the budget allows. How well it
+//! tells what is hard is [measured](Quality) all along. Its rivals, from no choice at all to
+//! [InfoBatch](Pruner), are [presets](Preset) of the same Assistant.
 
 mod assistant;
 mod error;
@@ -23,13 +23,14 @@ mod quality;
 mod ring;
 mod state;
 mod sweep;
+mod terms;
 
 pub use assistant::{AssistConfig, Assistant, Batch, Feedback, Preset};
 pub use error::AssistError;
 pub use features::Memory;
 pub use feeder::Feeder;
 pub use infobatch::Pruner;
-pub use instances::Instances;
+pub use instances::{Inputs, Instances};
 pub use model::Logistic;
 pub use paper::PixelModel;
 pub use policy::{Phase, Plan};
@@ -37,3 +38,4 @@ pub use quality::{Calibration, Quality};
 pub use ring::{Drain, LossRing, Record, StepRecords};
 pub use state::{AssistState, FeedStats, FeederConfig};
 pub use sweep::Sweeps;
+pub use terms::{TermModel, Terms};

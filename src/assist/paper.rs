@@ -24,9 +24,36 @@ const DECAY: f32 = 0.75;
 pub struct PixelModel {
     weights: Vec<f32>,
     classes: Vec<f32>,
-    /// Moving sums of losses and of instances.
+    mean: MovingMean,
+}
+
+/// A mean loss that follows the losses closely: the ratio of two moving sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct MovingMean {
+    /// Of losses and of instances.
     loss: f32,
     count: f32,
+}
+
+impl MovingMean {
+    /// Enters a batch; returns which of its losses are above the mean, itself included.
+    pub(super) fn labels(&mut self, losses: &[f32]) -> Vec<bool> {
+        self.count = DECAY * self.count + (1.0 - DECAY) * losses.len() as f32;
+        self.loss = DECAY * self.loss + (1.0 - DECAY) * losses.iter().sum::<f32>();
+        let mean = self.loss / self.count;
+        losses.iter().map(|&loss| loss > mean).collect()
+    }
+
+    /// Operations of [`labels`](MovingMean::labels) on `n` losses: a sum and a comparison each, and
+    /// 7 for the mean.
+    pub(super) fn labels_ops(n: usize) -> u64 {
+        2 * n as u64 + 7
+    }
+
+    /// Whether both sums are finite.
+    pub(super) fn is_sound(&self) -> bool {
+        self.loss.is_finite() && self.count.is_finite()
+    }
 }
 
 impl PixelModel {
@@ -35,8 +62,7 @@ impl PixelModel {
         PixelModel {
             weights: vec![0.0; pixels],
             classes: vec![0.0; n_classes],
-            loss: 0.0,
-            count: 0.0,
+            mean: MovingMean::default(),
         }
     }
 
@@ -47,8 +73,8 @@ impl PixelModel {
 
     /// Whether every number in it is finite.
     pub fn is_sound(&self) -> bool {
-        let all = self.weights.iter().chain(&self.classes);
-        all.chain([&self.loss, &self.count]).all(|w| w.is_finite())
+        let mut all = self.weights.iter().chain(&self.classes);
+        self.mean.is_sound() && all.all(|w| w.is_finite())
     }
 
     /// Logits of some images, `[n]`.
@@ -79,17 +105,12 @@ impl PixelModel {
     /// record `v[class] −= rate/n·(r_i + λ·v[class])`, `r = σ(logit) − label`. Returns the labels,
     /// `loss > mean` with the batch itself in the mean.
     pub fn learn(&mut self, images: &Images, ids: &[u32], losses: &[f32]) -> Vec<bool> {
-        let n = ids.len() as f32;
-        self.count = DECAY * self.count + (1.0 - DECAY) * n;
-        self.loss = DECAY * self.loss + (1.0 - DECAY) * losses.iter().sum::<f32>();
-        let mean = self.loss / self.count;
-        let labels: Vec<bool> = losses.iter().map(|&loss| loss > mean).collect();
-
+        let labels = self.mean.labels(losses);
         let mut residuals = self.logits(images, ids);
         for (r, &label) in residuals.iter_mut().zip(&labels) {
             *r = sigmoid(*r) - f32::from(label);
         }
-        let rate = RATE / n;
+        let rate = RATE / ids.len() as f32;
         let (mut slope, mut total) = (vec![0.0; self.weights.len()], 0.0);
         for (&id, &r) in ids.iter().zip(&residuals) {
             let id = id as usize;
@@ -109,10 +130,11 @@ impl PixelModel {
     }
 
     /// Operations of [`learn`](PixelModel::learn) on `n` images: the logits; a multiply and an add a
-    /// byte; σ, residual, label, two sums and 4 for the class an image; 7 a weight; 8 for mean and rate.
+    /// byte; σ, residual, a sum and 4 for the class an image; 7 a weight; the labels, and the rate.
     pub fn learn_ops(&self, n: usize) -> u64 {
         let pixels = self.weights.len() as u64;
-        self.logits_ops(n) + n as u64 * (2 * pixels + SIGMOID_OPS + 8) + 7 * pixels + 8
+        let residuals = n as u64 * (2 * pixels + SIGMOID_OPS + 6);
+        self.logits_ops(n) + residuals + 7 * pixels + MovingMean::labels_ops(n) + 1
     }
 }
 

@@ -3,6 +3,7 @@
 use super::assistant::{AssistConfig, Assistant, Batch, Feedback, Mind};
 use super::error::AssistError;
 use super::features::Memory;
+use super::quality::Quality;
 use super::sweep::Sweeps;
 use serde::{Deserialize, Serialize};
 
@@ -18,10 +19,13 @@ pub struct FeederConfig {
 /// Figures of the Assistant's work.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FeedStats {
-    /// Operations of scoring and learning, see [`Assistant::ops`].
+    /// Operations of scoring and learning up to the last composed batch that was taken, see
+    /// [`Assistant::ops`].
     pub assist_ops: u64,
     /// Candidates looked at for the batches taken.
     pub candidates_seen: u64,
+    /// What these cost.
+    pub offered: u64,
     /// Records that the Assistant never saw because its queue was full.
     pub loss_records_dropped: u64,
     /// Batches that the Assistant would have chosen but that were not ready, so that the trainer
@@ -44,7 +48,9 @@ pub struct AssistState {
     pub(super) coupling: FeederConfig,
     pub(super) mind: Mind,
     pub(super) sweeps: Sweeps,
-    pub(super) ready: Vec<Batch>,
+    pub(super) ready: Vec<Ready>,
+    /// As of the last batch taken.
+    pub(super) quality: Quality,
     pub(super) feedback: Vec<Feedback>,
     pub(super) next: u64,
     pub(super) received: u64,
@@ -64,17 +70,36 @@ impl AssistState {
     }
 }
 
+/// A batch that is ready to be taken, and the Assistant's figures as of then. They count only when
+/// it is taken: so in equal deterministic runs they are equal at each step, however far ahead the
+/// Assistant is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ready {
+    pub(super) batch: Batch,
+    pub(super) ops: u64,
+    pub(super) quality: Quality,
+}
+
 /// What is counted from batch to batch, across resumes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Counters {
     pub(super) assist_ops: u64,
     pub(super) candidates: u64,
+    pub(super) offered: u64,
     pub(super) dropped: u64,
     pub(super) unscored: u64,
-    /// Over the batches that were composed with some feedback.
+    /// Over the batches taken that were composed with some feedback.
     pub(super) lag_steps: u64,
     pub(super) lag_batches: u64,
     pub(super) cpu_seconds: f64,
+}
+
+impl Counters {
+    /// Enters a batch that was taken.
+    pub(super) fn count(&mut self, batch: &Batch) {
+        self.candidates += batch.candidates;
+        self.offered += batch.offered;
+    }
 }
 
 impl AssistState {
@@ -92,15 +117,16 @@ impl AssistState {
         let known = |ids: &[u32]| ids.iter().all(|&id| id < n);
         let first = self.next.checked_sub(self.ready.len() as u64);
         let numbered = first.is_some_and(|first| {
-            let numbers = self.ready.iter().map(|b| b.number);
+            let numbers = self.ready.iter().map(|r| r.batch.number);
             numbers.eq(first..self.next)
         });
         let sound = self.sweeps.is_sound(config.seed, n)
             && numbered
-            && self
-                .ready
-                .iter()
-                .all(|b| b.ids.len() == config.batch && known(&b.ids))
+            && self.ready.iter().all(|Ready { batch, quality, .. }| {
+                let full = batch.ids.len() == config.batch;
+                full && known(&batch.ids) && quality.is_sound()
+            })
+            && self.quality.is_sound()
             && self.feedback.iter().all(|f| {
                 let lengths = [f.losses.len(), f.right.len()] == [f.ids.len(); 2];
                 lengths && known(&f.ids) && f.losses.iter().all(|x| x.is_finite())

@@ -39,6 +39,8 @@ pub struct Draft {
     pub ids: Vec<u32>,
     /// Candidates drawn for it so far.
     pub candidates: u64,
+    /// Cost of the candidates.
+    pub offered: u64,
     /// Sweep of the first candidate.
     sweep: Option<u64>,
 }
@@ -49,6 +51,7 @@ impl Draft {
         Draft {
             ids: Vec::with_capacity(batch),
             candidates: 0,
+            offered: 0,
             sweep: None,
         }
     }
@@ -78,6 +81,9 @@ pub struct Sweeps {
     position: u32,
     deferred: Vec<u32>,
     drawn: u64,
+    /// Cost of the candidates drawn, and of those that went into batches.
+    offered: u64,
+    spent: u64,
 }
 
 impl Sweeps {
@@ -90,12 +96,24 @@ impl Sweeps {
             position: 0,
             deferred: Vec::new(),
             drawn: 0,
+            offered: 0,
+            spent: 0,
         }
     }
 
-    /// Candidates drawn since the start.
-    pub fn drawn(&self) -> u64 {
-        self.drawn
+    /// Cost of the candidates drawn since the start.
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// Cost of all that has been put into batches since the start.
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Enters a batch of this cost.
+    pub fn spend(&mut self, cost: u64) {
+        self.spent += cost;
     }
 
     /// Whether it is a cursor of these sweeps.
@@ -104,13 +122,14 @@ impl Sweeps {
             && self.n == n
             && self.position as usize <= n as usize + self.deferred.len()
             && self.deferred.iter().all(|&id| id < n)
+            && self.spent <= self.offered
     }
 
     /// Draws up to `count` candidates for `draft`, at least one, all of one sweep, none of them in
-    /// the draft.
+    /// the draft. `costs` (`[n]`) is what each instance costs.
     ///
     /// The draft must hold fewer than `n` instances.
-    pub fn draw(&mut self, count: usize, draft: &mut Draft) -> Drawn {
+    pub fn draw(&mut self, count: usize, draft: &mut Draft, costs: &[u64]) -> Drawn {
         let mut ids = Vec::with_capacity(count);
         let mut taken = self.taken(draft);
         while ids.len() < count {
@@ -135,9 +154,12 @@ impl Sweeps {
             }
         }
         draft.sweep.get_or_insert(self.sweep);
+        let cost = ids.iter().map(|&id| costs[id as usize]).sum::<u64>();
         draft.candidates += ids.len() as u64;
+        draft.offered += cost;
         let first = self.drawn;
         self.drawn += ids.len() as u64;
+        self.offered += cost;
         Drawn {
             first,
             sweep: self.sweep,
@@ -199,12 +221,12 @@ mod tests {
 
     /// Takes whole batches and returns them.
     fn batches(n: u32, batch: usize, count: usize) -> Vec<Vec<u32>> {
-        let mut sweeps = Sweeps::new(5, n);
+        let (mut sweeps, costs) = (Sweeps::new(5, n), vec![1; n as usize]);
         (0..count)
             .map(|_| {
                 let mut draft = Draft::new(batch);
                 while draft.ids.len() < batch {
-                    let drawn = sweeps.draw(batch - draft.ids.len(), &mut draft);
+                    let drawn = sweeps.draw(batch - draft.ids.len(), &mut draft, &costs);
                     draft.ids.extend(drawn.ids);
                 }
                 draft.ids
@@ -230,6 +252,22 @@ mod tests {
             let slack = if n as usize >= 2 * batch { 1 } else { 9 };
             assert!(most - least <= slack, "{n} {batch}: {least}..{most}");
         }
+    }
+
+    #[test]
+    fn costs_are_those_of_the_candidates() {
+        let (mut sweeps, costs) = (Sweeps::new(5, 4), [1, 20, 300, 4000]);
+        let mut draft = Draft::new(3);
+        let first = sweeps.draw(3, &mut draft, &costs);
+        let cost = |ids: &[u32]| ids.iter().map(|&id| costs[id as usize]).sum::<u64>();
+        assert_eq!(draft.offered, cost(&first.ids));
+        assert!(sweeps.is_sound(5, 4));
+        sweeps.spend(7);
+        sweeps.draw(1, &mut draft, &costs);
+        assert_eq!(
+            (draft.offered, sweeps.offered(), sweeps.spent()),
+            (4321, 4321, 7)
+        );
     }
 
     #[test]

@@ -48,7 +48,10 @@ impl Sentences {
 
     /// Tokens of the longest; 0 if there are none.
     pub fn longest(&self) -> usize {
-        (0..self.len()).map(|i| self.get(i).len()).max().unwrap_or(0)
+        (0..self.len())
+            .map(|i| self.get(i).len())
+            .max()
+            .unwrap_or(0)
     }
 
     /// All tokens.

@@ -1,8 +1,8 @@
 //! Arms side by side: the same network, data and seeds, with and without an Assistant.
 
 use super::checkpoint::Checkpoint;
-use super::run::{Job, Start, resume, train};
 use super::folders::create_arm_folder;
+use super::run::{Job, Start, resume, train};
 use super::summary::{ArmResult, Comparison, Summary};
 use super::task::Words;
 use super::{Arm, Config, TrainError, report_file};
@@ -69,7 +69,14 @@ impl Comparison {
     /// The table that ends a comparison on a terminal: a line an arm, means over the seeds.
     pub fn table(&self, words: &Words) -> String {
         let speed = format!("{}/s", words.short);
-        let head = ["arm", words.score, "vs full", "vs uniform", "ops saved", &speed];
+        let head = [
+            "arm",
+            words.score,
+            "vs full",
+            "vs uniform",
+            "ops saved",
+            &speed,
+        ];
         let mut lines = vec![format!(
             "{:<9} {:>18} {:>9} {:>11} {:>10} {:>9}",
             head[0], head[1], head[2], head[3], head[4], head[5]

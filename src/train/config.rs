@@ -234,7 +234,9 @@ where
     })?;
     let table: toml::Table = parse(path, &text)?;
     if let Some(key) = table.keys().find(|key| !keys.contains(key)) {
-        let line = text.lines().position(|l| l.trim_start().starts_with(key.as_str()));
+        let line = text
+            .lines()
+            .position(|l| l.trim_start().starts_with(key.as_str()));
         let line = line.map_or(1, |l| l + 1);
         let reason = format!("line {line}: unknown setting `{key}`; see --help");
         let path = path.to_path_buf();

@@ -52,7 +52,11 @@ impl Pools {
             right: vec![false; n],
         };
         let launched = 0;
-        self.0.push_back(Pool { state, steps, launched });
+        self.0.push_back(Pool {
+            state,
+            steps,
+            launched,
+        });
     }
 
     /// The next step.
@@ -133,12 +137,20 @@ impl Pools {
         let sound = ids.iter().all(|id| (*id as usize) < instances)
             && [state.losses.len(), state.right.len()] == [n; 2]
             && state.losses.iter().all(|loss| loss.is_finite());
-        let steps = if sound && weights { plan(ids) } else { Vec::new() };
+        let steps = if sound && weights {
+            plan(ids)
+        } else {
+            Vec::new()
+        };
         if state.done >= steps.len() {
             return Err("its pool of instances is damaged");
         }
         let launched = state.done;
-        Ok(Pools(VecDeque::from([Pool { state, steps, launched }])))
+        Ok(Pools(VecDeque::from([Pool {
+            state,
+            steps,
+            launched,
+        }])))
     }
 }
 
@@ -175,9 +187,15 @@ mod tests {
     fn losses_find_their_places_and_pools_overlap() {
         let mut pools = Pools::default();
         assert!(pools.exhausted());
-        pools.push(batch(7, &[40, 41, 42], &[0.5, 1.0, 1.5]), plan(&[40, 41, 42]));
+        pools.push(
+            batch(7, &[40, 41, 42], &[0.5, 1.0, 1.5]),
+            plan(&[40, 41, 42]),
+        );
         let first = pools.launch();
-        assert_eq!((first.ids, first.weights, first.ops), (vec![42, 41], vec![1.5, 1.0], 20));
+        assert_eq!(
+            (first.ids, first.weights, first.ops),
+            (vec![42, 41], vec![1.5, 1.0], 20)
+        );
         let second = pools.launch();
         assert_eq!((second.ids, second.weights), (vec![40], vec![0.5]));
         assert!(pools.exhausted());
@@ -202,7 +220,10 @@ mod tests {
         let rest = pools.rest().unwrap();
         let mut again = Pools::restore(Some(rest.clone()), 50, plan).unwrap();
         assert_eq!(again.launch().ids, [40]);
-        assert_eq!(again.record(&[4.0], &[true]).unwrap().losses, [4.0, 4.1, 4.2]);
+        assert_eq!(
+            again.record(&[4.0], &[true]).unwrap().losses,
+            [4.0, 4.1, 4.2]
+        );
         assert!(Pools::restore(Some(rest.clone()), 42, plan).is_err());
         let spoilt = PartialPool { done: 2, ..rest };
         assert!(Pools::restore(Some(spoilt), 50, plan).is_err());

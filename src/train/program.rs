@@ -116,7 +116,10 @@ pub fn main<P: Program>(matches: &clap::ArgMatches) -> ExitCode {
         }
     };
     if let Err(e) = ctrlc::set_handler(handler) {
-        eprintln!("{}: Ctrl-C will lose what is not checkpointed: {e}", P::NAME);
+        eprintln!(
+            "{}: Ctrl-C will lose what is not checkpointed: {e}",
+            P::NAME
+        );
     }
     exit_code(P::NAME, run::<P>(args))
 }

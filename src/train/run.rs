@@ -98,7 +98,9 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
     if run.progress.step == 0 {
         run.checkpoint()?;
     }
-    let bar = job.console.bar(&run.label, run.budget_ops, run.progress.boss_ops);
+    let bar = job
+        .console
+        .bar(&run.label, run.budget_ops, run.progress.boss_ops);
     while run.progress.boss_ops < run.budget_ops {
         if job.interrupt.load(Ordering::Relaxed) {
             bar.abandon();
@@ -195,7 +197,10 @@ fn restore_boss(
     }
     let state = boss.state();
     let stored = |name: &str| checkpoint.state.get(name).map_or(0, Vec::len);
-    if state.iter().any(|(name, tensor)| stored(name) != tensor.len()) {
+    if state
+        .iter()
+        .any(|(name, tensor)| stored(name) != tensor.len())
+    {
         return Err(other("it is of another network".into()));
     }
     for (name, tensor) in state {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-use super::task::{Score, Words};
 use super::Arm;
+use super::task::{Score, Words};
 use crate::assist::Calibration;
 
 /// The result of one run.

@@ -47,7 +47,12 @@ impl Words {
     pub fn result(&self, score: &Score) -> String {
         let signature = self.signature.map(|s| format!(" ({s})"));
         let signature = signature.unwrap_or_default();
-        format!("{} {:.2}{}{signature}", self.score, score.points(), self.unit)
+        format!(
+            "{} {:.2}{}{signature}",
+            self.score,
+            score.points(),
+            self.unit
+        )
     }
 
     /// An evaluation, for a line on a terminal.
@@ -135,7 +140,8 @@ pub struct Score {
 impl Score {
     /// Percent of right answers, or BLEU. NaN if there is none.
     pub fn points(&self) -> f64 {
-        self.bleu.unwrap_or(self.per_point() * self.test_accuracy.unwrap_or(f64::NAN))
+        self.bleu
+            .unwrap_or(self.per_point() * self.test_accuracy.unwrap_or(f64::NAN))
     }
 
     /// Points in one of the score's own unit.

@@ -242,7 +242,13 @@ mod tests {
         // Of four words each, right or all wrong: BLEU is the share of right sentences, nearly.
         let references: Vec<String> = (0..400).map(|i| format!("a{i} b{i} c{i} d{i}")).collect();
         let hypotheses: Vec<&str> = (0..400)
-            .map(|i| if i % 4 == 0 { "w x y z" } else { references[i].as_str() })
+            .map(|i| {
+                if i % 4 == 0 {
+                    "w x y z"
+                } else {
+                    references[i].as_str()
+                }
+            })
             .collect();
         let error = standard_error(&hypotheses, &references, 400);
         let expected = 100.0 * (0.75f64 * 0.25 / 400.0).sqrt();

@@ -1,9 +1,7 @@
 //! The Boss for images: a ResNet on an executor, with its data.
 
 use crate::assist::LossRing;
-use crate::backend::{
-    self, Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs, Tensor,
-};
+use crate::backend::{self, Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs, Tensor};
 use crate::data::Dataset;
 use crate::nn::{Architecture, InputShape, Params, ResNet};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
@@ -45,12 +43,7 @@ impl ImageBoss {
             width,
             channels,
         };
-        let net = ResNet::new(
-            &mut *exec,
-            architecture,
-            input,
-            data.classes.len(),
-        );
+        let net = ResNet::new(&mut *exec, architecture, input, data.classes.len());
         let train = exec.attach_images(data.train.clone());
         let test = exec.attach_images(data.test.clone());
         let ring = exec.create_ring(SLOTS, config.batch);

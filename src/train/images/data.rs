@@ -97,4 +97,3 @@ fn fetch(
         Data::Synthetic | Data::Folder => Ok(()),
     }
 }
-

@@ -98,10 +98,7 @@ fn figure(example: &Example, picture: &Picture, class: &str) -> Result<String, R
 }
 
 fn png(id: usize, picture: &Picture) -> Result<Vec<u8>, ReportError> {
-    let error = |reason: String| ReportError::Picture {
-        id,
-        reason,
-    };
+    let error = |reason: String| ReportError::Picture { id, reason };
     let Picture {
         height,
         width,
@@ -134,4 +131,3 @@ fn png(id: usize, picture: &Picture) -> Result<Vec<u8>, ReportError> {
         .map_err(|e| error(e.to_string()))?;
     Ok(png)
 }
-

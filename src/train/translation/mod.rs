@@ -5,9 +5,7 @@ mod options;
 mod translate;
 mod translator;
 
-pub use options::{
-    Arch, Data, MOST_TOKENS, Norm, Preset, TranslationConfig, TranslationOptions,
-};
+pub use options::{Arch, Data, MOST_TOKENS, Norm, Preset, TranslationConfig, TranslationOptions};
 pub use translate::{TranslateFlags, translate};
 pub use translator::Translator;
 

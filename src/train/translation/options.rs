@@ -199,7 +199,9 @@ impl TranslationConfig {
         let together = |remedy: &str| Err(ConfigError::Together(remedy.into()));
         match self.data {
             Data::Synthetic if !(self.src.is_empty() && self.tgt.is_empty()) => {
-                return together("--src and --tgt are not used by --data synthetic; add --data parallel");
+                return together(
+                    "--src and --tgt are not used by --data synthetic; add --data parallel",
+                );
             }
             Data::Parallel if [self.src.len(), self.tgt.len()] != [3, 3] => {
                 return together(
@@ -268,7 +270,10 @@ mod tests {
             ("max-tokens", "max-tokens = 8"),
             ("beam", "beam = 0"),
             ("src", "data = \"parallel\""),
-            ("src", "data = \"parallel\"\nsrc = [\"a\"]\ntgt = [\"a\", \"b\", \"c\"]"),
+            (
+                "src",
+                "data = \"parallel\"\nsrc = [\"a\"]\ntgt = [\"a\", \"b\", \"c\"]",
+            ),
             ("data parallel", "src = [\"a\"]"),
         ] {
             let options: TranslationOptions = toml::from_str(text).unwrap();

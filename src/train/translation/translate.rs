@@ -48,7 +48,11 @@ pub fn translate(flags: &TranslateFlags) -> Result<(), TrainError> {
     let mut translator = load(flags)?;
     let (input, mut output) = (std::io::stdin().lock(), std::io::stdout());
     // Somebody who types waits for an answer to each line.
-    let together = if std::io::stdin().is_terminal() { 1 } else { TOGETHER };
+    let together = if std::io::stdin().is_terminal() {
+        1
+    } else {
+        TOGETHER
+    };
     let mut lines = input.lines().enumerate();
     loop {
         let mut waiting: Vec<String> = Vec::new();
@@ -67,7 +71,9 @@ pub fn translate(flags: &TranslateFlags) -> Result<(), TrainError> {
         }
         let last = waiting.len() < together;
         let text: String = translate_lines(&mut translator, &waiting)?;
-        let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+        let written = output
+            .write_all(text.as_bytes())
+            .and_then(|()| output.flush());
         written.map_err(TrainError::failed)?;
         if let Some(e) = failed {
             return Err(e);
@@ -135,7 +141,8 @@ fn load(flags: &TranslateFlags) -> Result<Translator, TrainError> {
         return Err(ConfigError::Together(remedy).into());
     }
     let table = shape_of(&weights, TABLE).map_err(TrainError::unusable)?;
-    let tokenizer: Result<Tokenizer, TextError> = Tokenizer::load(&dir.join(TOKENIZER), Some(table[0]));
+    let tokenizer: Result<Tokenizer, TextError> =
+        Tokenizer::load(&dir.join(TOKENIZER), Some(table[0]));
     let tokenizer = tokenizer.map_err(TrainError::unusable)?;
     let exec = backend::open(&flags.device).map_err(TrainError::unusable)?;
     let largest = PairShape {
