@@ -2,6 +2,8 @@
 
 #[path = "common/images.rs"]
 mod images;
+#[path = "common/sentences.rs"]
+mod sentences;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -49,18 +51,22 @@ fn finish(mut command: Command) {
 }
 
 /// Starts a run and sends it `signal` as soon as it reports the step; returns its exit code.
-fn strike(mut command: Command, step: u64, signal: i32) -> Option<i32> {
+fn strike(command: Command, step: u64, signal: i32) -> Option<i32> {
+    strike_at(command, &format!(" step {step}, "), signal)
+}
+
+/// The same, as soon as it says something.
+fn strike_at(mut command: Command, report: &str, signal: i32) -> Option<i32> {
     let mut child = command
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let report = format!(" step {step} of ");
     let mut lines = lines.map_while(Result::ok);
     assert!(
-        lines.any(|line| line.contains(&report)),
-        "no report of step {step}"
+        lines.any(|line| line.contains(report)),
+        "it never said {report:?}"
     );
     // SAFETY: `kill` only sends a signal; the child has not been waited for, so its number is its
     // own.
@@ -124,6 +130,49 @@ fn the_rivals_resume_bit_for_bit_too() {
 }
 
 #[test]
+fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    sentences::write_pairs(&data, 96);
+    for assist in ["memory", "paper"] {
+        // Pools of 32 sentences, about eight steps each: few checkpoints fall between two.
+        let fresh = |name: &str| {
+            let out = temp.path().join(format!("{assist}-{name}"));
+            let mut command = sentences::transformer(&data);
+            command
+                .args([
+                    "--deterministic",
+                    "--epochs",
+                    "10",
+                    "--checkpoint-every",
+                    "3",
+                ])
+                .args(["--rescale", "0.5", "--assist", assist, "--out"])
+                .arg(&out);
+            (out, command)
+        };
+        let (whole, command) = fresh("whole");
+        finish(command);
+        for share in [10, 40] {
+            let (out, command) = fresh(&format!("killed-{share}"));
+            let report = format!(", {share} % of full training's operations");
+            assert_eq!(strike_at(command, &report, libc::SIGKILL), None, "killed");
+            assert!(!out.join("model.safetensors").exists());
+            let mut command = Command::new(env!("CARGO_BIN_EXE_transformer"));
+            command.env("RAYON_NUM_THREADS", "3");
+            command.args(["--quiet".as_ref(), "--resume".as_ref(), out.as_os_str()]);
+            finish(command);
+            assert!(
+                weights(&out) == weights(&whole),
+                "{assist} killed at {share} %"
+            );
+            let translations = |dir: &Path| std::fs::read(dir.join("translations.txt")).unwrap();
+            assert!(translations(&out) == translations(&whole));
+        }
+    }
+}
+
+#[test]
 fn ctrl_c_checkpoints_and_says_how_to_go_on() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");
@@ -173,5 +222,5 @@ fn other_images_and_other_networks_are_refused() {
     assert!(refused().contains("another network"));
     std::fs::write(&path, config).unwrap();
     std::fs::remove_file(data.join("train/blue/003.png")).unwrap();
-    assert!(refused().contains("the images or labels are not those"));
+    assert!(refused().contains("the images are not those"));
 }

@@ -125,12 +125,6 @@ fn translate_lines(translator: &mut Translator, lines: &[String]) -> Result<Stri
 /// Puts the model of a run's folder onto a device.
 fn load(flags: &TranslateFlags) -> Result<Translator, TrainError> {
     let dir = &flags.model;
-    let (_, config) = settings_of_run::<TransformerProgram>(dir)?;
-    let config = TranslationConfig {
-        beam: flags.beam.unwrap_or(config.beam),
-        ..config
-    };
-    config.check()?;
     let weights = dir.join("model.safetensors");
     if !weights.exists() {
         let remedy = format!(
@@ -140,6 +134,12 @@ fn load(flags: &TranslateFlags) -> Result<Translator, TrainError> {
         );
         return Err(ConfigError::Together(remedy).into());
     }
+    let (_, config) = settings_of_run::<TransformerProgram>(dir)?;
+    let config = TranslationConfig {
+        beam: flags.beam.unwrap_or(config.beam),
+        ..config
+    };
+    config.check()?;
     let table = shape_of(&weights, TABLE).map_err(TrainError::unusable)?;
     let tokenizer: Result<Tokenizer, TextError> =
         Tokenizer::load(&dir.join(TOKENIZER), Some(table[0]));

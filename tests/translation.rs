@@ -1,0 +1,340 @@
+//! The program `transformer` as a user meets it: what it prints, its exit codes, and what bad input
+//! gets.
+
+#[path = "common/sentences.rs"]
+mod sentences;
+
+use sentences::{pair, transformer, write_pairs};
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn data() -> (tempfile::TempDir, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("data");
+    write_pairs(&dir, 96);
+    (temp, dir)
+}
+
+/// Standard output's last line as JSON, of a run that succeeds.
+fn json(mut command: Command) -> Value {
+    let output = command.args(["--json", "--quiet"]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && errors.is_empty(), "{errors}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+/// The one line that explains why it was refused.
+fn refused(output: Output) -> String {
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|l| l.starts_with("transformer: "))
+        .collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    lines[0].to_string()
+}
+
+fn translate(model: &Path, flags: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_transformer"))
+        .args(["translate", "--model"])
+        .arg(model)
+        .args(flags)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may have refused before it reads.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_comparison_says_everything_the_contract_names() {
+    let (temp, data) = data();
+    let out = temp.path().join("run");
+    let mut command = transformer(&data);
+    let arms = "full,uniform,random,paper,memory,infobatch";
+    command
+        .args(["--epochs", "3", "--compare", arms, "--out"])
+        .arg(&out);
+    let json = json(command);
+    for key in [
+        "bleu",
+        "valid_loss",
+        "train_loss",
+        "boss_ops",
+        "assist_ops",
+        "full_ops",
+        "ops_saved",
+        "instances_trained",
+        "candidates_seen",
+        "steps",
+        "wall_seconds",
+        "instances_per_second",
+        "host_syncs",
+        "loss_records_dropped",
+        "batches_unscored",
+        "feed_stall_seconds",
+        "feedback_lag_steps",
+        "device",
+        "seed",
+        "run_dir",
+    ] {
+        assert!(!json[key].is_null(), "{key} is missing in {json}");
+    }
+    assert!(json.get("test_accuracy").is_none());
+    let arms = json["arms"].as_array().unwrap();
+    assert_eq!(arms.len(), 6);
+    let full_ops = arms[0]["full_ops"].as_u64().unwrap();
+    for arm in arms {
+        assert_eq!(arm["accuracy_vs_full"].is_null(), arm["arm"] == "full");
+        assert_eq!(
+            arm["accuracy_vs_uniform"].is_null(),
+            arm["arm"] == "uniform"
+        );
+        assert_eq!(
+            arm["full_ops"], full_ops,
+            "padding of the data, not of a run"
+        );
+        // Training ends with the step that spends the budget; a step is some 2 % of it here.
+        let spent = arm["boss_ops"].as_f64().unwrap() / full_ops as f64;
+        let budget = if arm["arm"] == "full" { 1.0 } else { 0.65 };
+        assert!((budget..budget + 0.04).contains(&spent), "{arm}");
+        let folder = Path::new(arm["run_dir"].as_str().unwrap());
+        for file in [
+            "config.toml",
+            "metrics.jsonl",
+            "model.safetensors",
+            "report.html",
+            "tokenizer.json",
+            "translations.txt",
+        ] {
+            assert!(folder.join(file).is_file(), "{file}");
+        }
+        let translations = std::fs::read_to_string(folder.join("translations.txt")).unwrap();
+        assert_eq!(translations.lines().count(), 20);
+    }
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for says in [
+        "Validation loss",
+        "Translations",
+        "Hardest training sentences",
+        "BLEU",
+    ] {
+        assert!(report.contains(says), "{says}");
+    }
+}
+
+#[test]
+fn what_it_has_learnt_it_translates_and_evaluates_the_same() {
+    let (temp, data) = data();
+    let (out, weights) = (temp.path().join("run"), temp.path().join("w.safetensors"));
+    let mut command = transformer(&data);
+    command
+        .args([
+            "--epochs",
+            "30",
+            "--lr",
+            "0.01",
+            "--dropout",
+            "0",
+            "--label-smoothing",
+            "0",
+        ])
+        .args(["--assist", "off", "--budget", "1"])
+        .args([
+            "--export".as_ref(),
+            weights.as_os_str(),
+            "--out".as_ref(),
+            out.as_os_str(),
+        ]);
+    let trained = json(command);
+    assert!(trained["bleu"].as_f64().unwrap() > 60.0, "{trained}");
+    assert!(weights.is_file());
+
+    // A file's tokenizer is the one beside it.
+    let mut command = transformer(&data);
+    command
+        .args(["--eval-only", "--init"])
+        .arg(out.join("model.safetensors"));
+    let evaluated = json(command);
+    for key in ["bleu", "valid_loss"] {
+        assert_eq!(trained[key], evaluated[key], "{key}");
+    }
+    assert!(evaluated["train_loss"].is_null());
+
+    let lines: Vec<[String; 2]> = [100, 103, 106].map(pair).into();
+    let input: String = lines.iter().map(|l| l[0].clone() + "\n\n").collect();
+    let output = translate(&out, &[], input.as_bytes());
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let translated: Vec<&str> = text.lines().collect();
+    assert_eq!(translated.len(), 6, "{text}");
+    let saved = std::fs::read_to_string(out.join("translations.txt")).unwrap();
+    let saved: Vec<&str> = saved.lines().collect();
+    // Padding and neighbours do not matter; blank lines stay.
+    assert_eq!(translated, [saved[0], "", saved[3], "", saved[6], ""]);
+    assert!(translate(&out, &["--beam", "1"], b"").stdout.is_empty());
+
+    // What came before a line that it cannot translate is not lost.
+    let long = format!("{}\n{}\n", lines[0][0], "eins ".repeat(200));
+    let output = translate(&out, &[], long.as_bytes());
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), saved[0]);
+    let line = refused(output);
+    assert!(
+        line.contains("line 2: 201 tokens") && line.contains("128"),
+        "{line}"
+    );
+    let output = translate(&out, &[], b"eins\n\xff\xfe\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
+    assert!(refused(output).contains("line 2"));
+
+    // A model that is damaged, or none.
+    let line = refused(translate(temp.path(), &[], b"eins\n"));
+    assert!(line.contains("no trained model"), "{line}");
+    assert!(refused(translate(&out, &["--beam", "0"], b"")).contains("--beam"));
+    std::fs::write(out.join("tokenizer.json"), "{}").unwrap();
+    let line = refused(translate(&out, &[], b"eins\n"));
+    assert!(
+        line.contains("tokenizer.json") && line.contains("not a tokenizer"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_small_network_overfits_one_batch() {
+    let (temp, data) = data();
+    let mut command = transformer(&data);
+    command
+        .args(["--overfit-one-batch", "--lr", "0.01", "--out"])
+        .arg(temp.path().join("run"));
+    assert!(json(command)["train_loss"].as_f64().unwrap() < 0.05);
+}
+
+#[test]
+fn bad_text_is_named_with_its_remedy() {
+    let run = |spoil: &dyn Fn(&Path), flags: &[&str]| {
+        let (temp, data) = data();
+        spoil(&data);
+        let mut command = transformer(&data);
+        command
+            .args(flags)
+            .args(["--epochs", "1", "--out"])
+            .arg(temp.path().join("run"));
+        command.output().unwrap()
+    };
+    let write = |name: &'static str, text: &'static [u8]| {
+        move |dir: &Path| std::fs::write(dir.join(name), text).unwrap()
+    };
+    let says = |spoil: &dyn Fn(&Path), flags: &[&str], parts: &[&str]| {
+        let line = refused(run(spoil, flags));
+        for part in parts {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    };
+    let nothing = |_: &Path| ();
+    says(
+        &write("train.en", b"one\ntwo\n"),
+        &[],
+        &["96 lines", "2: line n", "train.en"],
+    );
+    says(
+        &write("valid.de", b"eins\n\xff\n"),
+        &[],
+        &["valid.de", "line 2", "UTF-8"],
+    );
+    says(
+        &|dir| std::fs::remove_file(dir.join("test.en")).unwrap(),
+        &[],
+        &["test.en", "cannot read"],
+    );
+    says(
+        &write("train.de", &[b'\n'; 96]),
+        &[],
+        &["no pair of sentences"],
+    );
+    let long = |name: &'static str, lines: usize| {
+        move |dir: &Path| {
+            let text = ("eins ".repeat(200) + "\n").repeat(lines);
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+    };
+    says(
+        &long("train.de", 96),
+        &[],
+        &["every one of 96 pairs", "128 tokens"],
+    );
+    says(
+        &long("test.de", 20),
+        &[],
+        &["test.de", "line 1", "201 tokens", "128"],
+    );
+    says(&nothing, &["--vocab", "10"], &["--vocab", "characters"]);
+    says(
+        &nothing,
+        &["--max-tokens", "16", "--vocab", "24"],
+        &["--max-tokens"],
+    );
+    says(
+        &nothing,
+        &["--batch", "97"],
+        &["--batch", "96 training sentences"],
+    );
+    says(&nothing, &["--d-model", "15"], &["--d-model 15"]);
+    let usage = run(&nothing, &["--arch", "convs2s"]);
+    let text = String::from_utf8_lossy(&usage.stderr).into_owned();
+    assert!(
+        usage.status.code() == Some(2) && text.contains("transformer"),
+        "{text}"
+    );
+
+    // Empty sides are left out and counted.
+    let output = run(
+        &|dir| {
+            let mut text = std::fs::read_to_string(dir.join("train.de")).unwrap();
+            text = text.replacen("eins\n", "\n", 1);
+            std::fs::write(dir.join("train.de"), text).unwrap();
+        },
+        &[],
+    );
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("95 pairs"),
+        "{text}"
+    );
+    assert!(text.contains("1 with an empty side"), "{text}");
+}
+
+#[test]
+fn weights_of_another_vocabulary_are_refused() {
+    let (temp, data) = data();
+    let run = |name: &str, vocab: &str| {
+        let out = temp.path().join(name);
+        let mut command = transformer(&data);
+        command
+            .args(["--vocab", vocab, "--epochs", "1", "--out"])
+            .arg(&out);
+        json(command);
+        out
+    };
+    let (a, b) = (run("a", "60"), run("b", "40"));
+    std::fs::copy(b.join("tokenizer.json"), a.join("tokenizer.json")).unwrap();
+    let line = refused(translate(&a, &[], b"eins\n"));
+    assert!(line.contains("tokens, but the network"), "{line}");
+    let mut command = transformer(&data);
+    command
+        .args(["--eval-only", "--init"])
+        .arg(a.join("model.safetensors"));
+    let line = refused(command.output().unwrap());
+    assert!(line.contains("tokens, but the network"), "{line}");
+}
