@@ -168,7 +168,7 @@ struct Verdict {
 const MEAN_RATE: f32 = 0.02;
 /// The same for sentences: instances in the average. Pools of them are so large that 50 would be a
 /// good part of the run, and the mean lag far behind the losses.
-const MEAN_SENTENCES: f32 = 6400.0;
+const MEAN_SENTENCES: f32 = 2048.0;
 /// Salt of the draws that keep or skip.
 const KEEP: u64 = 0x6b65_6570;
 

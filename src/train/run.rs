@@ -41,7 +41,7 @@ pub struct Job<'a> {
 impl Job<'_> {
     /// A batch is drawn from the data without repetition.
     pub(super) fn check_batch(&self) -> Result<(), ConfigError> {
-        let (instances, batch) = (self.task.len(), self.config.batch);
+        let (instances, batch) = (self.task.size(), self.config.batch);
         if batch <= instances {
             return Ok(());
         }
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
         let mut boss = job.boss()?;
         let assistant = assistant(job).map_err(TrainError::unusable)?;
         let costs: u64 = assistant.instances().costs.iter().sum();
-        let (sweep_ops, sweep_steps) = sweep(&*boss, task.len(), task.pool(config.batch));
+        let (sweep_ops, sweep_steps) = sweep(&*boss, task.size(), task.pool(config.batch));
         let full_ops = u64::from(config.epochs) * sweep_ops;
         // The tolerance is for budgets like 0.65, which no f64 is: a whole number of batches must
         // stay one.
@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
                 };
                 let feeder = Feeder::restore(assistant, coupling, assist);
                 let feeder = feeder.map_err(|e| other(e.to_string()))?;
-                let pools = Pools::restore(pool, task.len(), |ids| boss.plan(ids));
+                let pools = Pools::restore(pool, task.size(), |ids| boss.plan(ids));
                 (progress, feeder, pools.map_err(|e| other(e.into()))?)
             }
         };

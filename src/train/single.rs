@@ -53,7 +53,7 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     job.initialise(&mut *boss)?;
     boss.prepare()?;
     // Spread over the data set, which may be sorted.
-    let stride = job.task.len() / batch;
+    let stride = job.task.size() / batch;
     let spread: Vec<u32> = (0..batch).map(|i| (i * stride) as u32).collect();
     let planned = boss.plan(&spread).swap_remove(0);
     let ids: Vec<u32> = planned.places.iter().map(|p| spread[*p as usize]).collect();

@@ -75,7 +75,7 @@ pub trait Task: Sync {
     /// Its own settings, as keys of `config.toml`.
     fn settings(&self) -> toml::Table;
     /// Training instances.
-    fn len(&self) -> usize;
+    fn size(&self) -> usize;
     /// Changes with anything in the data: a checkpoint goes on with the same or not at all.
     fn fingerprint(&self) -> u64;
     /// How many instances the Assistant is asked for at a time where steps take `batch`.

@@ -178,7 +178,7 @@ impl Task for ImageTask {
         toml::Table::try_from(&self.config).expect("settings are plain values")
     }
 
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         self.data.train.len()
     }
 

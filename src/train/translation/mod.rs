@@ -188,7 +188,7 @@ impl Task for TranslationTask {
         toml::Table::try_from(&self.config).expect("settings are plain values")
     }
 
-    fn len(&self) -> usize {
+    fn size(&self) -> usize {
         self.data.train.pairs.len()
     }
 
@@ -197,7 +197,7 @@ impl Task for TranslationTask {
     }
 
     fn pool(&self, batch: usize) -> usize {
-        (POOL * batch).min(self.len())
+        (POOL * batch).min(self.size())
     }
 
     fn instances(&self) -> Instances {
