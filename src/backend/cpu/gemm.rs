@@ -28,6 +28,9 @@ const NC: usize = 1024;
 /// Rows of `C` in a task at most.
 const MC: usize = 256;
 
+/// Floats between rows that lie near each other: a KiB.
+const NEAR: usize = 256;
+
 /// Columns of a panel of `B`: two vectors.
 pub(super) const PANEL: usize = 32;
 
@@ -188,8 +191,10 @@ fn product<E: Epilogue>(
         return;
     }
     let depth = Depth::new(k);
-    // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie.
-    let direct = !b.transposed && m <= 2 * MOST_ROWS;
+    // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie;
+    // some more tiles are few where those rows are so near that they do not alias in the L1.
+    let few = if b.ld <= NEAR { MC } else { 2 * MOST_ROWS };
+    let direct = !b.transposed && m <= few;
     let blocks = Blocks {
         a,
         b: PackedB::new(isa, b, &depth, n, direct, packed),
@@ -242,7 +247,7 @@ pub(super) fn part(len: usize, count: usize, i: usize) -> Range<usize> {
     len * i / count..len * (i + 1) / count
 }
 
-/// How `C` is cut into tasks: by its shape alone.
+/// How `C` is cut into tasks, which changes no bit of it.
 struct Cuts {
     m: usize,
     n: usize,
@@ -258,13 +263,15 @@ impl Cuts {
             false => (m.min(MC), n.min(NC)),
         };
         let count = |height, width| m.div_ceil(height) * n.div_ceil(width);
-        // Enough tasks to keep several threads busy to the end, of whole tiles and then of width,
-        // which shares packed rows of A.
-        while !whole && count(height, width) < 16 {
-            let few = count(height, width) < 8;
+        // Enough tasks to keep all threads busy to the end, but tall ones, several tiles high, and
+        // wide ones: each packs its rows of A for its own columns. Lower and narrower only where
+        // threads would have next to none.
+        let threads = rayon::current_num_threads();
+        while !whole && count(height, width) < 8 * threads {
+            let few = count(height, width) < 2 * threads;
             match () {
-                () if height >= 4 * MOST_ROWS => height = height.div_ceil(2),
-                () if width >= 16 * PANEL => width = width.div_ceil(2),
+                () if height >= 8 * MOST_ROWS => height = height.div_ceil(2),
+                () if width >= 32 * PANEL => width = width.div_ceil(2),
                 () if few && height >= 2 * MOST_ROWS => height = height.div_ceil(2),
                 () if few && width >= 2 * PANEL => width = width.div_ceil(2),
                 () => break,
