@@ -416,3 +416,34 @@ impl Bound<'_> {
         exec.adam(values, grads, moments, spec.adam, Some(net.scale));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_those_counted_by_hand() {
+        let config = TransformerConfig {
+            vocab: 5,
+            d: 2,
+            heads: 1,
+            ffn: 3,
+            layers: [1, 2],
+            norm: NormPlace::Pre,
+            dropout: 0.0,
+        };
+        let shape = PairShape {
+            sentences: 7,
+            source: 3,
+            target: 4,
+        };
+        // Projections, scores and sums, feed-forward.
+        let encoder = 4 * (3 * 2 * 2) + 2 * (3 * 3 * 2) + 2 * (3 * 2 * 3);
+        let itself = 4 * (4 * 2 * 2) + 2 * (4 * 4 * 2);
+        // Queries and output over the target, keys and values over the source.
+        let cross = 2 * (4 * 2 * 2) + 2 * (3 * 2 * 2) + 2 * (4 * 3 * 2);
+        let decoder = itself + cross + 2 * (4 * 2 * 3);
+        let sentence = encoder + 2 * decoder + 4 * 2 * 5;
+        assert_eq!(config.train_ops(shape), 7 * 6 * sentence);
+    }
+}
