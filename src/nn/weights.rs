@@ -116,22 +116,31 @@ pub fn export(
     Ok(files::write(path, &bytes)?)
 }
 
+/// The bytes of a file.
+fn read(path: &Path) -> Result<Vec<u8>, WeightsError> {
+    std::fs::read(path).map_err(|source| WeightsError::Read {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// What they hold.
+fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>, WeightsError> {
+    SafeTensors::deserialize(bytes).map_err(|e| WeightsError::Damaged {
+        path: path.to_path_buf(),
+        reason: e.to_string(),
+    })
+}
+
 /// The shape of one tensor of a file.
 ///
 /// # Errors
 /// A file that cannot be read, is none of weights, or has no such tensor.
 pub fn shape_of(path: &Path, name: &str) -> Result<Vec<usize>, WeightsError> {
-    let path_buf = || path.to_path_buf();
-    let bytes = std::fs::read(path).map_err(|source| WeightsError::Read {
-        path: path_buf(),
-        source,
-    })?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| WeightsError::Damaged {
-        path: path_buf(),
-        reason: e.to_string(),
-    })?;
+    let bytes = read(path)?;
+    let file = parse(&bytes, path)?;
     let tensor = file.tensor(name).map_err(|_| WeightsError::OtherNetwork {
-        path: path_buf(),
+        path: path.to_path_buf(),
         reason: format!("it has no {name}"),
     })?;
     Ok(tensor.shape().to_vec())
@@ -143,14 +152,8 @@ pub fn shape_of(path: &Path, name: &str) -> Result<Vec<usize>, WeightsError> {
 /// Everything but [`WeightsError::Write`].
 pub fn import(exec: &mut dyn Executor, params: &Params, path: &Path) -> Result<(), WeightsError> {
     let path_buf = || path.to_path_buf();
-    let bytes = std::fs::read(path).map_err(|source| WeightsError::Read {
-        path: path_buf(),
-        source,
-    })?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| WeightsError::Damaged {
-        path: path_buf(),
-        reason: e.to_string(),
-    })?;
+    let bytes = read(path)?;
+    let file = parse(&bytes, path)?;
     let other = |reason| WeightsError::OtherNetwork {
         path: path_buf(),
         reason,

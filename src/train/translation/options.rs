@@ -110,6 +110,8 @@ pub struct TranslationOptions {
 #[allow(missing_docs)] // each is the flag of the same name, documented in `TranslationOptions`
 pub struct TranslationConfig {
     pub data: Data,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub src: Vec<PathBuf>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -144,13 +146,15 @@ impl TranslationOptions {
         if demonstration && self.preset.is_none() {
             (sizes.d, sizes.ffn, sizes.layers, sizes.dropout) = (64, 256, [2; 2], 0.0);
         }
-        let dir = self.data_dir.unwrap_or_default();
+        let data_dir = self.data_dir.map(absolute);
+        let dir = data_dir.clone().unwrap_or_default();
         let files = |files: Option<Vec<PathBuf>>| {
             let files = files.unwrap_or_default().into_iter();
             files.map(|file| absolute(dir.join(file))).collect()
         };
         TranslationConfig {
             data: self.data.unwrap_or(Data::Synthetic),
+            data_dir,
             src: files(self.src),
             tgt: files(self.tgt),
             arch: self.arch.unwrap_or(Arch::Transformer),
@@ -197,10 +201,12 @@ impl TranslationConfig {
     /// The first setting that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
         let together = |remedy: &str| Err(ConfigError::Together(remedy.into()));
+        let files = !(self.src.is_empty() && self.tgt.is_empty());
         match self.data {
-            Data::Synthetic if !(self.src.is_empty() && self.tgt.is_empty()) => {
+            Data::Synthetic if files || self.data_dir.is_some() => {
                 return together(
-                    "--src and --tgt are not used by --data synthetic; add --data parallel",
+                    "--src, --tgt and --data-dir are not used by --data synthetic; add --data \
+                     parallel",
                 );
             }
             Data::Parallel if [self.src.len(), self.tgt.len()] != [3, 3] => {
@@ -275,6 +281,7 @@ mod tests {
                 "data = \"parallel\"\nsrc = [\"a\"]\ntgt = [\"a\", \"b\", \"c\"]",
             ),
             ("data parallel", "src = [\"a\"]"),
+            ("data parallel", "data-dir = \"a\""),
         ] {
             let options: TranslationOptions = toml::from_str(text).unwrap();
             let error = options.resolve(false).check().unwrap_err().to_string();
