@@ -31,6 +31,8 @@ mod move_rows;
 mod norm;
 mod optim;
 pub mod pack;
+#[cfg(simt)]
+pub mod profile;
 mod sentence_loss;
 mod sequence;
 mod shadow;
