@@ -175,25 +175,29 @@ fn host_compiler() -> Result<Host> {
     })
 }
 
-/// Mistakes for the checker to find. Nobody else wants them.
-const PLANTED: [&str; 4] = [
+/// Mistakes for the checker to find, and what tests count. Nobody else wants them.
+const PLANTED: [&str; 5] = [
+    "kernels/simt/profiled.cu",
     "kernels/simt/planted.cu",
     "kernels/simt/planted_barrier.cu",
     "kernels/simt/planted_order.cu",
     "kernels/simt/planted_waits.cu",
 ];
 
-/// What the checker wants of the compiler: a call of ours before every access to memory
-/// (`kernels/simt/check.h`), and accesses as the source has them.
-const CHECKED: [&str; 8] = [
+/// What checker and profiler want of the compiler: a call of ours before every access to memory
+/// (`kernels/simt/check.h`) and in every basic block (`kernels/simt/profile.h`), and accesses as
+/// the source has them.
+const CHECKED: [&str; 10] = [
     "-I.",
     "-ffile-prefix-map=./kernels/=kernels/",
     "-O1",
     "-w",
     "-DSIMT_FLAVOUR=checked",
     "-DSIMT_KERNEL(name)=simt_checked_##name",
+    "-DSIMT_MARKED",
     "-fsanitize=thread,undefined",
     "-fno-sanitize=vptr",
+    "-fsanitize-coverage=trace-pc",
 ];
 
 /// The kernels, the executor, and the table that leads from one to the other. Kernels twice: plain,

@@ -128,6 +128,62 @@ int simt_launch_checked(SimtChecker *checker, const SimtKernel *kernel, const Si
 // What was found, each pair of sites once. Good until the next launch.
 size_t simt_checker_findings(const SimtChecker *checker, const SimtFinding **findings);
 
+// Profiled launches (profile.h), of the kernels as compiled for checked ones.
+typedef struct SimtProfiler SimtProfiler;
+
+// What is counted. Requests to memory first, in this order: the profiler counts on it.
+enum {
+    SIMT_GLOBAL_READ = 0,
+    SIMT_GLOBAL_WRITE = 1,
+    SIMT_GLOBAL_ATOMIC = 2,
+    SIMT_SHARED_READ = 3,
+    SIMT_SHARED_WRITE = 4,
+    SIMT_SHARED_ATOMIC = 5,
+    SIMT_TMA = 6,
+    SIMT_MMA = 7,
+    SIMT_WGMMA = 8,
+    SIMT_BARRIER = 9,       // of a block
+    SIMT_WARP_OP = 10,      // any other operation that a warp's lanes meet for
+    SIMT_BASIC_BLOCK = 11,  // begun by a thread
+};
+
+typedef struct SimtTally {
+    uint32_t kind;      // SIMT_GLOBAL_READ, ...
+    uint64_t site;      // address of the code, from the start of its image
+    uint64_t requests;  // how often: by warps, unless the kind says otherwise
+    uint64_t bytes;     // that their lanes asked for
+    uint64_t units;     // sectors, wavefronts or FLOPs
+    uint64_t ideal;     // sectors of the same bytes side by side; wavefronts without conflicts
+} SimtTally;
+
+// In sectors.
+typedef struct SimtFootprint {
+    uint64_t read_by_blocks, written_by_blocks;  // by each block, each once
+    uint64_t read, written;                      // by any
+    uint32_t static_shared;                      // bytes of a block, which is no global memory
+} SimtFootprint;
+
+// As simt_checker_new, simt_checker_alloc and simt_launch_checked.
+SimtProfiler *simt_profiler_new(size_t capacity);
+void simt_profiler_delete(SimtProfiler *profiler);
+void *simt_profiler_alloc(SimtProfiler *profiler, size_t bytes);
+int simt_launch_profiled(SimtProfiler *profiler, const SimtKernel *kernel,
+                         const SimtLaunch *launch, void **args, char *error, size_t error_size);
+// What the last launch did. Good until the next one.
+size_t simt_profiler_tallies(const SimtProfiler *profiler, SimtFootprint *footprint,
+                             const SimtTally **tallies);
+// The program's own code, for who wants to read what basic blocks consist of.
+typedef struct SimtCode {
+    uint64_t image;    // address that sites are counted from
+    uint64_t low;      // of the code
+    uint64_t size;     // in bytes
+    uint64_t block;    // what every basic block of a kernel calls first
+    uint64_t special;  // what is called before every special function,
+    uint64_t fused;    // and every fmaf
+} SimtCode;
+
+SimtCode simt_code(void);
+
 #ifdef __cplusplus
 }
 #endif

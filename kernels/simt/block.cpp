@@ -37,6 +37,7 @@
 // a guard page. Built-in variables (threadIdx, ...) are thread-local words that `choose` rewrites.
 #include "check.h"
 #include "core.h"
+#include "profile.h"
 
 #include <sys/mman.h>
 
@@ -123,6 +124,7 @@ void Core::run(Job &job) {
     static_used_ = 0;
     current = this;
     check_ = job.check;
+    profile_ = job.profile;
     if (check_)
         check_->begin(job, {uintptr_t(arena_), ARENA + PAGE},
                       {uintptr_t(dynamic_), job.launch.dynamic_shared});
@@ -184,15 +186,19 @@ void Core::run_block(uint64_t number) {
 
     if (check_)
         check_->begin_block(number);
+    if (profile_)
+        profile_->begin_block({uintptr_t(arena_), ARENA + PAGE});
 
     inside_ = true;
     warp_ = 0;
     choose(true);
-    watching = check_;
+    watch(true);
     simt_switch(&main_, stack_of_running());
     // Here again by `leave`, by `abandon` or by a signal.
-    watching = nullptr;
+    watch(false);
     inside_ = false;
+    if (profile_)
+        profile_->end_block();
     if (signal_ != 0) {
         blame_for_signal();
         signal_ = 0;
@@ -315,6 +321,12 @@ void *Core::collective(uint32_t mask, const Collective *kind, void *arg, int lin
     return stack_of_running();
 }
 
+// Has the compiler's hooks heed what the running thread does, or not.
+void Core::watch(bool on) {
+    watching = on ? check_ : nullptr;
+    profiling = on ? profile_ : nullptr;
+}
+
 // If all that this thread of the present warp waits for are there, runs the operation.
 void Core::meet(const Thread &like) {
     Warp &warp = warps_[warp_];
@@ -330,11 +342,13 @@ void Core::meet(const Thread &like) {
             return;
         lanes.arg[i] = thread.arg;
     }
-    watching = nullptr;  // what it accesses is not a thread's doing
+    watch(false);  // what it accesses is not a thread's doing
     like.kind->run(lanes);
-    watching = check_;
+    watch(true);
     if (check_ && like.kind->orders)
         check_->order(warp_, needed, needed == ~warp.gone);
+    if (profile_)
+        profile_->collective(warp_, *like.kind, needed == ~warp.gone, uintptr_t(site_of(like.sp)));
     warp.meeting &= ~needed;
     make_ready(warp_, needed);
 }
@@ -365,6 +379,8 @@ void Core::release() {
         diverged();
     if (check_)
         check_->barrier();
+    if (profile_)
+        profile_->barrier(site_of(first_->sp));
     counted_ = votes_;
     votes_ = 0;
     arrived_ = 0;
@@ -422,10 +438,12 @@ bool Core::shared_holds(const void *p, size_t size) const {
 }
 
 void Core::check(int lane, const void *p, size_t size, bool write) {
-    if (!check_)
-        return;
     const uintptr_t site = site_of(threads_[this->lane(lane)].sp);
-    check_->access(uintptr_t(p), size, write ? SIMT_WRITE : SIMT_READ, this->lane(lane), site);
+    const uint32_t how = write ? SIMT_WRITE : SIMT_READ;
+    if (check_)
+        check_->access(uintptr_t(p), size, how, this->lane(lane), site);
+    if (profile_)
+        profile_->access(uintptr_t(p), size, how, this->lane(lane), site);
 }
 
 void Core::abandon() {

@@ -9,8 +9,6 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <memory>
-#include <mutex>
 #include <new>
 
 // Where the program, or the library that we are in, starts.
@@ -57,13 +55,6 @@ bool is_constant(uintptr_t a) {
         return 0;
     };
     return dl_iterate_phdr(holds, &a) != 0;
-}
-
-// Workers are made of many mappings, so they are kept for the next who needs one.
-std::mutex idle_mutex;
-std::vector<std::unique_ptr<Worker>> &idle() {
-    static auto &all = *new std::vector<std::unique_ptr<Worker>>;
-    return all;
 }
 
 }  // namespace
@@ -120,23 +111,8 @@ void SimtChecker::scratch(void *allocation, size_t bytes) {
 }
 
 void SimtChecker::run(Job &job) {
-    std::unique_ptr<Worker> worker;
-    {
-        std::lock_guard<std::mutex> lock(idle_mutex);
-        if (!idle().empty()) {
-            worker = std::move(idle().back());
-            idle().pop_back();
-        }
-    }
-    if (!worker)
-        worker.reset(new Worker);
-    {
-        SignalStack stack(worker->signal_stack);
-        worker->core.run(job);
-    }
+    run_alone(job);
     job_ = nullptr;
-    std::lock_guard<std::mutex> lock(idle_mutex);
-    idle().push_back(std::move(worker));
 }
 
 void SimtChecker::begin(const Job &job, Range arena, Range dynamic) {

@@ -3,6 +3,7 @@
 // ubsan_handlers.h), to which gcc and clang keep.
 #include "check.h"
 #include "core.h"
+#include "profile.h"
 
 #include <cstring>
 
@@ -17,13 +18,27 @@ namespace {
 __attribute__((always_inline)) inline void touch(const volatile void *p, size_t n, uint32_t how,
                                                  const void *frame, uintptr_t code) {
     SimtChecker *checker = watching;
-    if (checker && n > 0 && !current->on_stack(uintptr_t(p), uintptr_t(frame)))
+    SimtProfiler *profiler = profiling;
+    if (!(checker || profiler) || n == 0 || current->on_stack(uintptr_t(p), uintptr_t(frame)))
+        return;
+    if (checker)
         checker->access(uintptr_t(p), n, how, current->running(), code);
+    else
+        profiler->access(uintptr_t(p), n, how, current->running(), code);
 }
 
 }  // namespace
 
 extern "C" {
+
+// -fsanitize-coverage=trace-pc
+void __sanitizer_cov_trace_pc() {
+    if (profiling)
+        profiling->basic_block(uintptr_t(__builtin_return_address(0)));
+}
+
+void simt_special() {}
+void simt_fused() {}
 
 void __tsan_init() {}
 void __tsan_func_entry(void *) {}

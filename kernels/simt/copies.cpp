@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "core.h"
+#include "profile.h"
 
 namespace simt {
 
@@ -28,6 +29,11 @@ void Core::copy_async(void *to, const void *from, bool there, int line, const ch
         if (there)
             check_->access(uintptr_t(from), 16, SIMT_READ, running(), site);
         check_->access(uintptr_t(to), 16, SIMT_COPIES, running(), site);
+    }
+    if (profile_) {
+        if (there)
+            profile_->access(uintptr_t(from), 16, SIMT_READ, running(), site);
+        profile_->access(uintptr_t(to), 16, SIMT_COPIES, running(), site);
     }
     copied_ = true;
     copies_[running()].issue(to, from, there, at_once());

@@ -24,6 +24,7 @@ constexpr size_t SHARED_LIMIT = 227 << 10;
 constexpr size_t STATIC_SHARED_ROOM = STATIC_SHARED_LIMIT + (16 << 10);
 
 using Checker = ::SimtChecker;
+using Profiler = ::SimtProfiler;
 
 // The text of an error, composed without allocating: its author may be about to be forgotten, or
 // the heap be broken.
@@ -44,7 +45,8 @@ struct Job {
     SimtLaunch launch;
     void **args;      // the parameter bank
     Checker *check;   // null unless the launch is checked
-    uint64_t serial;  // of all launches that are not
+    Profiler *profile;  // null unless it is profiled
+    uint64_t serial;  // of all launches that are not checked
     uint64_t blocks;
     uint32_t threads;  // of a block
 
@@ -170,6 +172,7 @@ private:
     bool coin() {
         return draw() >> 63;
     }
+    void watch(bool on);
     void meet(const Thread &like);
     void release();
     void make_ready(uint32_t warp, uint32_t lanes);
@@ -192,6 +195,7 @@ private:
 
     Job *job_ = nullptr;
     Checker *check_ = nullptr;      // the job's
+    Profiler *profile_ = nullptr;
     Stacks stacks_;
     unsigned char *arena_;          // static shared memory, then dynamic, then a guard page
     unsigned char *dynamic_;        // ends where the guard page starts
@@ -226,6 +230,9 @@ struct Worker {
     Core core;
     alignas(16) char signal_stack[64 << 10];
 };
+
+// Runs a job on the calling OS thread, all of its blocks one after the other.
+void run_alone(Job &job);
 
 // The core that the OS thread is running.
 extern __thread Core *current __attribute__((tls_model("initial-exec")));

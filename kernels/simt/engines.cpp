@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "core.h"
+#include "profile.h"
 
 #include <cmath>
 #include <cstring>
@@ -251,6 +252,10 @@ void Core::tma_load(void *to, const TensorBox &box, int column, int row, uint64_
         });
         check_->box(uintptr_t(to), box.bytes(), barrier, running(), site);
     }
+    if (profile_)
+        box.each_row(2 * int64_t(column), row, [&](size_t, const unsigned char *from, size_t n) {
+            profile_->tma(uintptr_t(from), n, site);
+        });
     engaged_ = true;
     boxes_.emplace_back(to, box, 2 * int64_t(column), row);
     boxes_.back().barrier = barrier;
@@ -303,6 +308,8 @@ void Core::wgmma_issue(const Lanes &lanes, const Wgmma &wgmma) {
         check_->fetch(wgmma.a + size_t(first_row) * ROW, 16, group, lane(0), site);
         check_->fetch(wgmma.b, 8 * wgmma.tiles, group, lane(0), site);
     }
+    if (profile_)
+        profile_->wgmma(2ull * 16 * 16 * 8 * uint64_t(wgmma.tiles), site_of(threads_[lane(0)].sp));
     wgmmas_[warp_].issue(wgmma, first_row);
     if (at_once())
         wgmmas_[warp_].land_all();

@@ -1,6 +1,7 @@
 // Launches: what is checked, and how the blocks of a grid are spread over OS threads.
 #include "check.h"
 #include "core.h"
+#include "profile.h"
 
 #include <pthread.h>
 
@@ -10,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <system_error>
@@ -136,6 +138,13 @@ Pool &pool() {
     return pool;
 }
 
+// Workers are made of many mappings, so they are kept for the next who needs one.
+std::mutex idle_mutex;
+std::vector<std::unique_ptr<Worker>> &idle() {
+    static auto &all = *new std::vector<std::unique_ptr<Worker>>;
+    return all;
+}
+
 // The arguments, and the pointers to them, as they were when the kernel was launched.
 struct Bank {
     alignas(ARGUMENT_ALIGN) unsigned char bytes[MAX_ARGUMENTS * ARGUMENT_ALIGN];
@@ -172,7 +181,8 @@ uint64_t count(const char *what, const uint32_t (&n)[3], const uint32_t (&limits
     return uint64_t(n[0]) * n[1] * n[2];
 }
 
-void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Checker *check) {
+void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Checker *check,
+            Profiler *profile) {
     const uint64_t blocks = count("grid", launch.grid, {0x7fffffff, 65535, 65535});
     const uint64_t threads = count("block", launch.block, {1024, 1024, 64});
     const uint32_t most = std::min(kernel.max_threads, MAX_THREADS);
@@ -194,6 +204,7 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
     Job job;
     job.kernel = &kernel;
     job.check = check;
+    job.profile = profile;
     job.launch = launch;
     job.args = bank.pointers;
     job.blocks = blocks;
@@ -201,6 +212,8 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
     if (check) {
         job.serial = 0;
         check->run(job);
+    } else if (profile) {
+        profile->run(job);
     } else {
         pool().launch(job);
     }
@@ -209,9 +222,9 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
 }
 
 int launch_or_say(const SimtKernel *kernel, const SimtLaunch *launch, void **args, Checker *check,
-                  char *error, size_t error_size) {
+                  Profiler *profile, char *error, size_t error_size) {
     try {
-        simt::launch(*kernel, *launch, args, check);
+        simt::launch(*kernel, *launch, args, check, profile);
         return 0;
     } catch (const std::invalid_argument &e) {
         snprintf(error, error_size, "kernel %s (%s): cannot be launched: %s", kernel->name,
@@ -224,16 +237,40 @@ int launch_or_say(const SimtKernel *kernel, const SimtLaunch *launch, void **arg
 
 }  // namespace
 
+void run_alone(Job &job) {
+    std::unique_ptr<Worker> worker;
+    {
+        std::lock_guard<std::mutex> lock(idle_mutex);
+        if (!idle().empty()) {
+            worker = std::move(idle().back());
+            idle().pop_back();
+        }
+    }
+    if (!worker)
+        worker.reset(new Worker);
+    {
+        SignalStack stack(worker->signal_stack);
+        worker->core.run(job);
+    }
+    std::lock_guard<std::mutex> lock(idle_mutex);
+    idle().push_back(std::move(worker));
+}
+
 }  // namespace simt
 
 int simt_launch(const SimtKernel *kernel, const SimtLaunch *launch, void **args, char *error,
                 size_t error_size) {
-    return simt::launch_or_say(kernel, launch, args, nullptr, error, error_size);
+    return simt::launch_or_say(kernel, launch, args, nullptr, nullptr, error, error_size);
 }
 
 int simt_launch_checked(SimtChecker *checker, const SimtKernel *kernel, const SimtLaunch *launch,
                         void **args, char *error, size_t error_size) {
-    return simt::launch_or_say(kernel, launch, args, checker, error, error_size);
+    return simt::launch_or_say(kernel, launch, args, checker, nullptr, error, error_size);
+}
+
+int simt_launch_profiled(SimtProfiler *profiler, const SimtKernel *kernel,
+                         const SimtLaunch *launch, void **args, char *error, size_t error_size) {
+    return simt::launch_or_say(kernel, launch, args, nullptr, profiler, error, error_size);
 }
 
 uint64_t simt_launches(const SimtKernel *kernel) {

@@ -78,6 +78,7 @@ struct Collective {
     const char *name;
     void (*run)(const Lanes &);  // reads and writes what the lanes brought
     bool orders = false;         // the lanes' accesses to memory before it and after it
+    uint64_t flops = 0;          // of all lanes
 };
 
 // wgmma, as a warp issues it.
@@ -127,6 +128,10 @@ void simt_tma_load(void *shared, const void *map, int column, int row, uint64_t 
 void simt_wgmma_issue(const simt::Lanes &lanes, const simt::Wgmma &wgmma);
 void simt_wgmma_commit();
 void simt_wgmma_wait(uint64_t keep);
+// Do nothing. In kernels for profiled launches they mark the places where functions are called of
+// which the profiler cannot see what they do.
+void simt_special();
+void simt_fused();
 }
 
 #include "types.h"
@@ -193,3 +198,14 @@ template <int offset> DEVICE cuda::uint3 position() {
 
 // CUDA has these at global scope.
 using namespace simt::cuda;
+
+#ifdef SIMT_MARKED
+#define expf(x) (simt_special(), (expf)(x))
+#define exp2f(x) (simt_special(), (exp2f)(x))
+#define logf(x) (simt_special(), (logf)(x))
+#define log2f(x) (simt_special(), (log2f)(x))
+#define log1pf(x) (simt_special(), (log1pf)(x))
+#define tanhf(x) (simt_special(), (tanhf)(x))
+#define erff(x) (simt_special(), (erff)(x))
+#define fmaf(x, y, z) (simt_fused(), (fmaf)(x, y, z))
+#endif

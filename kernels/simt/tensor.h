@@ -102,7 +102,8 @@ template <int M, int N> SIMT_UNCHECKED void mma_run(const Lanes &lanes) {
     });
 }
 
-template <int M, int N> inline constexpr Collective MMA = {"mma", mma_run<M, N>};
+template <int M, int N> inline constexpr Collective MMA = {"mma", mma_run<M, N>, false,
+                                                           2ull * 16 * 8 * 16 * M * N};
 
 template <int M, int N>
 DEVICE void mma(float (&d)[M][N][4], const uint32_t (&a)[M][4], const uint32_t (&b)[N][2],

@@ -2,14 +2,13 @@
 //! what is wrong becomes a [`Finding`]. How it works is in `kernels/simt/check.h`.
 
 use super::simt::{Kernel, RawLaunch, text};
+use super::symbols::{SYMBOLS, Symbols};
 use crate::backend::DeviceError;
-use addr2line::Loader;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
 /// Device memory that a checker has room for.
 const CAPACITY: usize = 256 << 20;
@@ -56,6 +55,8 @@ unsafe extern "C" {
     ) -> i32;
     fn simt_checker_findings(checker: *const Raw, findings: *mut *const RawFinding) -> usize;
 }
+
+pub use super::symbols::Site;
 
 /// What may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,15 +106,6 @@ const ACCESSES: [Access; 5] = [
     Access::Copy,
     Access::None,
 ];
-
-/// A place in the source.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Site {
-    /// `kernels/sgd/1_sgd.cu:17`; in a program without line numbers the code's address.
-    pub place: String,
-    /// Where the kernel's own file calls that, if it is another file.
-    pub caller: Option<String>,
-}
 
 /// What one thread did.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -265,7 +257,7 @@ impl Checker {
     }
 }
 
-fn out_of_memory(bytes: usize) -> DeviceError {
+pub(super) fn out_of_memory(bytes: usize) -> DeviceError {
     DeviceError::OutOfMemory {
         asked: bytes as u64,
         free: 0,
@@ -339,65 +331,4 @@ impl fmt::Display for Finding {
         }
         Ok(())
     }
-}
-
-/// Line numbers of this program, where it has any.
-struct Symbols(Option<Loader>);
-
-static SYMBOLS: LazyLock<Mutex<Symbols>> = LazyLock::new(|| Mutex::new(Symbols::load()));
-
-impl Symbols {
-    fn load() -> Symbols {
-        let program = std::env::current_exe().ok();
-        Symbols(program.and_then(|path| Loader::new(path).ok()))
-    }
-
-    /// The innermost line that is not the executor's.
-    fn site(&self, address: u64, kernel_file: &str) -> Site {
-        let lines = self.lines(address);
-        let innermost = lines
-            .iter()
-            .find(|(file, _)| !file.starts_with("kernels/simt/") || file.ends_with(".cu"));
-        let Some((file, line)) = innermost else {
-            return Site {
-                place: format!("code address {address:#x} (this program has no line numbers)"),
-                caller: None,
-            };
-        };
-        let own = lines.iter().find(|(file, _)| file == kernel_file);
-        let own = own.filter(|_| file != kernel_file);
-        Site {
-            place: format!("{file}:{line}"),
-            caller: own.map(|(file, line)| format!("{file}:{line}")),
-        }
-    }
-
-    /// Files and lines from the innermost inlined function to the outermost.
-    fn lines(&self, address: u64) -> Vec<(String, u32)> {
-        let mut lines = Vec::new();
-        let Some(loader) = &self.0 else {
-            return lines;
-        };
-        let probe = loader.relative_address_base() + address;
-        if let Ok(mut frames) = loader.find_frames(probe) {
-            while let Ok(Some(frame)) = frames.next() {
-                let location = frame.location.and_then(|l| Some((l.file?, l.line?)));
-                lines.extend(location.map(|(file, line)| (in_repository(file), line)));
-            }
-        }
-        lines
-    }
-}
-
-/// `kernels/sgd/1_sgd.cu`, wherever the repository lay when it was compiled.
-fn in_repository(file: &str) -> String {
-    let mut path = PathBuf::new();
-    let parts = Path::new(file).components();
-    for part in parts.skip_while(|part| part.as_os_str() != "kernels") {
-        match part {
-            Component::ParentDir => drop(path.pop()),
-            part => path.push(part),
-        }
-    }
-    path.display().to_string()
 }

@@ -13,6 +13,8 @@ pub mod catalog;
 pub mod check;
 #[cfg(simt)]
 pub mod checker;
+#[cfg(simt)]
+mod code;
 mod conv;
 mod cuda;
 pub mod driver;
@@ -33,12 +35,17 @@ mod optim;
 pub mod pack;
 #[cfg(simt)]
 pub mod profile;
+#[cfg(simt)]
+pub mod profiler;
 mod sentence_loss;
 mod sequence;
 mod shadow;
 #[cfg(simt)]
 pub mod simt;
 mod steps;
+#[cfg(simt)]
+mod symbols;
+pub mod workload;
 
 use super::{DataId, DeviceError, Executor, Kind, Pass, Tensor};
 use crate::assist::LossRing;
@@ -211,6 +218,12 @@ impl Gpu {
         checker: Arc<checker::Checker>,
     ) -> Gpu {
         Gpu::new(Box::new(simt::Simt::checked(schedule, landing, checker)))
+    }
+
+    /// The SIMT executor with all launches profiled, as if on a device of such capabilities.
+    #[cfg(simt)]
+    pub fn simt_profiled(capability: driver::Capability, profiler: Arc<profiler::Profiler>) -> Gpu {
+        Gpu::new(Box::new(simt::Simt::profiled(capability, profiler)))
     }
 
     /// An NVIDIA GPU.

@@ -3,7 +3,9 @@
 
 use super::checker::{self, Checker};
 use super::driver::{self, Capability, Driver, Graph, Launch, Mapped, Scratch, TensorMap, Value};
+use super::profiler::Profiler;
 use crate::backend::DeviceError;
+use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,9 +27,9 @@ pub(super) struct Kernel {
 /// `SimtLaunch` of `kernels/simt/abi.h`.
 #[repr(C)]
 pub(super) struct RawLaunch {
-    grid: [u32; 3],
-    block: [u32; 3],
-    dynamic_shared: u32,
+    pub(super) grid: [u32; 3],
+    pub(super) block: [u32; 3],
+    pub(super) dynamic_shared: u32,
     schedule: u32,
     landing: u32,
     seed: u64,
@@ -186,7 +188,7 @@ impl Ready {
         })
     }
 
-    fn run(&self, checker: Option<&Checker>) -> Result<(), String> {
+    fn run(&self, watcher: Option<&Watcher>) -> Result<(), String> {
         let mut error = vec![0_u8; 1 << 14];
         let mut args: Vec<*mut c_void> = self
             .values
@@ -196,12 +198,15 @@ impl Ready {
         // SAFETY: arity and sizes of the arguments were checked; the values outlive the call, which
         // only reads them; the error buffer has the length that is given.
         let failed = unsafe {
-            match checker {
-                Some(checker) => {
+            match watcher {
+                Some(Watcher::Checker(checker)) => {
                     if let Some(scratch) = self.scratch {
                         checker.scratch(scratch.address, scratch.bytes);
                     }
                     checker.launch(self.kernel, &self.raw, &mut args, &mut error)
+                }
+                Some(Watcher::Profiler(profiler)) => {
+                    profiler.launch(self.kernel, &self.raw, &mut args, &mut error)
                 }
                 None => simt_launch(
                     self.kernel,
@@ -219,6 +224,38 @@ impl Ready {
         Err(text.to_string_lossy().into_owned())
     }
 }
+
+/// Who looks at what kernels do, and owns the memory that they do it to.
+#[derive(Clone)]
+enum Watcher {
+    Checker(Arc<Checker>),
+    Profiler(Arc<Profiler>),
+}
+
+impl Watcher {
+    fn alloc(&self, bytes: usize) -> Result<NonNull<u8>, DeviceError> {
+        match self {
+            Watcher::Checker(checker) => checker.alloc(bytes),
+            Watcher::Profiler(profiler) => profiler.alloc(bytes),
+        }
+    }
+
+    fn owner(&self) -> Arc<dyn Any + Send + Sync> {
+        match self {
+            Watcher::Checker(checker) => checker.clone(),
+            Watcher::Profiler(profiler) => profiler.clone(),
+        }
+    }
+}
+
+/// A Hopper with few multiprocessors, so that blocks that stay have more than one turn.
+const SMALL: Capability = Capability {
+    arch: (9, 0),
+    hopper: true,
+    multiprocessors: 2,
+    block_shared: 227 << 10,
+    shared: 228 << 10,
+};
 
 /// What the stream's thread is told.
 enum Command {
@@ -256,7 +293,8 @@ pub struct Simt {
     capture: Option<Vec<Ready>>,
     graphs: Vec<Arc<[Ready]>>,
     memory: Vec<Block>,
-    checker: Option<Arc<Checker>>,
+    watcher: Option<Watcher>,
+    capability: Capability,
 }
 
 /// Zeroed memory with a generous alignment.
@@ -301,19 +339,30 @@ impl Drop for Block {
 impl Simt {
     /// Starts a stream.
     pub fn new(schedule: Schedule, landing: Landing) -> Simt {
-        Simt::start(schedule, landing, None)
+        Simt::start(schedule, landing, None, SMALL)
     }
 
     /// Starts a stream whose launches are checked. Launches that the checker finds fault with are
     /// no errors; see [`Checker::findings`].
     pub fn checked(schedule: Schedule, landing: Landing, checker: Arc<Checker>) -> Simt {
-        Simt::start(schedule, landing, Some(checker))
+        Simt::start(schedule, landing, Some(Watcher::Checker(checker)), SMALL)
     }
 
-    fn start(schedule: Schedule, landing: Landing, checker: Option<Arc<Checker>>) -> Simt {
+    /// Starts a stream whose launches are profiled, and which claims to be such a device.
+    pub fn profiled(capability: Capability, profiler: Arc<Profiler>) -> Simt {
+        let watcher = Some(Watcher::Profiler(profiler));
+        Simt::start(Schedule::Low, Landing::Late, watcher, capability)
+    }
+
+    fn start(
+        schedule: Schedule,
+        landing: Landing,
+        watcher: Option<Watcher>,
+        capability: Capability,
+    ) -> Simt {
         let shared = Arc::new(Shared::default());
         let (commands, inbox) = channel();
-        let (state, watcher) = (shared.clone(), checker.clone());
+        let (state, watching) = (shared.clone(), watcher.clone());
         let thread = std::thread::spawn(move || {
             for command in inbox {
                 match command {
@@ -322,7 +371,7 @@ impl Simt {
                             if state.fault().is_err() {
                                 break;
                             }
-                            if let Err(text) = launch.run(watcher.as_deref()) {
+                            if let Err(text) = launch.run(watching.as_ref()) {
                                 *state.fault.lock().expect("no holder panics") = Some(text);
                             }
                         }
@@ -342,7 +391,8 @@ impl Simt {
             capture: None,
             graphs: Vec::new(),
             memory: Vec::new(),
-            checker,
+            watcher,
+            capability,
         }
     }
 
@@ -377,20 +427,13 @@ impl Driver for Simt {
         }
     }
 
-    /// A Hopper with few multiprocessors, so that blocks that stay have more than one turn.
     fn capability(&self) -> Capability {
-        Capability {
-            arch: (9, 0),
-            hopper: true,
-            multiprocessors: 2,
-            block_shared: 227 << 10,
-            shared: 228 << 10,
-        }
+        self.capability
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {
-        if let Some(checker) = &self.checker {
-            return Ok(checker.alloc(bytes)?.as_ptr() as u64);
+        if let Some(watcher) = &self.watcher {
+            return Ok(watcher.alloc(bytes)?.as_ptr() as u64);
         }
         let block = Block::new(bytes)?;
         let address = block.address();
@@ -399,20 +442,20 @@ impl Driver for Simt {
     }
 
     fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
-        match self.checker {
+        match self.watcher {
             // Each by itself, so that whoever leaves one is noticed.
-            Some(_) => sizes.iter().map(|&bytes| self.alloc(bytes)).collect(),
-            None => driver::carve(self, sizes),
+            Some(Watcher::Checker(_)) => sizes.iter().map(|&bytes| self.alloc(bytes)).collect(),
+            _ => driver::carve(self, sizes),
         }
     }
 
     fn alloc_mapped(&mut self, bytes: usize) -> Result<Mapped, DeviceError> {
-        if let Some(checker) = &self.checker {
-            let host = checker.alloc(bytes)?;
+        if let Some(watcher) = &self.watcher {
+            let host = watcher.alloc(bytes)?;
             return Ok(Mapped {
                 host,
                 device: host.as_ptr() as u64,
-                owner: checker.clone(),
+                owner: watcher.owner(),
             });
         }
         let block = Block::new(bytes)?;
@@ -425,7 +468,7 @@ impl Driver for Simt {
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
-        let kernels = match self.checker {
+        let kernels = match self.watcher {
             Some(_) => checker::kernels(),
             None => kernels(),
         };

@@ -1,0 +1,113 @@
+// The profiler: what a launch asks of a GPU's memory system and units, counted exactly.
+//
+// It uses the kernels that build.rs compiles for the checker (check.h): the compiler calls a
+// function of ours before every access to memory, and one at the start of every basic block. The
+// blocks of a profiled launch run one after the other.
+//
+// Requests. A GPU's warp accesses memory with one instruction for all its lanes; here the lanes run
+// one after the other. Accesses are put together again by place in the code, and of one place by
+// how often the lane has been there since its warp's lanes last met: at a barrier of the block, or
+// at an operation of the whole warp.
+//
+// Of a request to global memory the sectors are counted, which have 32 bytes. Of one to shared
+// memory, wavefronts: 32 banks of 4 bytes, each of which serves one word at a time, to all lanes
+// that want it. Accesses of 8 bytes are served in two halves of the warp and those of 16 bytes in
+// four quarters, unless all that the warp wants fits into one wavefront.
+//
+// That is what NVIDIA documents of its GPUs (CUDA C++ Programming Guide, "Global Memory" and
+// "Shared Memory" of the compute capabilities) and Nsight Compute counts, not a simulation: nothing
+// here has a clock or a cache.
+#pragma once
+
+#include "abi.h"
+#include "check.h"
+#include "simt.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+namespace simt {
+
+struct Job;
+
+// What the lanes of a warp access at one place of the code.
+struct Request {
+    uint32_t lanes = 0;
+    uint32_t size = 0;  // bytes of each lane
+    uintptr_t address[32];
+};
+
+// Those that a warp has not completed, of one place.
+struct Requests {
+    uint32_t done[32] = {};  // by each lane
+    std::vector<Request> all;
+};
+
+}  // namespace simt
+
+struct SimtProfiler {
+public:
+    explicit SimtProfiler(size_t capacity);
+    ~SimtProfiler();
+    SimtProfiler(const SimtProfiler &) = delete;
+    SimtProfiler &operator=(const SimtProfiler &) = delete;
+
+    void *alloc(size_t bytes);
+
+    // Runs a job on the calling OS thread. The executor then says how it goes:
+    void run(simt::Job &job);
+    void begin_block(simt::Range shared);
+    // A thread accesses n bytes; `code` is where it goes on.
+    void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
+    // It begins a basic block.
+    void basic_block(uintptr_t code);
+    // Lanes of a warp have met; `whole`: all that have not returned.
+    void collective(uint32_t warp, const simt::Collective &kind, bool whole, uintptr_t code);
+    void barrier(uintptr_t code);
+    void end_block();
+    // A thread has TMA copy bytes.
+    void tma(uintptr_t a, size_t n, uintptr_t code);
+    // A warp issues wgmma.
+    void wgmma(uint64_t flops, uintptr_t code);
+
+    // Of the last launch.
+    const std::vector<SimtTally> &tallies() const {
+        return tallies_;
+    }
+    const SimtFootprint &footprint() const {
+        return footprint_;
+    }
+
+private:
+    struct Stamp {
+        uint32_t block, launch;  // that were the last to touch a sector
+    };
+
+    uint32_t place(uint32_t kind, uintptr_t code);
+    void complete(uint32_t warp);
+    void complete(SimtTally &tally, const simt::Request &request);
+    void touch(uint64_t sector, bool write);
+
+    simt::Range heap_;  // device memory
+    size_t used_ = 0;   // of it
+    simt::Range text_;  // the program's code
+    uint64_t *blocks_;  // how often threads began the basic blocks that start there
+    std::vector<uintptr_t> begun_;  // those
+    Stamp *stamps_[2];  // of each sector: read, written
+    uint32_t block_ = 0, launch_ = 0;
+    simt::Range shared_;
+    std::unordered_map<uint64_t, uint32_t> places_;  // in tallies_
+    std::vector<SimtTally> tallies_;
+    SimtFootprint footprint_ = {};
+    std::vector<simt::Requests> open_[32];  // of each warp, as tallies_
+    std::vector<uint32_t> busy_[32];        // those of them that have some
+};
+
+namespace simt {
+
+// The profiler of the running thread's accesses, if any.
+extern __thread SimtProfiler *profiling __attribute__((tls_model("initial-exec")));
+
+}  // namespace simt

@@ -1,0 +1,89 @@
+//! Which line of the kernels' sources an address of the program's code comes from.
+
+use addr2line::Loader;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
+
+/// A place in the source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site {
+    /// `kernels/sgd/1_sgd.cu:17`; in a program without line numbers the code's address.
+    pub place: String,
+    /// Where the kernel's own file calls that, if it is another file.
+    pub caller: Option<String>,
+}
+
+/// Line numbers of this program, where it has any.
+pub(super) struct Symbols(Option<Loader>);
+
+/// Those of the running program.
+pub(super) static SYMBOLS: LazyLock<Mutex<Symbols>> = LazyLock::new(|| Mutex::new(Symbols::load()));
+
+impl Symbols {
+    fn load() -> Symbols {
+        let program = std::env::current_exe().ok();
+        Symbols(program.and_then(|path| Loader::new(path).ok()))
+    }
+
+    /// The innermost line that is not the executor's.
+    pub(super) fn site(&self, address: u64, kernel_file: &str) -> Site {
+        self.site_outside(address, kernel_file, &[])
+    }
+
+    /// The innermost line that is neither the executor's nor in one of these files, if there is
+    /// one.
+    pub(super) fn site_outside(
+        &self,
+        address: u64,
+        kernel_file: &str,
+        primitives: &[&str],
+    ) -> Site {
+        let lines = self.lines(address);
+        let own = |file: &String| !file.starts_with("kernels/simt/") || file.ends_with(".cu");
+        let innermost = lines
+            .iter()
+            .find(|(file, _)| own(file) && !primitives.contains(&file.as_str()))
+            .or_else(|| lines.iter().find(|(file, _)| own(file)));
+        let Some((file, line)) = innermost else {
+            return Site {
+                place: format!("code address {address:#x} (this program has no line numbers)"),
+                caller: None,
+            };
+        };
+        let own = lines.iter().find(|(file, _)| file == kernel_file);
+        let own = own.filter(|_| file != kernel_file);
+        Site {
+            place: format!("{file}:{line}"),
+            caller: own.map(|(file, line)| format!("{file}:{line}")),
+        }
+    }
+
+    /// Files and lines from the innermost inlined function to the outermost.
+    fn lines(&self, address: u64) -> Vec<(String, u32)> {
+        let mut lines = Vec::new();
+        let Some(loader) = &self.0 else {
+            return lines;
+        };
+        let probe = loader.relative_address_base() + address;
+        if let Ok(mut frames) = loader.find_frames(probe) {
+            while let Ok(Some(frame)) = frames.next() {
+                let location = frame.location.and_then(|l| Some((l.file?, l.line?)));
+                lines.extend(location.map(|(file, line)| (in_repository(file), line)));
+            }
+        }
+        lines
+    }
+}
+
+/// `kernels/sgd/1_sgd.cu`, wherever the repository lay when it was compiled.
+fn in_repository(file: &str) -> String {
+    let mut path = PathBuf::new();
+    let parts = Path::new(file).components();
+    for part in parts.skip_while(|part| part.as_os_str() != "kernels") {
+        match part {
+            Component::ParentDir => drop(path.pop()),
+            part => path.push(part),
+        }
+    }
+    path.display().to_string()
+}

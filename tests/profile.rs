@@ -1,0 +1,191 @@
+//! What the profiler counts is what arithmetic says.
+
+#![cfg(simt)]
+
+use autoassist::backend::gpu::driver::{Arg, Capability, Driver, Launch};
+use autoassist::backend::gpu::profile::counts::{LaunchProfile, Traffic};
+use autoassist::backend::gpu::profile::profile;
+use autoassist::backend::gpu::profiler::Profiler;
+use autoassist::backend::gpu::simt::Simt;
+use autoassist::backend::gpu::workload::{Op, ops};
+
+/// An H100's.
+const DEVICE: Capability = Capability {
+    arch: (9, 0),
+    hopper: true,
+    multiprocessors: 132,
+    block_shared: 227 << 10,
+    shared: 228 << 10,
+};
+
+/// Profiles a test kernel whose arguments are blocks of memory and then numbers.
+fn run(
+    kernel: &'static str,
+    blocks: u32,
+    threads: u32,
+    bytes: &[usize],
+    numbers: &[i32],
+) -> LaunchProfile {
+    let profiler = Profiler::new().expect("address space");
+    let mut simt = Simt::profiled(DEVICE, profiler.clone());
+    let memory = bytes
+        .iter()
+        .map(|&n| Arg::Ptr(simt.alloc(n).expect("memory")));
+    let args: Vec<Arg> = memory.collect();
+    let numbers = numbers.iter().map(|n| Arg::I32(*n));
+    simt.launch(&Launch {
+        kernel,
+        grid: [blocks, 1, 1],
+        threads,
+        shared: 0,
+        args: args.into_iter().chain(numbers).collect(),
+        scratch: None,
+    })
+    .expect("a right launch");
+    simt.synchronize().expect("a right kernel");
+    let profiles = profiler.profiles();
+    assert_eq!(profiles.len(), 1);
+    profiles.into_iter().next().expect("there is one")
+}
+
+fn traffic(requests: u64, bytes: u64, units: u64, ideal: u64) -> Traffic {
+    Traffic {
+        requests,
+        bytes,
+        units,
+        ideal,
+    }
+}
+
+#[test]
+fn a_strided_copy_touches_32_sectors_a_request_and_a_dense_one_4() {
+    // 3 blocks of 256 threads are 24 warps; each reads and writes once, 32 lanes of 4 bytes.
+    let strided = run("profiled_strided", 3, 256, &[3 << 13, 3 << 13], &[]);
+    let want = traffic(24, 24 * 128, 24 * 32, 24 * 4);
+    assert_eq!(strided.counts.global_read, want);
+    assert_eq!(strided.counts.global_write, want);
+    let dense = run("profiled_neighbours", 3, 256, &[3 << 10, 3 << 10], &[]);
+    let want = traffic(24, 24 * 128, 24 * 4, 24 * 4);
+    assert_eq!(dense.counts.global_read, want);
+    assert_eq!(dense.counts.global_write, want);
+    // Whole sectors travel, whatever is wanted of them.
+    assert_eq!(strided.footprint.read, 8 * dense.footprint.read);
+    assert_eq!(dense.footprint.written, 3 << 10);
+}
+
+#[test]
+fn vectors_of_16_bytes_take_four_wavefronts_and_no_conflict() {
+    let p = run("profiled_vectors", 2, 256, &[1 << 12, 1 << 12], &[]);
+    // 16 warps; 512 bytes a request are 16 sectors, and 4 wavefronts.
+    assert_eq!(
+        p.counts.global_read,
+        traffic(16, 16 * 512, 16 * 16, 16 * 16)
+    );
+    assert_eq!(p.counts.shared_write, traffic(16, 16 * 512, 16 * 4, 16 * 4));
+    assert_eq!(p.counts.shared_read, traffic(16, 16 * 512, 16 * 4, 16 * 4));
+    assert_eq!((p.counts.barriers, p.static_shared), (2, 4096));
+    // Both blocks read the same 4 KiB.
+    assert_eq!((p.footprint.read_by_blocks, p.footprint.read), (8192, 4096));
+    assert_eq!(
+        (p.footprint.written_by_blocks, p.footprint.written),
+        (8192, 4096)
+    );
+}
+
+#[test]
+fn columns_of_an_unpadded_tile_conflict_32_ways() {
+    let rows = traffic(32, 32 * 128, 32, 32);
+    let plain = run("profiled_transpose", 1, 32, &[4096, 4096], &[]);
+    assert_eq!(plain.counts.shared_write, rows);
+    assert_eq!(plain.counts.shared_read, traffic(32, 32 * 128, 32 * 32, 32));
+    assert_eq!(plain.counts.conflicts(), 31 * 32);
+    let padded = run("profiled_padded", 1, 32, &[4096, 4096], &[]);
+    assert_eq!(padded.counts.shared_read, rows);
+    assert_eq!(padded.counts.conflicts(), 0);
+}
+
+#[test]
+fn one_word_for_all_lanes_is_one_wavefront() {
+    let p = run("profiled_broadcast", 1, 64, &[256], &[]);
+    // Two reads by each of two warps; the write is by two lanes.
+    assert_eq!(p.counts.shared_read, traffic(4, 4 * 128, 4, 4));
+    assert_eq!(p.counts.shared_write, traffic(1, 8, 1, 1));
+}
+
+#[test]
+fn arithmetic_is_counted_by_thread() {
+    let p = run("profiled_arithmetic", 2, 64, &[256], &[10]);
+    let threads = 2 * 64;
+    // Ten multiply-adds, one that is fused, and the subtraction.
+    assert_eq!(p.counts.flops, threads * (2 * 10 + 2 + 1));
+    assert_eq!(p.counts.fusable, threads * (10 + 1));
+    // Division, root, exponential.
+    assert_eq!(p.counts.special, threads * 3);
+    let source = include_str!("../kernels/simt/profiled.cu");
+    let line = source
+        .lines()
+        .position(|l| l.contains("sum += own * float(i)"));
+    let place = format!(
+        "kernels/simt/profiled.cu:{}",
+        line.expect("it is there") + 1
+    );
+    let line = p.lines.iter().find(|l| l.site.place == place);
+    assert_eq!(line.expect("it computes").counts.flops, threads * 20);
+}
+
+#[test]
+fn ldmatrix_of_rows_64_bytes_apart_conflicts_four_ways() {
+    let p = run("profiled_ldmatrix", 1, 32, &[128], &[]);
+    // Rows 64 bytes apart start at banks 0 and 16 in turn: of the eight that a quarter of the warp
+    // reads, four at each, so four rounds a quarter. Rows 80 bytes apart start at 0, 20, 8, 28, 16,
+    // 4, 24, 12: every bank once.
+    assert_eq!(p.counts.shared_read, traffic(2, 2 * 512, 16 + 4, 4 + 4));
+    assert_eq!(p.counts.mma_flops, 3 * 2 * 16 * 8 * 16);
+    assert_eq!(p.counts.flops, 0);
+}
+
+#[test]
+fn lanes_that_leave_a_loop_early_leave_the_request_smaller() {
+    let p = run("profiled_uneven", 1, 32, &[256, 4], &[]);
+    // Sixteen even lanes, over 128 bytes; then those from 16 on, over 64.
+    let bytes = (16 + 8) * 4;
+    assert_eq!(p.counts.global_read, traffic(2, bytes, 4 + 2, 2 + 1));
+    // The host's compiler makes a loop of loads and exchanges of it; nobody interferes.
+    assert_eq!(p.counts.global_atomic.units % 2, 0);
+    assert!(p.counts.global_atomic.requests > 0);
+}
+
+fn op(name: &str) -> &'static Op {
+    ops().find(|op| op.name == name).expect("it is there")
+}
+
+#[test]
+fn the_naive_product_does_two_loads_a_multiply_add() {
+    let [m, n, k] = [16, 64, 40];
+    let launches = profile(op("gemm"), &[m, n, k], 1, DEVICE).expect("a right op");
+    let [p] = &launches[..] else {
+        panic!("{launches:?}");
+    };
+    let (m, n, k) = (m as u64, n as u64, k as u64);
+    assert_eq!(p.counts.flops, 2 * m * n * k);
+    assert_eq!(p.counts.global_read.requests, 2 * m * n / 32 * k);
+    // A warp has one row of a, so one element for all lanes, and 32 rows of b, 80 bytes apart.
+    assert_eq!(p.counts.global_read.units, m * n / 32 * k * (1 + 32));
+    assert_eq!(p.footprint.read, 2 * k * (m + n));
+    assert_eq!(p.footprint.written, 2 * m * n);
+}
+
+#[test]
+fn every_op_can_be_profiled() {
+    for op in ops() {
+        assert_eq!(op.check(op.shape), Ok(()), "{}", op.name);
+        let small: Vec<usize> = op.shape.iter().map(|size| (*size).min(16)).collect();
+        let step = op.steps[0];
+        let launches = profile(op, &small, step, DEVICE).unwrap_or_else(|e| panic!("{e}"));
+        assert!(!launches.is_empty(), "{}", op.name);
+        for launch in &launches {
+            let moved = launch.counts.sectors();
+            assert!(moved > 0, "{} {}", op.name, launch.kernel);
+        }
+    }
+}
