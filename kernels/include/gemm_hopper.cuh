@@ -1,4 +1,4 @@
-// The main loop of matrix products with Hopper's own units; gemm/6_hopper.cu explains it.
+// The main loop of matrix products with Hopper's own units; gemm/7_hopper.cu explains it.
 #pragma once
 
 #include "gemm.cuh"

@@ -1,5 +1,4 @@
-// Matrix products of tiles with mma.sync: swizzled slices in shared memory, and their product by a
-// warp.
+// Matrix products of tiles with mma.sync: slices in shared memory, and their product by a warp.
 #pragma once
 
 #include "gemm.cuh"
@@ -8,21 +7,33 @@
 // DEPTH columns of K in shared memory, in chunks of 16 bytes.
 constexpr int DEPTH = 32, CHUNKS = DEPTH / 8;
 
-// DEPTH columns of some rows of a factor. A row of 64 bytes covers half of the 32 banks, so as it
-// lies in memory, the same chunk of eight rows, which is what ldmatrix reads at once, would come
-// from two places of the banks only: four times the time.
-//
-// The swizzle: chunk i of a row is stored at i XOR (row / 2 mod 4). Eight neighbouring rows have
-// their chunk at eight different places then, which together are all of the banks; and the four
-// chunks of two neighbouring rows, which is what eight threads store at once, still are, too.
-template <int ROWS> struct alignas(16) Slice {
+// Where a row of a slice stores its chunk i. A row of 64 bytes covers half of the 32 banks, so as
+// it lies in memory, the same chunk of eight rows, which is what ldmatrix reads at once, comes from
+// two places of the banks only: four times the time.
+struct RowsAsTheyLie {
+    DEVICE static int place(int, int i) {
+        return i;
+    }
+};
+
+// The swizzle: eight neighbouring rows have their chunk at eight different places, which together
+// are all of the banks; and the four chunks of two neighbouring rows, which is what eight threads
+// store at once, still are, too. gemm/5_swizzle.cu has a picture.
+struct RowsSwizzled {
+    DEVICE static int place(int row, int i) {
+        return i ^ row / 2 % CHUNKS;
+    }
+};
+
+// DEPTH columns of some rows of a factor.
+template <int ROWS, class Order = RowsSwizzled> struct alignas(16) Slice {
     bf16 v[ROWS][DEPTH];
 
     DEVICE bf16 *chunk(int row, int i) {
-        return v[row] + 8 * (i ^ row / 2 % CHUNKS);
+        return v[row] + 8 * Order::place(row, i);
     }
     DEVICE const bf16 *chunk(int row, int i) const {
-        return v[row] + 8 * (i ^ row / 2 % CHUNKS);
+        return v[row] + 8 * Order::place(row, i);
     }
 
     // mma's a: sixteen rows, two chunks.

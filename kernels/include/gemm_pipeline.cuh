@@ -1,4 +1,4 @@
-// The main loop of matrix products with a pipeline of asynchronous copies; gemm/5_pipeline.cu
+// The main loop of matrix products with a pipeline of asynchronous copies; gemm/6_pipeline.cu
 // explains it. A factor may have K innermost in memory, as there, or outermost.
 #pragma once
 

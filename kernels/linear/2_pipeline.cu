@@ -1,6 +1,6 @@
 // Linear layer and its gradients on tensor cores; the formulas are in 1_naive.cu.
 //
-// The idea: all three are the product of gemm/5_pipeline.cu, whose factors have K innermost or
+// The idea: all three are the product of gemm/6_pipeline.cu, whose factors have K innermost or
 // outermost in memory; in shared memory they lie as they come, and ldmatrix transposes where K is
 // outside (gemm_mma.cuh):
 //
@@ -19,7 +19,7 @@
 // column of tiles adds up db on the side, from the slices of dz that it has in shared memory
 // anyway.
 //
-// Bound: FLOPs of mma.sync, 2 R I O each, as in gemm/5_pipeline.cu; for layers of a Transformer
+// Bound: FLOPs of mma.sync, 2 R I O each, as in gemm/6_pipeline.cu; for layers of a Transformer
 // memory is near: y and dx move 2 (R I + R O + I O) bytes. dw writes and reads 4 I O bytes a chunk
 // besides, from L2.
 //

@@ -1,14 +1,14 @@
 // Linear layer with Hopper's own units; the formula is in 1_naive.cu, the gradients stay with step
 // 2.
 //
-// The idea: the forward product is that of gemm/6_hopper.cu, since both factors have K innermost:
+// The idea: the forward product is that of gemm/7_hopper.cu, since both factors have K innermost:
 // TMA, wgmma, blocks that stay. While the consumers leave a tile, with bias and activation, the
 // producer fills the stages for the next one; so the sums cannot pass through the stages' memory as
 // in step 2, and take turns in 2 KiB of each warp's own, 32 columns at a time.
 //
 // Bound: FLOPs of wgmma, 2 R I O, or memory, 2 (R I + R O + I O) bytes and 2 R O more for pre.
 //
-// Launch: as gemm/6_hopper.cu, of 384 threads: linear_hopper_256 with tiles of 128 x 256 and 4
+// Launch: as gemm/7_hopper.cu, of 384 threads: linear_hopper_256 with tiles of 128 x 256 and 4
 // stages, linear_hopper_128 with 128 x 128 and 6; 16 KiB of dynamic shared memory more. Where I is
 // a multiple of 8, and x and w of 16 bytes.
 #include "gemm_hopper.cuh"

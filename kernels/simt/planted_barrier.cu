@@ -9,7 +9,7 @@
 
 #define __syncthreads() static_cast<void>(0)
 namespace pipeline_barrier {
-#include "../gemm/5_pipeline.cu"
+#include "../gemm/6_pipeline.cu"
 }
 #undef __syncthreads
 

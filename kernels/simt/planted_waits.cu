@@ -22,13 +22,13 @@ template <int groups, int TILES> DEVICE void wgmma_wait_less(float (&d)[1][TILES
 
 #define copy_wait copy_wait_less
 namespace pipeline_wait {
-#include "../gemm/5_pipeline.cu"
+#include "../gemm/6_pipeline.cu"
 }
 #undef copy_wait
 
 #define wgmma_wait wgmma_wait_less
 namespace hopper_wait {
-#include "../gemm/6_hopper.cu"
+#include "../gemm/7_hopper.cu"
 }
 #undef wgmma_wait
 

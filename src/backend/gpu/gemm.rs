@@ -31,7 +31,7 @@ struct Step {
 }
 
 /// Of steps that suit, the last is taken.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         number: 1,
         kernel: "gemm_naive",
@@ -66,6 +66,14 @@ const STEPS: [Step; 7] = [
     },
     Step {
         number: 5,
+        kernel: "gemm_swizzle",
+        tile: [128, 128],
+        threads: 256,
+        shared: 0,
+        needs: Needs::Vectors,
+    },
+    Step {
+        number: 6,
         kernel: "gemm_pipeline",
         tile: [128, 128],
         threads: 128,
@@ -73,7 +81,7 @@ const STEPS: [Step; 7] = [
         needs: Needs::Vectors,
     },
     Step {
-        number: 6,
+        number: 7,
         kernel: "gemm_hopper_128",
         tile: [128, 128],
         threads: 384,
@@ -81,7 +89,7 @@ const STEPS: [Step; 7] = [
         needs: Needs::Hopper,
     },
     Step {
-        number: 6,
+        number: 7,
         kernel: "gemm_hopper_256",
         tile: [128, 256],
         threads: 384,

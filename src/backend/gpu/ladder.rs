@@ -58,7 +58,7 @@ impl Ladder {
             Ladder::BatchNorm => 3,
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
-            Ladder::Gemm => 6,
+            Ladder::Gemm => 7,
             Ladder::Linear => 3,
             Ladder::Attention => 3,
             Ladder::Embedding => 2,

@@ -58,8 +58,11 @@ pub(super) fn cases() -> Vec<Case> {
         if at(Ladder::Gemm) {
             cases.extend(PRODUCTS.map(|sizes| limited(case(move |g, r| product(g, r, sizes)))));
         }
-        cases.push(limited(case(|g, r| network(g, r, 8, false))));
-        cases.push(limited(case(pairs::network)));
+        // No network multiplies by the matrix product, which has more steps.
+        if at(Ladder::Conv) {
+            cases.push(limited(case(|g, r| network(g, r, 8, false))));
+            cases.push(limited(case(pairs::network)));
+        }
         for more in [
             linear::cases(step),
             attention::cases(step),

@@ -8,7 +8,7 @@
 // go to the consumers, each thread of which holds 64 x WIDTH / 128 sums.
 //
 // Blocks stay: each takes every gridDim-th tile, and its producer is ahead in the next tile while
-// the results of the last one are stored. Tiles come in bands, as in step 5. The main loop is in
+// the results of the last one are stored. Tiles come in bands, as in step 6. The main loop is in
 // gemm_hopper.cuh, because linear/ has it, too.
 //
 // Bound: FLOPs of wgmma, 2 M N K. For a tile's 64 columns of K a wgmma of 256 columns reads 40 KiB

@@ -7,7 +7,7 @@
 // which the next copy goes, has been read by everybody.
 //
 // Besides, a warp has a tile of 64 x 64, for which it loads a third less from shared memory than in
-// step 4, and blocks take their tiles in bands, so that L2 serves most of what they read. The main
+// step 5, and blocks take their tiles in bands, so that L2 serves most of what they read. The main
 // loop is in gemm_pipeline.cuh, because linear/ has it, too.
 //
 // Bound: FLOPs of mma.sync, 2 M N K. On an A100 that is all of the tensor cores' rate, on an H100
