@@ -459,6 +459,32 @@ impl Driver for Cuda {
         unsafe { cu!(cuGraphLaunch(self.graphs[graph.0], self.stream)) }
     }
 
+    fn time(&mut self, graph: Graph) -> Result<Option<f64>, DeviceError> {
+        self.context.bind()?;
+        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as u32;
+        let (mut events, mut milliseconds) = ([null_mut(); 2], 0.0);
+        // SAFETY: the events are made here and destroyed once; both have been recorded and waited
+        // for when the time between them is asked for.
+        unsafe {
+            let mut timed = || {
+                for event in &mut events {
+                    cu!(cuEventCreate(event, flags))?;
+                }
+                cu!(cuEventRecord(events[0], self.stream))?;
+                cu!(cuGraphLaunch(self.graphs[graph.0], self.stream))?;
+                cu!(cuEventRecord(events[1], self.stream))?;
+                cu!(cuEventSynchronize(events[1]))?;
+                cu!(cuEventElapsedTime(&mut milliseconds, events[0], events[1]))
+            };
+            let result = timed();
+            for event in events.into_iter().filter(|event| !event.is_null()) {
+                let _ = sys::cuEventDestroy_v2(event);
+            }
+            result?;
+        }
+        Ok(Some(f64::from(milliseconds) / 1e3))
+    }
+
     fn is_idle(&mut self) -> Result<bool, DeviceError> {
         self.context.bind()?;
         // SAFETY: our own stream.

@@ -223,6 +223,12 @@ pub trait Driver: Send {
     /// # Errors
     /// A known fault.
     fn replay(&mut self, graph: Graph) -> Result<(), DeviceError>;
+    /// Seconds that the device takes for the launches of a graph, by its own clock; none where it
+    /// has no clock. Waits for them.
+    ///
+    /// # Errors
+    /// A kernel's fault.
+    fn time(&mut self, graph: Graph) -> Result<Option<f64>, DeviceError>;
     /// Whether everything is done. Never blocks.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ mod linear_layer;
 mod loss;
 mod move_rows;
 mod norm;
+#[cfg(simt)]
+mod notes;
 mod optim;
 pub mod pack;
 #[cfg(simt)]
@@ -255,6 +257,11 @@ impl Gpu {
             evaluating: false,
             fault: None,
         }
+    }
+
+    /// What the device is capable of.
+    pub fn capability(&self) -> driver::Capability {
+        self.stream.capability()
     }
 
     /// How often the stream was asked whether it still works.

@@ -58,6 +58,10 @@ impl Driver for Small {
         self.simt.replay(graph)
     }
 
+    fn time(&mut self, graph: Graph) -> Result<Option<f64>, DeviceError> {
+        self.simt.time(graph)
+    }
+
     fn is_idle(&mut self) -> Result<bool, DeviceError> {
         self.simt.is_idle()
     }

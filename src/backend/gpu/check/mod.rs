@@ -4,18 +4,17 @@
 mod attention;
 mod cases;
 mod linear;
-mod notes;
 mod pairs;
 mod tokens;
 
 use super::Gpu;
 use super::catalog::FILES;
 use super::checker::{Checker, Finding};
-use super::simt::{Landing, Schedule};
+use super::notes::{Names, Notes};
+use super::simt::{Landing, SMALL, Schedule};
 use crate::backend::DeviceError;
 use crate::rng::Stream;
 use cases::{Case, cases};
-use notes::{Names, Notes};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::mem::discriminant;
@@ -144,7 +143,7 @@ pub fn check(
 /// Which kernels a case would launch; if it fails, before it does.
 fn launches(case: &Case) -> impl Iterator<Item = &'static str> {
     let names = Names::default();
-    let mut gpu = Gpu::new(Box::new(Notes::new(names.clone())));
+    let mut gpu = Gpu::new(Box::new(Notes::new(SMALL, names.clone())));
     let _ = case(&mut gpu, &mut Stream::new(1, 2, 3));
     std::mem::take(&mut *names.lock().expect("no holder panics")).into_iter()
 }

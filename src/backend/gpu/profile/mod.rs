@@ -2,12 +2,15 @@
 //! what that would mean on a GPU.
 
 pub mod counts;
+pub mod measure;
 
 use super::Gpu;
+use super::catalog::{FILES, KernelFile};
 use super::driver::Capability;
+use super::notes::{Names, Notes};
 use super::profiler::Profiler;
-use super::workload::{Dims, Op, ShapeError, Work};
-use crate::backend::{DeviceError, Executor, Pass, StepInputs};
+use super::workload::{Dims, Op, ShapeError};
+use crate::backend::DeviceError;
 use counts::LaunchProfile;
 
 /// Why an op was not profiled.
@@ -47,43 +50,55 @@ pub fn profile(
     step: u32,
     capability: Capability,
 ) -> Result<Vec<LaunchProfile>, ProfileError> {
-    op.check(shape)?;
+    let taken = taken(op, shape, step, capability)?;
+    if step_of(taken) != step {
+        return Err(ProfileError::Step {
+            op: op.name,
+            shape: shape.to_vec(),
+            step,
+            taken,
+        });
+    }
     let profiler = Profiler::new()?;
     let mut gpu = Gpu::simt_profiled(capability, profiler.clone());
     gpu.limit(op.ladder, step);
     let work = op.make(&mut gpu, shape)?;
     gpu.block(|driver| driver.synchronize())?;
     profiler.forget();
-    match work {
-        Work::Gpu(call) => call(&mut gpu),
-        Work::Op(call) => {
-            let inputs = StepInputs {
-                ids: (0..shape[0] as u32).collect(),
-                lr: 0.01,
-                ..StepInputs::default()
-            };
-            gpu.step(Pass::Train, inputs, &|exec| call(exec))?;
-        }
-    }
-    gpu.check()?;
-    gpu.block(|driver| driver.synchronize())?;
+    work.start(&mut gpu, shape[0])?;
     let mut launches = profiler.profiles();
     // What every captured step begins with is not the op's.
     launches.retain(|launch| !launch.file.starts_with("kernels/step/"));
-    let number = |launch: &LaunchProfile| step_of(launch.file);
-    match launches.iter().max_by_key(|launch| number(launch)) {
-        Some(last) if number(last) != step => Err(ProfileError::Step {
-            op: op.name,
-            shape: shape.to_vec(),
-            step,
-            taken: last.file,
-        }),
-        _ => Ok(launches),
-    }
+    Ok(launches)
+}
+
+/// The file of the highest step that an op takes on a device of such capabilities if it may take no
+/// more than this one. Launches nothing.
+///
+/// # Errors
+/// A shape that cannot be.
+pub fn taken(
+    op: &Op,
+    shape: &[usize],
+    limit: u32,
+    capability: Capability,
+) -> Result<&'static str, ProfileError> {
+    op.check(shape)?;
+    let names = Names::default();
+    let mut gpu = Gpu::new(Box::new(Notes::new(capability, names.clone())));
+    gpu.limit(op.ladder, limit);
+    let work = op.make(&mut gpu, shape)?;
+    names.lock().expect("no holder panics").clear();
+    work.start(&mut gpu, shape[0])?;
+    let names = names.lock().expect("no holder panics");
+    let launched = |file: &&KernelFile| file.kernels.iter().any(|kernel| names.contains(kernel));
+    let files = FILES.iter().filter(launched).map(|file| file.path);
+    let last = files.max_by_key(|path| step_of(path));
+    Ok(last.expect("every op launches something"))
 }
 
 /// `2` of `kernels/sgd/2_vectors.cu`.
-fn step_of(file: &str) -> u32 {
+pub fn step_of(file: &str) -> u32 {
     let name = file.rsplit('/').next().unwrap_or(file);
     let digits = name.split('_').next().unwrap_or(name);
     digits.parse().unwrap_or(0)

@@ -8,7 +8,7 @@ mod products;
 mod tokens;
 
 use super::{Gpu, Ladder};
-use crate::backend::{DeviceError, Executor, Kind, Tensor};
+use crate::backend::{DeviceError, Executor, Kind, Pass, StepInputs, Tensor};
 use std::fmt;
 
 /// An op at one shape, with its tensors.
@@ -23,6 +23,37 @@ pub enum Work {
     Op(Call),
     /// A launch outside of steps.
     Gpu(GpuCall),
+}
+
+impl Work {
+    /// Runs it for the first time, with the numbers 0, 1, ... as a step's instances.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn start(&self, gpu: &mut Gpu, instances: usize) -> Result<(), DeviceError> {
+        match self {
+            Work::Gpu(call) => call(gpu),
+            Work::Op(call) => {
+                let inputs = StepInputs {
+                    ids: (0..instances as u32).collect(),
+                    lr: 0.01,
+                    ..StepInputs::default()
+                };
+                gpu.step(Pass::Train, inputs, &|exec| call(exec))?;
+            }
+        }
+        gpu.check()?;
+        gpu.block(|driver| driver.synchronize())
+    }
+
+    /// Launches it once more, outside of any step: what a step's first kernel leaves is still
+    /// there.
+    pub fn again(&self, gpu: &mut Gpu) {
+        match self {
+            Work::Gpu(call) => call(gpu),
+            Work::Op(call) => call(gpu),
+        }
+    }
 }
 
 /// An op that can be run by itself.

@@ -11,7 +11,7 @@ pub(super) static OPS: [Op; 3] = [
     Op {
         name: "gemm",
         ladder: Ladder::Gemm,
-        steps: &[1, 2, 3, 4, 5, 6],
+        steps: &[1, 2, 3, 4, 5, 6, 7],
         folders: &["gemm"],
         dims: &["m", "n", "k"],
         shape: &[512, 512, 512],

@@ -9,17 +9,19 @@ use std::sync::{Arc, Mutex};
 /// Kernels that were launched.
 pub type Names = Arc<Mutex<BTreeSet<&'static str>>>;
 
-/// Memory is the SIMT executor's, and so is what it says of itself.
+/// Memory is the SIMT executor's, and so is what it says of itself but for its capabilities.
 pub struct Notes {
     simt: Simt,
+    capability: Capability,
     names: Names,
 }
 
 impl Notes {
     /// Adds to `names`.
-    pub fn new(names: Names) -> Notes {
+    pub fn new(capability: Capability, names: Names) -> Notes {
         Notes {
             simt: Simt::new(Schedule::Low, Landing::Late),
+            capability,
             names,
         }
     }
@@ -31,7 +33,7 @@ impl Driver for Notes {
     }
 
     fn capability(&self) -> Capability {
-        self.simt.capability()
+        self.capability
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {
@@ -63,6 +65,10 @@ impl Driver for Notes {
 
     fn replay(&mut self, _: Graph) -> Result<(), DeviceError> {
         Ok(())
+    }
+
+    fn time(&mut self, _: Graph) -> Result<Option<f64>, DeviceError> {
+        Ok(None)
     }
 
     fn is_idle(&mut self) -> Result<bool, DeviceError> {
