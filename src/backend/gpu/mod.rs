@@ -14,6 +14,7 @@ pub mod check;
 #[cfg(simt)]
 pub mod checker;
 mod conv;
+mod copy;
 mod cuda;
 pub mod driver;
 mod embedding;
