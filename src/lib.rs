@@ -1,6 +1,61 @@
 //! Trains deep networks with AutoAssist (Zhang, Yu, Dhillon, NeurIPS 2019): a heavy network, the
 //! *Boss*, learns while a featherweight *Assistant* learns which training instances still matter
-//! and skips the rest. Neither waits for the other.
+//! and skips the rest. Neither waits for the other: the kernel that computes the loss gradient
+//! stores each instance's loss where the Assistant finds it. The kernels are written by hand, and
+//! run on a GPU or, unchanged, on the CPU, which also checks and counts what they do.
+//!
+//! # How data flow
+//!
+//! ```text
+//!      data                                                           backend, nn
+//!       │ instances                                                         │ ops, network
+//!       ▼                                                                  ▼
+//!  ┌────────────────┐  batches  ┌─────────────────┐  slot s mod K    ┌──────────────────────┐
+//!  │ assist         │ ────────► │ train           │ ───────────────► │ a step, one graph    │
+//!  │                │           │                 │  ids, weights,   │   gather, augment    │
+//!  │ the Assistant, │           │ the loop: drains│  {n, lr, seed}   │   forward            │
+//!  │ on a thread of │  feedback │ the ring, keeps │                  │   loss and gradient  │
+//!  │ its own        │ ◄──────── │ the books       │ ◄─── ring ────── │     stores records   │
+//!  │                │           │                 │  {loss, tag},    │   backward           │
+//!  │                │           │                 │  8 B an instance │   update             │
+//!  └────────────────┘           └─────────────────┘                  └──────────────────────┘
+//! ```
+//!
+//! The loop writes a slot of memory that both sides see and launches the step; only the step's
+//! first kernel reads the slot. There are K of them, and step s is launched when all records of
+//! step s - K + 1 have been seen: that one rule gives back-pressure, reuse of slots and run-ahead,
+//! without an event or a synchronisation. Where the CPU computes, the ring lies in ordinary memory,
+//! and the Assistant cannot tell.
+//!
+//! # Modules
+//!
+//! - [`assist`]: the [loss ring](assist::LossRing), the [`Feeder`](assist::Feeder)'s thread, the
+//!   [`Assistant`](assist::Assistant) and its rivals.
+//! - [`train`]: settings, the loop, its ledger of operations, checkpoints, comparisons, the report.
+//! - [`nn`]: networks, written once: [`ResNet`](nn::ResNet), [`Transformer`](nn::Transformer).
+//! - [`data`]: data sets, and how they are read and fetched.
+//! - [`backend`]: the op set, [`Executor`](backend::Executor), and who computes it:
+//!   [`cpu`](backend::cpu) in Rust, [`gpu`](backend::gpu) by kernels.
+//! - [`rng`], [`files`]: random numbers that depend on nothing but what they are for; files that
+//!   are whole or not there.
+//!
+//! # Where to start
+//!
+//! **To read kernels**, and see what they do: `kernels/README.md` has the order, from a
+//! [copy](backend::gpu::Gpu::copy) on; a [`Ladder`](backend::gpu::Ladder) is an op's kernels from
+//! the formula to the fastest, one idea a file, and [`catalog`](backend::gpu::catalog) lists what
+//! each takes. Launch code is a file an op beside [`Gpu`](backend::gpu::Gpu).
+//!
+//! **To check and profile kernels**, yours as well, without a GPU: a
+//! [`Launch`](backend::gpu::driver::Launch) goes to a [`Driver`](backend::gpu::driver::Driver), of
+//! which [`Simt`](backend::gpu::simt::Simt) runs it on the CPU, one fiber a thread. A
+//! [`Checker`](backend::gpu::checker::Checker) finds races and accesses out of bounds,
+//! [`check`](backend::gpu::check) tries everything in the build, and
+//! [`profile`](backend::gpu::profile) counts. `tests/own_kernel.rs` is the whole of it in a page.
+//!
+//! **To train**: the programs `resnet` and `transformer` (`--help`) are [`train::program`] with a
+//! task each. From inside, a [`Job`](train::Job) goes to [`train()`](train::train); for a network
+//! of your own, [`open`](backend::open) an executor and call its ops as [`nn`] does.
 
 pub mod assist;
 pub mod backend;

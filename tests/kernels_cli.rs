@@ -71,6 +71,27 @@ fn the_list_names_every_kernel_of_the_sources_with_its_file() {
 }
 
 #[test]
+fn the_last_step_of_every_ladder_says_where_its_idea_is_from() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let folders = fs::read_dir(&kernels).expect("a folder");
+    let folders = folders.map(|entry| entry.expect("an entry").path());
+    let folders = folders.filter(|path| path.is_dir() && !path.ends_with("simt"));
+    let mut ladders = 0;
+    for last in folders.filter_map(|folder| sources(&folder).into_iter().max()) {
+        let name = last.file_name().expect("a file").to_string_lossy();
+        if name.starts_with("1_") {
+            continue;
+        }
+        let text = fs::read_to_string(&last).expect("a source");
+        let mut head = text.lines().take_while(|line| line.starts_with("//"));
+        let named = head.any(|line| line.starts_with("// Source: ") && line.len() > 30);
+        assert!(named, "{}", last.display());
+        ladders += 1;
+    }
+    assert!(ladders > 20, "{ladders}");
+}
+
+#[test]
 fn no_kernel_spills_on_any_architecture() {
     for file in FILES {
         assert_eq!(file.fatbin.is_some(), TOOLKIT.is_some(), "{}", file.path);

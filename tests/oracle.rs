@@ -60,7 +60,7 @@ fn op_of(ladder: Ladder) -> Option<&'static str> {
         Ladder::LayerNorm => Some("layernorm"),
         Ladder::SentenceXent => Some("sentence_xent"),
         Ladder::Adam => Some("adam"),
-        Ladder::Gather | Ladder::Gemm => None,
+        Ladder::Gather | Ladder::Gemm | Ladder::Copy => None,
     }
 }
 

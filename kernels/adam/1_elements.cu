@@ -5,6 +5,9 @@
 //
 // Bound: 7 transfers of 4 bytes a parameter (p, grad, m, v read; p, m, v written).
 // Launch: ceil(n / 256) blocks of 256 threads.
+//
+// Source: Kingma, Ba: Adam: A Method for Stochastic Optimization, 2014, arXiv 1412.6980.
+// Source: Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
 
 #include "adam.cuh"
 

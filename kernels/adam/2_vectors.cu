@@ -6,6 +6,11 @@
 //
 // Bound: 7 transfers of 4 bytes a parameter (p, grad, m, v read; p, m, v written).
 // Launch: ceil(n / 1024) blocks of 256 threads, but no more than eight a multiprocessor.
+//
+// Source: Kingma, Ba: Adam: A Method for Stochastic Optimization, 2014, arXiv 1412.6980.
+// Source: Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
+// Source: Luitjens: CUDA Pro Tip: Increase Performance with Vectorized Memory Access, NVIDIA
+//   developer blog, 2013.
 
 #include "adam.cuh"
 

@@ -10,6 +10,8 @@
 // 32, and each query reads all keys for itself (2 + D/32) times.
 //
 // Launch: ceil(B H Lq / 4) blocks of 128 threads. Any depth, any lengths.
+//
+// Source: Vaswani et al.: Attention Is All You Need, 2017, arXiv 1706.03762.
 #include "attention_naive.cuh"
 
 KERNEL(attention_naive, NAIVE_THREADS)

@@ -12,6 +12,11 @@
 // B H blocks, a warp for each 16 of at most 128 queries, but 4 warps at most, 8 with TILE = 128.
 // Where rows, heads and tensors begin at multiples of 16 bytes. Dynamic shared memory: rows of
 // TILE + 8 elements, of queries, keys and values, each rounded up to 16.
+//
+// Source: Dao, Fu, Ermon, Rudra, Ré: FlashAttention: Fast and Memory-Efficient Exact Attention with
+//   IO-Awareness, 2022, arXiv 2205.14135.
+// Source: Dao: FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning,
+//   2023, arXiv 2307.08691 (fragments that stay in registers).
 #include "attention_forward.cuh"
 
 template <int KEYS, int DEPTH>

@@ -13,6 +13,12 @@
 // Launch: attention_online_TILE for D up to TILE = 32, 64, 128; B H ceil(Lq / 64) blocks of 128
 // threads, a warp for 16 queries. Where rows, heads and tensors begin at multiples of 16 bytes.
 // Dynamic shared memory: 5 · 64 rows of TILE + 8 elements.
+//
+// Source: Milakov, Gimelshein: Online normalizer calculation for softmax, 2018, arXiv 1805.02867.
+// Source: Dao, Fu, Ermon, Rudra, Ré: FlashAttention: Fast and Memory-Efficient Exact Attention with
+//   IO-Awareness, 2022, arXiv 2205.14135.
+// Source: Dao: FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning,
+//   2023, arXiv 2307.08691.
 #include "attention_forward.cuh"
 
 namespace {

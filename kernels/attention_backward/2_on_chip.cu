@@ -16,6 +16,9 @@
 // tensors begin at multiples of 16 bytes. Dynamic shared memory, with lengths rounded up to 16:
 // 2 Lq + 2 Lk rows of TILE + 8 elements; Lk rows of Lq + 8, or Lq of TILE + 8 if that is more; 2 Lq
 // floats.
+//
+// Source: Dao, Fu, Ermon, Rudra, Ré: FlashAttention: Fast and Memory-Efficient Exact Attention with
+//   IO-Awareness, 2022, arXiv 2205.14135.
 #include "attention_backward.cuh"
 
 template <int DEPTH>

@@ -14,6 +14,11 @@
 // B H ceil(Lk / 64). Where rows, heads and tensors begin at multiples of 16 bytes. Dynamic shared
 // memory: 6 · 64 rows of TILE + 8 elements; the second, besides, 4 · 64 floats.
 // delta [B,H,Lq] f32 is scratch.
+//
+// Source: Dao, Fu, Ermon, Rudra, Ré: FlashAttention: Fast and Memory-Efficient Exact Attention with
+//   IO-Awareness, 2022, arXiv 2205.14135.
+// Source: Dao: FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning,
+//   2023, arXiv 2307.08691.
 #include "attention_backward.cuh"
 
 namespace {

@@ -12,6 +12,9 @@
 // Bound: 4 bytes an element (x read, y written), 6 with a shortcut; in truth the division and the
 // loads from cache.
 // Launch: ceil(P·C / 256) blocks of 256 threads.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
 
 #include "bf16.cuh"
 #include "relu.cuh"

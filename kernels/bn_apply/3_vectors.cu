@@ -5,6 +5,11 @@
 //
 // Bound: 4 bytes an element (x read, y written), 6 with a shortcut.
 // Launch: see Walk in vector.cuh, about 4000 blocks at most.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
+// Source: Luitjens: CUDA Pro Tip: Increase Performance with Vectorized Memory Access, NVIDIA
+//   developer blog, 2013.
 
 #include "relu.cuh"
 #include "vector.cuh"

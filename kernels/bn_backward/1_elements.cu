@@ -10,6 +10,9 @@
 // Bound: 6 bytes an element (g and y read, dx written); in truth the division and the loads from
 // cache.
 // Launch: ceil(P·C / 256) blocks of 256 threads.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
 
 #include "bf16.cuh"
 

@@ -4,6 +4,11 @@
 //
 // Bound: 6 bytes an element (g and y read, dx written).
 // Launch: see Walk in vector.cuh, about 4000 blocks at most.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
+// Source: Luitjens: CUDA Pro Tip: Increase Performance with Vectorized Memory Access, NVIDIA
+//   developer blog, 2013.
 
 #include "vector.cuh"
 

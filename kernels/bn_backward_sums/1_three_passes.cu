@@ -13,6 +13,9 @@
 // Bound: 12 bytes an element with the mask (g read three times, y, x read, g written), 6 without;
 // a sector of 32 bytes for each 2 of the sums.
 // Launch: mask ceil(P·C / 256) blocks of 256 threads, sums C blocks of 256 threads each.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
 
 #include "bf16.cuh"
 #include "reduce.cuh"

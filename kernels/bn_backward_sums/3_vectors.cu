@@ -8,6 +8,11 @@
 // Bound: 4 bytes an element (g and x read), 8 with the mask (y read, g written).
 // Launch: see Walk in vector.cuh, about 1000 blocks at most; then bn_backward_sums_finish
 // (2_one_pass.cu).
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
+// Source: Luitjens: CUDA Pro Tip: Increase Performance with Vectorized Memory Access, NVIDIA
+//   developer blog, 2013.
 
 #include "reduce.cuh"
 #include "vector.cuh"

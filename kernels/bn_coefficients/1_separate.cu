@@ -4,6 +4,9 @@
 //
 // Bound: the launch.
 // Launch: ceil(C / 128) blocks of 128 threads, a channel a thread.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
 
 #include "bn.cuh"
 

@@ -7,6 +7,9 @@
 // Bound: the launch, of which ResNet-20 has some 20 fewer a step.
 // Launch: Co blocks of a warp. Its arguments are those of conv_moments, then those of bn_train, in
 // which mean, var and the number of channels occur again.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167 (the formulas).
 
 #include "bn.cuh"
 #include "conv_moments.cuh"

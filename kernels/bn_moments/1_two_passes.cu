@@ -11,6 +11,9 @@
 //
 // Bound: 4 bytes an element (x read twice), 64 of traffic where C > 8 and the cache does not help.
 // Launch: C blocks of 256 threads each.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
 
 #include "bf16.cuh"
 #include "reduce.cuh"

@@ -12,6 +12,9 @@
 // Bound: 2 bytes an element, read once; in truth a division an element.
 // Launch: bn_moments_1: see Walk, about 1000 blocks at most; then bn_moments_finish: C blocks of
 // 128 threads.
+//
+// Source: Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample
+//   Variances, 1979.
 
 #include "reduce.cuh"
 #include "vector.cuh"

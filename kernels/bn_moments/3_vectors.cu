@@ -9,6 +9,11 @@
 //
 // Bound: 2 bytes an element, read once.
 // Launch: see Walk in vector.cuh, about 1000 blocks at most; then bn_moments_finish (2_one_pass.cu).
+//
+// Source: Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample
+//   Variances, 1979.
+// Source: Luitjens: CUDA Pro Tip: Increase Performance with Vectorized Memory Access, NVIDIA
+//   developer blog, 2013.
 
 #include "reduce.cuh"
 #include "vector.cuh"

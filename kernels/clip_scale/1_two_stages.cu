@@ -9,6 +9,10 @@
 //
 // Bound: 4 bytes a gradient.
 // Launch: clip_squares ceil(n / 16384) blocks of 256 threads; clip_finish 1 block of 256.
+//
+// Source: Pascanu, Mikolov, Bengio: On the difficulty of training Recurrent Neural Networks, 2012,
+//   arXiv 1211.5063.
+// Source: Harris: Optimizing Parallel Reduction in CUDA, NVIDIA, 2007.
 
 #include "kernel.cuh"
 

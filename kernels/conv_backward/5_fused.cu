@@ -19,6 +19,9 @@
 //
 // Launch: conv_backward_16, _32 by channels; as many blocks as fit at once, 128 threads. Dynamic
 // shared memory: weights, two regions of g and y, two tiles of x, a tile of outputs.
+//
+// Source: Jung et al.: Restructuring Batch Normalization to Accelerate CNN Training, 2018, arXiv
+//   1807.01702 (batch norm in the neighbouring convolutions).
 #include "conv_region.cuh"
 
 template <int C> struct Fused {

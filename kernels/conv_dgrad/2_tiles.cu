@@ -24,6 +24,10 @@
 //
 // Registers (sm_80 / sm_90a) and shared memory: 168 / 167 and 19 KiB, 133 / 128 and 21 KiB, 128 /
 // 128 and 25 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
+//
+// Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
+// Source: GTC 2022 talk S41996, Accelerating Backward Data Gradient by Increasing Tensor Core
+//   Utilization in CUTLASS (classes of pixels).
 #include "conv.cuh"
 
 // Copies slices of w: the taps of a class in reverse order, channels of the output innermost, are

@@ -9,6 +9,9 @@
 //
 // Launch: conv_dgrad_mma_16, _32, _64 by the width of the tile in channels; grid (classes x tiles of
 // the largest class, ceil(Ci / width)), 128 threads. Partial sums as in 2_tiles.cu.
+//
+// Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
+// Source: GTC 2021 talk S31883, Accelerating Convolution with Tensor Cores in CUTLASS.
 #include "conv_mma.cuh"
 
 // Copies slices of w: the taps of a class in reverse order, channels of the output innermost, are

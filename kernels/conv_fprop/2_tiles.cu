@@ -22,6 +22,8 @@
 //
 // Registers (sm_80 / sm_90a) and shared memory: 127 / 124 and 18 KiB, 96 / 96 and 20 KiB, 94 / 80
 // and 24 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
+//
+// Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
 #include "conv.cuh"
 #include "conv_moments.cuh"
 

@@ -11,6 +11,9 @@
 //
 // Launch: conv_fprop_mma_16, _32, _64 by the width of the tile in channels; grid (ceil(M / 128),
 // ceil(Co / width)), 128 threads. Partial moments as in 2_tiles.cu.
+//
+// Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
+// Source: GTC 2021 talk S31883, Accelerating Convolution with Tensor Cores in CUTLASS.
 #include "conv_mma.cuh"
 
 // Copies slices of w as it lies, rounded: rows are output channels.

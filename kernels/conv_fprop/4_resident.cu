@@ -13,6 +13,10 @@
 // Launch: conv_fprop_resident_CI_CO for Ci up to 8 (CI = 8), 16, 32, 64 and Co 16, 32, 64; as many
 // blocks as fit at once, 128 threads. Dynamic shared memory: weights, two regions, a tile of
 // outputs. Partial moments as in 2_tiles.cu, one a tile.
+//
+// Source: PTX ISA, "Data Movement and Conversion Instructions: cp.async".
+// Source: Jung et al.: Restructuring Batch Normalization to Accelerate CNN Training, 2018, arXiv
+//   1807.01702 (batch norm on load and in the epilogue).
 #include "conv_region.cuh"
 
 // Weights: rows are output channels, along them taps of CI channels each, then zeros up to a

@@ -19,6 +19,8 @@
 //
 // Registers (sm_80 / sm_90a) and shared memory: 128 / 128 and 11 KiB, 96 / 96 and 13 KiB, 100 / 97
 // and 17 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
+//
+// Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
 #include "conv.cuh"
 
 // Walks over the output pixels of a chunk: thread t takes pixel t % DEPTH of each step. Neighbours

@@ -7,6 +7,8 @@
 // everything else of a layer.
 // Launch: embed_elements ceil(R·d / 256) blocks of 256 threads; embed_backward_elements V blocks of
 // up to 256.
+//
+// Source: Vaswani et al.: Attention Is All You Need, 2017, arXiv 1706.03762 (scale and positions).
 
 #include "embedding.cuh"
 

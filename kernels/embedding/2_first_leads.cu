@@ -10,6 +10,8 @@
 // every tenth row has is summed by one block, some microseconds for 400 rows.
 // Launch: embed ceil(R·d / (8 · 256)) blocks of 256 threads; embed_backward R blocks of 128 threads.
 // 8 divides d, and rows start at multiples of 16 bytes.
+//
+// Source: Vaswani et al.: Attention Is All You Need, 2017, arXiv 1706.03762 (scale and positions).
 
 #include "embedding.cuh"
 

@@ -7,6 +7,9 @@
 //
 // Bound: 3 bytes an element (1 read, 2 written).
 // Launch: ceil(max(N·H·W·C / 8, N) / 256) blocks of 256 threads.
+//
+// Source: Luitjens: CUDA Pro Tip: Increase Performance with Vectorized Memory Access, NVIDIA
+//   developer blog, 2013.
 
 #include "gather_vector.cuh"
 

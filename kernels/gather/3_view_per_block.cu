@@ -6,6 +6,9 @@
 //
 // Bound: 3 bytes an element (1 read, 2 written).
 // Launch: (N, ceil(H·W·C / 1024)) blocks of 128 threads, eight elements a thread.
+//
+// Source: He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, arXiv
+//   1512.03385, section 4.2 (padded crop and flip).
 
 #include "gather_vector.cuh"
 

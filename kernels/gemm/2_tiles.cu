@@ -9,6 +9,8 @@
 // could do 128 multiply-adds. From L2 and memory come 2 K (1/TILE + 1/TILE) bytes an element of c.
 //
 // Launch: blocks of 1024 threads, a tile of 32 x 32; ceil(M / 32) · ceil(N / 32) of them.
+//
+// Source: CUDA C++ Programming Guide, "Shared Memory" (its example).
 #include "gemm.cuh"
 
 namespace {

@@ -9,6 +9,8 @@
 // element of c.
 //
 // Launch: blocks of 256 threads, a tile of 128 x 128; ceil(M / 128) · ceil(N / 128) of them.
+//
+// Source: Volkov, Demmel: Benchmarking GPUs to Tune Dense Linear Algebra, SC 2008.
 #include "gemm.cuh"
 
 namespace {

@@ -15,6 +15,8 @@
 //
 // Launch: blocks of 256 threads, a tile of 128 x 128; ceil(M / 128) · ceil(N / 128) of them. Where
 // K is a multiple of 8, and a and b of 16 bytes.
+//
+// Source: PTX ISA, "Warp Level Matrix Multiply-Accumulate Instructions": mma, ldmatrix.
 #include "gemm_slices.cuh"
 
 KERNEL(gemm_tensor_cores, SLICES_THREADS)

@@ -20,6 +20,9 @@
 //
 // Launch: blocks of 256 threads, a tile of 128 x 128; ceil(M / 128) · ceil(N / 128) of them. Where
 // K is a multiple of 8, and a and b of 16 bytes.
+//
+// Source: Kerr: Developing CUDA Kernels to Push Tensor Cores to the Absolute Limit on NVIDIA A100,
+//   GTC 2020, talk S21745.
 #include "gemm_slices.cuh"
 
 KERNEL(gemm_swizzle, SLICES_THREADS)

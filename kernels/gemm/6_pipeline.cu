@@ -15,6 +15,9 @@
 //
 // Launch: blocks of 128 threads, a tile of 128 x 128, 64 KiB of dynamic shared memory;
 // ceil(M / 128) · ceil(N / 128) of them. Where K is a multiple of 8, and a and b of 16 bytes.
+//
+// Source: CUTLASS documentation, "Efficient GEMM in CUDA": pipelining, threadblock rasterization.
+// Source: PTX ISA, "Data Movement and Conversion Instructions: cp.async".
 #include "gemm_pipeline.cuh"
 
 namespace {

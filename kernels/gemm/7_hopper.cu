@@ -19,6 +19,11 @@
 // gemm_hopper_256 with tiles of 128 x 256 and 4 stages, gemm_hopper_128 with 128 x 128 and 6;
 // dynamic shared memory for the stages (48 or 32 KiB each) and 1 KiB for their alignment. Where K
 // is a multiple of 8, and a and b of 16 bytes. The maps' boxes are 128 and WIDTH rows.
+//
+// Source: CUTLASS documentation, "Efficient GEMM in CUDA": Hopper warp specialization.
+// Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions" (wgmma),
+//   "cp.async.bulk.tensor", "mbarrier".
+// Source: Hopper Tuning Guide, "Tensor Memory Accelerator".
 #include "gemm_hopper.cuh"
 
 namespace {

@@ -7,6 +7,9 @@
 //
 //   params, grads, m, v [n] f32, starts multiples of 16 bytes; scale [1] f32 or null; lr from the
 //   step's state
+//
+// Source: Kingma, Ba: Adam: A Method for Stochastic Optimization, 2014, arXiv 1412.6980.
+// Source: Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2017, arXiv 1711.05101.
 #pragma once
 
 #include "step.cuh"

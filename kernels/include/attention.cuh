@@ -18,6 +18,10 @@
 //
 // delta is Σ_j p[i,j] (dout[i]·v[j]), what the derivative of softmax subtracts; by way of out it
 // costs D multiplications and not Lk D (Dao et al., 2022).
+//
+// Source: Vaswani et al.: Attention Is All You Need, 2017, arXiv 1706.03762.
+// Source: Dao, Fu, Ermon, Rudra, Ré: FlashAttention: Fast and Memory-Efficient Exact Attention with
+//   IO-Awareness, 2022, arXiv 2205.14135.
 #pragma once
 
 #include "vector.cuh"

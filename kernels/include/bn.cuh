@@ -5,6 +5,9 @@
 // In double: with a large mean, shift is a difference of two large numbers that its readers add to
 // a third; every digit that the factors lack would be missing in y. A handful of channels costs
 // nothing.
+//
+// Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
+//   Internal Covariate Shift, 2015, arXiv 1502.03167.
 #pragma once
 
 #include "kernel.cuh"

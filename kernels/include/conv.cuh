@@ -6,6 +6,8 @@
 //
 // Elements pass a transform when they are copied (Activation, Gradient) and are rounded to bf16, as
 // a tensor core would want them, so that a faster kernel computes the same.
+//
+// Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
 #pragma once
 
 #include "bf16.cuh"

@@ -6,6 +6,8 @@
 //   copy_async(to, from);  copy_async(to2, from2);  copy_commit();   // a group
 //   ...                                                              // more groups
 //   copy_wait<1>();  __syncthreads();                                // all groups but the last one
+//
+// Source: PTX ISA, "Data Movement and Conversion Instructions: cp.async".
 #pragma once
 
 #include "kernel.cuh"

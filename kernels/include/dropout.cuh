@@ -1,5 +1,8 @@
 // Dropout: elements times 0 or 1/(1 − p), drawn bit for bit as src/rng.rs does, again wherever they
 // are needed.
+//
+// Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov: Dropout: A Simple Way to
+//   Prevent Neural Networks from Overfitting, JMLR 15, 2014.
 #pragma once
 
 #include "rng.cuh"

@@ -7,6 +7,8 @@
 //   m = 0 or 1/(1 − p): dropout.cuh
 //
 // A token that is none is a fault.
+//
+// Source: Vaswani et al.: Attention Is All You Need, 2017, arXiv 1706.03762.
 #pragma once
 
 #include "dropout.cuh"

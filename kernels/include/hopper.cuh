@@ -20,6 +20,9 @@
 // Tiles in shared memory are rows of TMA_COLUMNS bf16, which is 128 bytes, and start at multiples
 // of 1024 bytes. Chunk i of row r lies at i XOR r mod 8 ("128-byte swizzle"), so that the eight
 // rows that are read at once come from all banks.
+//
+// Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions",
+//   "cp.async.bulk.tensor", "mbarrier".
 #pragma once
 
 #include "bf16.cuh"

@@ -11,6 +11,8 @@
 //
 // Statistics are those of the rounded h, which is what the backward pass reads. The variance is the
 // mean of squared differences: nothing cancels.
+//
+// Source: Ba, Kiros, Hinton: Layer Normalization, 2016, arXiv 1607.06450.
 #pragma once
 
 #include "dropout.cuh"

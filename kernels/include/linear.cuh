@@ -1,6 +1,8 @@
 // What becomes of a linear layer's sums, in every step of linear/: bias and activation, or the
 // derivative of the one that made the input, or what is there already; and how they leave the
 // fragments of tensor cores.
+//
+// Source: Hendrycks, Gimpel: Gaussian Error Linear Units (GELUs), 2016, arXiv 1606.08415.
 #pragma once
 
 #include "relu.cuh"

@@ -1,5 +1,7 @@
 // Reductions over a block's threads. The order of additions follows from the block's shape alone,
 // so equal inputs give equal bits.
+//
+// Source: Harris: Optimizing Parallel Reduction in CUDA, NVIDIA, 2007.
 #pragma once
 
 #include "kernel.cuh"

@@ -1,6 +1,8 @@
 // Counter-based random numbers, bit for bit those of src/rng.rs: a value is a pure function of what
 // it is for, so every thread can draw it for itself, in any order. SplitMix64 (Steele, Lea, Flood,
 // 2014).
+//
+// Source: Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
 #pragma once
 
 #include "kernel.cuh"

@@ -5,6 +5,9 @@
 //   p   = p − lr · (nesterov ? g + momentum · buf : buf)
 //
 //   params, grads, buf [n] f32, starts multiples of 16 bytes; lr from the step's state
+//
+// Source: Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum in
+//   deep learning, ICML 2013.
 #pragma once
 
 #include "step.cuh"

@@ -9,6 +9,9 @@
 //
 // top, left (each 0..2·crop) and the mirror are drawn from (seed, step, id) alone, with the bits of
 // the CPU executor. The padding is the mean colour, which is 0 after normalisation.
+//
+// Source: He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, arXiv
+//   1512.03385, section 4.2.
 #pragma once
 
 #include "bf16.cuh"

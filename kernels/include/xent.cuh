@@ -14,6 +14,9 @@
 //
 // A NaN or an infinite maximum makes the loss NaN or infinite and the gradient NaN. A label that is
 // no class is a fault.
+//
+// Source: Szegedy et al.: Rethinking the Inception Architecture for Computer Vision, 2015, arXiv
+//   1512.00567 (label smoothing).
 #pragma once
 
 #include "bf16.cuh"

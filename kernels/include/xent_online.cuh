@@ -1,4 +1,6 @@
 // The sums of softmax cross-entropy while the maximum is not known yet.
+//
+// Source: Milakov, Gimelshein: Online normalizer calculation for softmax, 2018, arXiv 1805.02867.
 #pragma once
 
 #include "xent.cuh"

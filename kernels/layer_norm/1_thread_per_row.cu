@@ -6,6 +6,8 @@
 // Bound: 4 bytes an element without a branch (x, y), 8 with one (x, branch, h, y); in truth the
 // latency of 3·D loads one after the other.
 // Launch: ceil(R / 128) blocks of 128 threads.
+//
+// Source: Ba, Kiros, Hinton: Layer Normalization, 2016, arXiv 1607.06450.
 
 #include "layer_norm.cuh"
 

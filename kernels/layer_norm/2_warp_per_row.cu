@@ -6,6 +6,9 @@
 // Bound: 4 bytes an element without a branch (x, y), 8 with one (x, branch, h, y).
 // Launch: ceil(R / 4) blocks of 128 threads. 8 divides D, which is at most 1024, and rows start at
 // multiples of 16 bytes.
+//
+// Source: Ba, Kiros, Hinton: Layer Normalization, 2016, arXiv 1607.06450.
+// Source: CUDA C++ Programming Guide, "Warp Shuffle Functions".
 
 #include "layer_norm.cuh"
 

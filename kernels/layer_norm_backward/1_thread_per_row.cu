@@ -8,6 +8,8 @@
 // Bound: 6 bytes an element (h, dy, dx), 2 more each with dh and dbranch; in truth latency, and
 // R loads one after the other for columns.
 // Launch: rows ceil(R / 128) blocks of 128 threads, columns ceil(D / 128).
+//
+// Source: Ba, Kiros, Hinton: Layer Normalization, 2016, arXiv 1607.06450.
 
 #include "layer_norm.cuh"
 

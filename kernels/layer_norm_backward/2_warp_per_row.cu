@@ -12,6 +12,8 @@
 // bytes of dynamic shared memory; layer_norm_backward_finish ceil(D / 32) blocks of 256. 8 divides
 // D, at most 1024 (512 and 64·D bytes for the first of the two variants), rows start at multiples of
 // 16 bytes.
+//
+// Source: Ba, Kiros, Hinton: Layer Normalization, 2016, arXiv 1607.06450.
 
 #include "layer_norm.cuh"
 

@@ -28,6 +28,9 @@
 // KiB. A block a tile; the second dimension of linear_dw_128's grid is the chunks, which are
 // multiples of 32 rows. linear_add_parts and linear_round: blocks of 256 threads, one and four
 // elements each. Where I (for gradients O, too) is a multiple of 8, and the factors of 16 bytes.
+//
+// Source: CUTLASS documentation, "Efficient GEMM in CUDA": epilogue, parallelized reductions (K
+//   split over blocks).
 #include "gemm_pipeline.cuh"
 #include "linear.cuh"
 

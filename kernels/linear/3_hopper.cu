@@ -11,6 +11,8 @@
 // Launch: as gemm/7_hopper.cu, of 384 threads: linear_hopper_256 with tiles of 128 x 256 and 4
 // stages, linear_hopper_128 with 128 x 128 and 6; 16 KiB of dynamic shared memory more. Where I is
 // a multiple of 8, and x and w of 16 bytes.
+//
+// Source: CUTLASS documentation, "Efficient GEMM in CUDA": Hopper warp specialization.
 #include "gemm_hopper.cuh"
 #include "linear.cuh"
 

@@ -10,6 +10,8 @@
 //
 // Bound: 2 bytes an element of x or dx, and 2 an element of pooled or d.
 // Launch: pool_8 and unpool_8 (C a multiple of 8) or _1: grid (N, tiles of channels), 256 threads.
+//
+// Source: Lin, Chen, Yan: Network In Network, 2013, arXiv 1312.4400.
 
 #include "reduce.cuh"
 #include "vector.cuh"

@@ -17,6 +17,8 @@
 // Bound: latency. Each product is 2·N·O·C FLOPs, a thousandth of the network's.
 // Launch: grid (rows / 32, columns / 32, chunks), 64 threads; linear_add ceil((C + 1)·O / 256)
 // blocks of 256 threads, an element of dw or db each.
+//
+// Source: Volkov, Demmel: Benchmarking GPUs to Tune Dense Linear Algebra, SC 2008.
 
 #include "bf16.cuh"
 

@@ -14,6 +14,9 @@
 // Bound: 4 bytes a logit (2 read, 2 written).
 // Launch: begin 1 block of 1024 threads; sentence_xent R blocks of 256 threads and 2V bytes of
 // dynamic shared memory. 8 divides V, and rows start at multiples of 16 bytes.
+//
+// Source: CUDA C++ Programming Guide, "Memory Fence Functions" (its example: the last block adds
+//   up).
 
 #include "sentence_xent.cuh"
 #include "vector.cuh"

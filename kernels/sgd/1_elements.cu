@@ -5,6 +5,9 @@
 //
 // Bound: 5 transfers of 4 bytes a parameter (p, grad, buf read; p, buf written).
 // Launch: ceil(n / 256) blocks of 256 threads.
+//
+// Source: Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum in
+//   deep learning, ICML 2013.
 
 #include "sgd.cuh"
 

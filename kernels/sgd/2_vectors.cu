@@ -5,6 +5,9 @@
 //
 // Bound: 5 transfers of 4 bytes a parameter (p, grad, buf read; p, buf written).
 // Launch: ceil(n / 1024) blocks of 256 threads.
+//
+// Source: Luitjens: CUDA Pro Tip: Increase Performance with Vectorized Memory Access, NVIDIA
+//   developer blog, 2013.
 
 #include "sgd.cuh"
 

@@ -14,6 +14,8 @@
 //
 // Bound: 6 bytes a logit (read twice, written once), and the latency of a row's walk.
 // Launch: online ceil(N / 128) blocks of 128 threads, a thread a row.
+//
+// Source: Milakov, Gimelshein: Online normalizer calculation for softmax, 2018, arXiv 1805.02867.
 
 #include "xent_online.cuh"
 

@@ -11,6 +11,9 @@
 //
 // Bound: 4 bytes a logit (2 read, 2 written); 6 beyond 1024 classes.
 // Launch: ceil(N / 4) blocks of 128 threads, a warp a row. Each block counts n_valid for itself.
+//
+// Source: Milakov, Gimelshein: Online normalizer calculation for softmax, 2018, arXiv 1805.02867.
+// Source: CUDA C++ Programming Guide, "Warp Shuffle Functions".
 
 #include "xent_online.cuh"
 

@@ -31,11 +31,13 @@ pub enum Ladder {
     SentenceXent,
     /// `adam`.
     Adam,
+    /// `copy`: the third step where both tensors start at multiples of 16 bytes.
+    Copy,
 }
 
 impl Ladder {
     /// All of them.
-    pub const ALL: [Ladder; 12] = [
+    pub const ALL: [Ladder; 13] = [
         Ladder::Conv,
         Ladder::SoftmaxXent,
         Ladder::BatchNorm,
@@ -48,6 +50,7 @@ impl Ladder {
         Ladder::LayerNorm,
         Ladder::SentenceXent,
         Ladder::Adam,
+        Ladder::Copy,
     ];
 
     /// Number of the last step, the one that training takes where device and shape allow it.
@@ -65,6 +68,7 @@ impl Ladder {
             Ladder::LayerNorm => 2,
             Ladder::SentenceXent => 2,
             Ladder::Adam => 2,
+            Ladder::Copy => 3,
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod checker;
 #[cfg(simt)]
 mod code;
 mod conv;
+mod copy;
 mod cuda;
 pub mod driver;
 mod embedding;

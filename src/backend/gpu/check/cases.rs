@@ -55,6 +55,9 @@ pub(super) fn cases() -> Vec<Case> {
         if at(Ladder::Sgd) {
             cases.extend(LENGTHS.map(|len| limited(case(move |g, r| sgd(g, r, len)))));
         }
+        if at(Ladder::Copy) {
+            cases.extend(LENGTHS.map(|len| limited(case(move |g, r| copy(g, r, len)))));
+        }
         if at(Ladder::Gemm) {
             cases.extend(PRODUCTS.map(|sizes| limited(case(move |g, r| product(g, r, sizes)))));
         }
@@ -349,6 +352,16 @@ fn sgd(gpu: &mut Gpu, random: &mut Stream, len: usize) -> Result<(), DeviceError
     let grads = tensor(gpu, random, Kind::Float, dims)?;
     let buf = tensor(gpu, random, Kind::Float, dims)?;
     gpu.sgd(params, grads, buf, SGD);
+    gpu.check()
+}
+
+fn copy(gpu: &mut Gpu, random: &mut Stream, len: usize) -> Result<(), DeviceError> {
+    let from = tensor(gpu, random, Kind::Float, [1, 1, 1, len])?;
+    let to = gpu.alloc(Kind::Float, from.dims);
+    gpu.copy(from, to);
+    // From the middle of a vector, as far as there is one.
+    let rest = [1, 1, 1, len.div_ceil(2)];
+    gpu.copy(from.view(len / 2, rest), to.view(0, rest));
     gpu.check()
 }
 
