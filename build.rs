@@ -139,6 +139,14 @@ fn sources() -> Result<Vec<Source>> {
     Ok(sources)
 }
 
+/// Kernels and headers that are no part of the executor.
+fn read_by_people() -> io::Result<Vec<PathBuf>> {
+    let mut paths = files(Path::new("kernels"), "cu")?;
+    paths.extend(files(Path::new("kernels"), "cuh")?);
+    paths.retain(|path| !path.starts_with("kernels/simt"));
+    Ok(paths)
+}
+
 fn host_build() -> cc::Build {
     let mut build = cc::Build::new();
     // -O2 whatever the profile: tests wait for kernels.
@@ -346,6 +354,13 @@ fn catalog(
             "    KernelFile {{\n        path: {path:?},\n        kernels: &{kernels:?},\n        \
                  fatbin: {fatbin},\n        resources: &[\n{resources}        ],\n    }},\n"
         );
+    }
+    text += "];\n\n/// Texts of all kernels and of the headers that they share, by path.\n\
+             pub static SOURCES: &[(&str, &str)] = &[\n";
+    let root = env::var("CARGO_MANIFEST_DIR").map_err(|e| format!("CARGO_MANIFEST_DIR: {e}"))?;
+    for path in read_by_people().map_err(|e| format!("kernels: {e}"))? {
+        let path = path.display().to_string();
+        let _ = writeln!(text, "    ({path:?}, include_str!(\"{root}/{path}\")),");
     }
     let _ = write!(
         text,

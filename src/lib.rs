@@ -61,6 +61,7 @@ pub mod assist;
 pub mod backend;
 pub mod data;
 pub mod files;
+mod html;
 pub mod nn;
 pub mod rng;
 pub mod train;

@@ -176,6 +176,46 @@ fn the_naive_product_does_two_loads_a_multiply_add() {
 }
 
 #[test]
+fn the_swizzle_does_away_with_all_conflicts_of_the_product() {
+    let [m, n, k] = [128, 128, 64];
+    let run = |step| {
+        let launches = profile(op("gemm"), &[m, n, k], step, DEVICE).expect("a right op");
+        let [p] = &launches[..] else {
+            panic!("{launches:?}");
+        };
+        let slices = k as u64 / 32;
+        // 8 warps, 64 x 32 elements each: of every slice of 32 columns they load 4 + 2 fragments
+        // for each half, and every lane stores 2 + 2 vectors.
+        assert_eq!(p.counts.shared_read.requests, 8 * slices * 2 * (4 + 2));
+        assert_eq!(p.counts.shared_write.requests, 8 * slices * (2 + 2));
+        assert_eq!(p.counts.mma_flops, 2 * (m * n * k) as u64);
+        assert_eq!(p.counts.barriers, 2 * slices);
+        p.counts
+    };
+    let (plain, swizzled) = (run(4), run(5));
+    assert_eq!(swizzled.conflicts(), 0);
+    // Rows 64 bytes apart: see the test of ldmatrix above.
+    assert_eq!(plain.shared_read.units, 4 * plain.shared_read.ideal);
+    assert_eq!(swizzled.shared_read.units, plain.shared_read.ideal);
+}
+
+#[test]
+fn the_ladder_of_copies_needs_32_sectors_then_4_then_16_a_request() {
+    let n = 1 << 13;
+    for (step, bytes, sectors) in [(1, 4, 32), (2, 4, 4), (3, 16, 16)] {
+        let launches = profile(op("copy"), &[n], step, DEVICE).expect("a right op");
+        let [p] = &launches[..] else {
+            panic!("{launches:?}");
+        };
+        let read = p.counts.global_read;
+        assert_eq!(read.requests, 4 * n as u64 / (32 * bytes), "step {step}");
+        assert_eq!(read.units, sectors * read.requests, "step {step}");
+        assert_eq!(p.counts.global_write.units, read.units, "step {step}");
+        assert_eq!(p.footprint.read, 4 * n as u64);
+    }
+}
+
+#[test]
 fn every_op_can_be_profiled() {
     for op in ops() {
         assert_eq!(op.check(op.shape), Ok(()), "{}", op.name);

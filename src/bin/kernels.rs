@@ -25,6 +25,32 @@ enum Action {
         #[arg(default_value = "")]
         name: String,
     },
+    /// Count what an op's kernels do to memory and compute, run on the CPU, and predict what that
+    /// would take on a GPU
+    Profile {
+        /// An op, a kernel or its file: gemm, gemm_pipeline, kernels/gemm/6_pipeline.cu
+        name: String,
+        /// Step of the op's ladder; without it the last one that the shape and the GPU allow
+        #[arg(long)]
+        step: Option<u32>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Profile all steps of an op's ladder: a table, and a page with a roofline and the sources
+    Ladder {
+        /// An op: gemm, conv, attention, copy, ...
+        name: String,
+        #[command(flatten)]
+        at: At,
+        /// Where to write the page [default: ladder-NAME.html]
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+    },
+    /// Write the tables of ladders anew that a Markdown file has between its markers
+    Tables {
+        /// Such as kernels/README.md
+        file: PathBuf,
+    },
     /// Build tests, benches and programs and put them into DIR with a run.sh, for an x86-64 Linux
     /// machine with a GPU
     Pack {
@@ -33,10 +59,24 @@ enum Action {
     },
 }
 
+/// Where something is profiled.
+#[derive(clap::Args)]
+struct At {
+    /// Sizes of the op, such as 512x512x512; without it the op's usual ones
+    #[arg(long)]
+    shape: Option<String>,
+    /// GPU that times are predicted for: h100, h200, a100, 4090 or 5090
+    #[arg(long, default_value = "h100")]
+    gpu: String,
+}
+
 fn main() -> ExitCode {
     match Args::parse().action {
         Action::List => print(&catalog::table()),
         Action::Check { name } => check(&name),
+        Action::Profile { name, step, at } => said(workbench::profile(&name, step, &at)),
+        Action::Ladder { name, at, page } => said(workbench::ladder(&name, &at, page)),
+        Action::Tables { file } => said(workbench::tables(&file)),
         Action::Pack { dir } => match pack::pack(&dir) {
             Ok(size) => print(&format!(
                 "{}: {:.1} MiB; copy it to a machine with a GPU and there: bash run.sh\n",
@@ -80,6 +120,133 @@ fn check(name: &str) -> ExitCode {
 fn check(_: &str) -> ExitCode {
     eprintln!("kernels: {}", autoassist::backend::DeviceError::NoSimt);
     ExitCode::from(2)
+}
+
+/// What a command has found out, or why it could not.
+fn said(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => print(&text),
+        Err(why) => {
+            eprintln!("kernels: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(simt)]
+mod workbench {
+    use super::At;
+    use autoassist::backend::DeviceError;
+    use autoassist::backend::gpu::Gpu;
+    use autoassist::backend::gpu::profile::gpus::{GPUS, Specs, find as find_gpu};
+    use autoassist::backend::gpu::profile::{self, find, page, shape_of, tables, text};
+    use autoassist::backend::gpu::workload::Op;
+    use indicatif::{ProgressBar, ProgressStyle};
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    type Result<T = String> = std::result::Result<T, String>;
+
+    impl At {
+        fn resolve(&self, op: &Op) -> Result<(Vec<usize>, &'static Specs)> {
+            let shape = self.shape.as_deref().map(shape_of).transpose();
+            let shape = shape.map_err(|e| format!("--shape: {e}"))?;
+            let keys = GPUS.each_ref().map(|specs| specs.key).join(", ");
+            let specs = find_gpu(&self.gpu);
+            let specs = specs.ok_or_else(|| format!("--gpu {}: one of {keys}", self.gpu))?;
+            Ok((shape.unwrap_or_else(|| op.shape.to_vec()), specs))
+        }
+    }
+
+    /// A GPU to measure on, if there is one.
+    fn device() -> Option<fn() -> std::result::Result<Gpu, DeviceError>> {
+        Gpu::cuda(0).is_ok().then_some(|| Gpu::cuda(0))
+    }
+
+    /// On a terminal, something that moves.
+    fn spinner(what: String) -> ProgressBar {
+        let spinner = ProgressBar::new_spinner().with_message(what);
+        let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
+        spinner.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        spinner
+    }
+
+    pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
+        let named = find(name).map_err(|e| e.to_string())?;
+        let (shape, specs) = at.resolve(named.op)?;
+        let step = match step.or(named.step) {
+            Some(step) => step,
+            None => profile::last_step(named.op, &shape, specs).map_err(|e| e.to_string())?,
+        };
+        let spinner = spinner(format!("{name} on the CPU"));
+        let found = profile::step(named.op, &shape, step, specs, device());
+        spinner.finish_and_clear();
+        let found = found.map_err(|e| e.to_string())?;
+        Ok(text::profile(specs, named.op, &shape, &found))
+    }
+
+    pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
+        let op = find(name).map_err(|e| e.to_string())?.op;
+        let (shape, specs) = at.resolve(op)?;
+        let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
+        let ladder = climb(op, &shape, specs)?;
+        autoassist::files::write(&to, page::page(specs, &ladder).as_bytes())
+            .map_err(|e| e.to_string())?;
+        let table = text::ladder(specs, &ladder);
+        Ok(format!(
+            "{table}\n{}: roofline and annotated sources\n",
+            to.display()
+        ))
+    }
+
+    fn climb(op: &'static Op, shape: &[usize], specs: &Specs) -> Result<profile::Ladder> {
+        let spinner = spinner(op.name.into());
+        let progress = |done: usize| {
+            let (step, last) = (op.steps[done], op.steps[op.steps.len() - 1]);
+            spinner.set_message(format!("{}, step {step} of {last}", op.name));
+        };
+        let ladder = profile::ladder(op, shape, specs, device(), &progress);
+        spinner.finish_and_clear();
+        ladder.map_err(|e| e.to_string())
+    }
+
+    pub fn tables(file: &Path) -> Result {
+        let old = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let specs = &GPUS[0];
+        let table = |op: &'static Op| {
+            let ladder = climb(op, op.shape, specs)?;
+            Ok(text::markdown(specs, &ladder))
+        };
+        let (new, count) =
+            tables::rewrite(&old, table).map_err(|e: String| format!("{}: {e}", file.display()))?;
+        autoassist::files::write(file, new.as_bytes()).map_err(|e| e.to_string())?;
+        Ok(format!("{}: {count} tables\n", file.display()))
+    }
+}
+
+#[cfg(not(simt))]
+mod workbench {
+    use super::At;
+    use autoassist::backend::DeviceError;
+    use std::path::{Path, PathBuf};
+
+    fn none() -> Result<String, String> {
+        Err(DeviceError::NoSimt.to_string())
+    }
+
+    pub fn profile(_: &str, _: Option<u32>, at: &At) -> Result<String, String> {
+        let _ = (&at.shape, &at.gpu);
+        none()
+    }
+
+    pub fn ladder(_: &str, _: &At, _: Option<PathBuf>) -> Result<String, String> {
+        none()
+    }
+
+    pub fn tables(_: &Path) -> Result<String, String> {
+        none()
+    }
 }
 
 fn print(text: &str) -> ExitCode {

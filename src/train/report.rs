@@ -8,6 +8,7 @@ mod gallery;
 mod ledger;
 mod table;
 
+use crate::html::escape;
 use std::fmt::Write;
 
 use super::task::{Curve, Words};
@@ -350,22 +351,6 @@ fn plot(
     Ok(format!(
         "<figure class=\"chart\">\n<h3>{heading}{unit}</h3>\n{body}{note}</figure>\n"
     ))
-}
-
-/// Text that is safe in HTML, attributes included.
-fn escape(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => html += "&amp;",
-            '<' => html += "&lt;",
-            '>' => html += "&gt;",
-            '"' => html += "&quot;",
-            '\'' => html += "&#39;",
-            c => html.push(c),
-        }
-    }
-    html
 }
 
 #[cfg(test)]

@@ -2,20 +2,92 @@
 //! what that would mean on a GPU.
 
 pub mod counts;
+pub mod gpus;
 pub mod measure;
+pub mod page;
+pub mod roofline;
+pub mod tables;
+pub mod text;
 
 use super::Gpu;
 use super::catalog::{FILES, KernelFile};
 use super::driver::Capability;
 use super::notes::{Names, Notes};
 use super::profiler::Profiler;
-use super::workload::{Dims, Op, ShapeError};
+use super::workload::{Dims, Op, ShapeError, ops};
 use crate::backend::DeviceError;
-use counts::LaunchProfile;
+use counts::{Counts, LaunchProfile};
+use gpus::Specs;
+use measure::{Measured, measure};
+use roofline::predict;
+
+/// What somebody means who names something to profile.
+pub struct Named {
+    /// The op.
+    pub op: &'static Op,
+    /// The step of its ladder that was named, if one was.
+    pub step: Option<u32>,
+}
+
+/// The op of this name, or the first one that has a kernel or a file of it: `gemm`,
+/// `gemm_pipeline`, `kernels/gemm/6_pipeline.cu`.
+///
+/// # Errors
+/// No op has it.
+pub fn find(name: &str) -> Result<Named, ProfileError> {
+    if let Some(op) = ops().find(|op| op.name == name) {
+        return Ok(Named { op, step: None });
+    }
+    let has_name = |file: &&KernelFile| file.path == name || file.kernels.contains(&name);
+    let file = FILES.iter().find(has_name);
+    let named = file.and_then(|file| {
+        let folder = file.path.split('/').nth(1)?;
+        let step = step_of(file.path);
+        let has_file = |op: &&Op| op.folders.contains(&folder) && op.steps.contains(&step);
+        let op = ops().find(has_file)?;
+        let step = Some(step);
+        Some(Named { op, step })
+    });
+    named.ok_or_else(|| ProfileError::Name {
+        name: name.into(),
+        ops: ops().map(|op| op.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Sizes such as `32x32x16` or `32,32,16`.
+///
+/// # Errors
+/// Something that is no number.
+pub fn shape_of(text: &str) -> Result<Vec<usize>, String> {
+    let sizes = text.split(['x', ',']).map(|size| size.trim().parse());
+    sizes
+        .collect::<Result<_, _>>()
+        .map_err(|_| "sizes look like 512x512x512".into())
+}
 
 /// Why an op was not profiled.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
+    /// Nothing has the name.
+    #[error(
+        "nothing that can be profiled is called {name:?}; there are {ops}, and their kernels and files"
+    )]
+    Name {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        ops: String,
+    },
+    /// The ladder has no such step.
+    #[error("{op} has no step {step}; it has {steps:?}")]
+    NoStep {
+        /// The op's name.
+        op: &'static str,
+        /// What was asked for.
+        step: u32,
+        /// What there is.
+        steps: &'static [u32],
+    },
     /// The shape does not suit the op.
     #[error(transparent)]
     Shape(#[from] ShapeError),
@@ -39,6 +111,109 @@ pub enum ProfileError {
     Device(#[from] DeviceError),
 }
 
+/// One step of a ladder at one shape.
+pub struct Step {
+    /// Its number.
+    pub number: u32,
+    /// What it launches, in order.
+    pub launches: Vec<LaunchProfile>,
+    /// What that takes, where there is a GPU.
+    pub measured: Option<Measured>,
+}
+
+impl Step {
+    /// Counts of all launches.
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        self.launches.iter().for_each(|l| sum += l.counts);
+        sum
+    }
+
+    /// Seconds that all launches take, one after the other.
+    pub fn predicted(&self, specs: &Specs) -> f64 {
+        let seconds = |launch: &LaunchProfile| predict(specs, launch).seconds();
+        self.launches.iter().map(seconds).sum()
+    }
+
+    /// The launch that takes longest.
+    pub fn slowest(&self, specs: &Specs) -> &LaunchProfile {
+        let seconds = |launch: &LaunchProfile| predict(specs, launch).seconds();
+        let launches = self.launches.iter();
+        let slowest = launches.max_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        slowest.expect("every op launches something")
+    }
+}
+
+/// All steps of a ladder at one shape.
+pub struct Ladder {
+    /// The op.
+    pub op: &'static Op,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// The steps that this shape and the GPU allow.
+    pub steps: Vec<Step>,
+    /// And those that they do not, with the reason.
+    pub skipped: Vec<(u32, String)>,
+}
+
+/// Profiles a step of an op, and measures it too if there is a GPU.
+///
+/// # Errors
+/// A shape or a step that cannot be, or a failure of the device.
+pub fn step(
+    op: &Op,
+    shape: &[usize],
+    number: u32,
+    specs: &Specs,
+    gpu: Option<fn() -> Result<Gpu, DeviceError>>,
+) -> Result<Step, ProfileError> {
+    let launches = profile(op, shape, number, specs.capability())?;
+    let measured = match gpu {
+        None => None,
+        Some(open) => {
+            let mut gpu = open()?;
+            let file = taken(op, shape, number, gpu.capability())?;
+            match step_of(file) == number {
+                true => measure(&mut gpu, op, shape, number)?,
+                false => None,
+            }
+        }
+    };
+    Ok(Step {
+        number,
+        launches,
+        measured,
+    })
+}
+
+/// Profiles all steps of an op's ladder. `progress` is told which one is under way, and of how many.
+///
+/// # Errors
+/// A shape that cannot be, or a failure of the device.
+pub fn ladder(
+    op: &'static Op,
+    shape: &[usize],
+    specs: &Specs,
+    gpu: Option<fn() -> Result<Gpu, DeviceError>>,
+    progress: &dyn Fn(usize),
+) -> Result<Ladder, ProfileError> {
+    let mut found = Ladder {
+        op,
+        shape: shape.to_vec(),
+        steps: Vec::new(),
+        skipped: Vec::new(),
+    };
+    for (done, &number) in op.steps.iter().enumerate() {
+        progress(done);
+        match step(op, shape, number, specs, gpu) {
+            Ok(step) => found.steps.push(step),
+            Err(e @ ProfileError::Step { .. }) => found.skipped.push((number, e.to_string())),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
+}
+
 /// Runs an op once, with kernels of this step of its ladder, as a device of such capabilities
 /// would; its launches, in order.
 ///
@@ -50,6 +225,13 @@ pub fn profile(
     step: u32,
     capability: Capability,
 ) -> Result<Vec<LaunchProfile>, ProfileError> {
+    if !op.steps.contains(&step) {
+        return Err(ProfileError::NoStep {
+            op: op.name,
+            step,
+            steps: op.steps,
+        });
+    }
     let taken = taken(op, shape, step, capability)?;
     if step_of(taken) != step {
         return Err(ProfileError::Step {
@@ -92,9 +274,22 @@ pub fn taken(
     work.start(&mut gpu, shape[0])?;
     let names = names.lock().expect("no holder panics");
     let launched = |file: &&KernelFile| file.kernels.iter().any(|kernel| names.contains(kernel));
-    let files = FILES.iter().filter(launched).map(|file| file.path);
+    let own = |file: &&KernelFile| {
+        let folder = file.path.split('/').nth(1);
+        folder.is_some_and(|folder| op.folders.contains(&folder))
+    };
+    let files = FILES.iter().filter(own).filter(launched).map(|f| f.path);
     let last = files.max_by_key(|path| step_of(path));
     Ok(last.expect("every op launches something"))
+}
+
+/// The last step that an op takes for a shape on a GPU.
+///
+/// # Errors
+/// A shape that cannot be.
+pub fn last_step(op: &Op, shape: &[usize], specs: &Specs) -> Result<u32, ProfileError> {
+    let last = *op.steps.last().expect("every op has steps");
+    Ok(step_of(taken(op, shape, last, specs.capability())?))
 }
 
 /// `2` of `kernels/sgd/2_vectors.cu`.

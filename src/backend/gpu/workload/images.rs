@@ -58,7 +58,7 @@ pub(super) static OPS: [Op; 9] = [
         name: "bn_moments",
         ladder: Ladder::BatchNorm,
         steps: &[1, 2, 3],
-        folders: &["bn_moments", "bn_coefficients"],
+        folders: &["bn_moments"],
         dims: IMAGE,
         shape: ACTIVATION,
         flops: |_| 0,

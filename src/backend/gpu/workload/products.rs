@@ -1,4 +1,4 @@
-//! Matrix products and linear layers.
+//! Copies, matrix products and linear layers.
 
 use super::{Op, Work, activation, noise};
 use crate::backend::gpu::{Gpu, Ladder};
@@ -7,7 +7,18 @@ use crate::backend::{DeviceError, Executor, Kind};
 
 type Result = std::result::Result<Work, DeviceError>;
 
-pub(super) static OPS: [Op; 3] = [
+pub(super) static OPS: [Op; 4] = [
+    Op {
+        name: "copy",
+        ladder: Ladder::Copy,
+        steps: &[1, 2, 3],
+        folders: &["copy"],
+        dims: &["elements"],
+        shape: &[1 << 20],
+        flops: |_| 0,
+        bytes: |s| 8 * s[0],
+        make: copy,
+    },
     Op {
         name: "gemm",
         ladder: Ladder::Gemm,
@@ -34,7 +45,7 @@ pub(super) static OPS: [Op; 3] = [
         name: "linear_backward",
         ladder: Ladder::Linear,
         steps: &[1, 2],
-        folders: &[],
+        folders: &["linear"],
         dims: &["rows", "inputs", "outputs"],
         shape: &[512, 512, 512],
         flops: |s| 4 * s[0] * s[1] * s[2],
@@ -42,6 +53,12 @@ pub(super) static OPS: [Op; 3] = [
         make: linear_backward,
     },
 ];
+
+fn copy(gpu: &mut Gpu, shape: &[usize]) -> Result {
+    let from = noise(gpu, Kind::Float, [1, 1, 1, shape[0]])?;
+    let to = gpu.alloc(Kind::Float, from.dims);
+    Ok(Work::Gpu(Box::new(move |gpu| gpu.copy(from, to))))
+}
 
 fn gemm(gpu: &mut Gpu, shape: &[usize]) -> Result {
     let [m, n, k] = [shape[0], shape[1], shape[2]];

@@ -31,7 +31,7 @@ pub(super) static OPS: [Op; 9] = [
         name: "embedding_backward",
         ladder: Ladder::Embedding,
         steps: &[1, 2],
-        folders: &[],
+        folders: &["embedding"],
         dims: TOKENS,
         shape: SENTENCES,
         flops: |_| 0,

@@ -1,0 +1,325 @@
+//! What the counts of a launch would mean on a GPU: how many blocks a multiprocessor holds, and
+//! what each unit of it alone would take.
+//!
+//! A prediction is the largest of these times (Williams, Waterman, Patterson, *Roofline*, CACM
+//! 2009, with a roof for every unit). Nothing in it waits: latencies, caches that forget, and units
+//! that get in each other's way make a real launch slower.
+
+use super::counts::{Counts, LaunchProfile};
+use super::gpus::{REGISTERS, Specs};
+use std::fmt;
+
+/// Between the calls of two small kernels, as people measure it: no launch takes less.
+pub const LAUNCH: f64 = 2e-6;
+
+/// Special functions of a multiprocessor in a clock. CUDA C++ Programming Guide, "Arithmetic
+/// Instructions".
+const SPECIAL: f64 = 16.0;
+/// Bytes of a wavefront, of shared memory or of L1; there is one in a clock.
+const WAVEFRONT: f64 = 128.0;
+const SECTOR: f64 = 32.0;
+
+/// What limits the number of blocks on a multiprocessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Its number of threads.
+    Threads,
+    /// Its number of blocks.
+    Blocks,
+    /// Registers.
+    Registers,
+    /// Shared memory.
+    Shared,
+}
+
+/// Blocks that a multiprocessor holds at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Blocks; 0 if not even one fits.
+    pub blocks: u32,
+    /// Their warps.
+    pub warps: u32,
+    /// Warps that there could be.
+    pub most: u32,
+    /// What there is no more of.
+    pub limit: Resource,
+}
+
+/// Of blocks of so many threads, registers a thread (if they are known) and bytes of shared memory.
+///
+/// Registers are given to warps in units of 256, and to four warps at a time; shared memory in units
+/// of 128 bytes, 1 KiB a block being the system's (CUDA Occupancy Calculator, compute capability
+/// 8.0 and later).
+pub fn occupancy(specs: &Specs, threads: u32, registers: Option<u32>, shared: u32) -> Occupancy {
+    let warps = threads.div_ceil(32).max(1);
+    let by_shared = specs.shared[0] / (shared + 1024).next_multiple_of(128);
+    let by_registers = registers.map_or(u32::MAX, |registers| {
+        let a_warp = (32 * registers.max(1)).next_multiple_of(256);
+        REGISTERS / a_warp / 4 * 4 / warps
+    });
+    let limits = [
+        (specs.threads / 32 / warps, Resource::Threads),
+        (specs.blocks, Resource::Blocks),
+        (by_registers, Resource::Registers),
+        (by_shared, Resource::Shared),
+    ];
+    let (blocks, limit) = limits
+        .into_iter()
+        .min_by_key(|(blocks, _)| *blocks)
+        .expect("there are four");
+    Occupancy {
+        blocks,
+        warps: blocks * warps,
+        most: specs.threads / 32,
+        limit,
+    }
+}
+
+impl fmt::Display for Occupancy {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let limit = match self.limit {
+            Resource::Threads => "threads",
+            Resource::Blocks => "blocks",
+            Resource::Registers => "registers",
+            Resource::Shared => "shared memory",
+        };
+        let s = if self.blocks == 1 { "" } else { "s" };
+        let Occupancy {
+            blocks,
+            warps,
+            most,
+            ..
+        } = self;
+        write!(
+            f,
+            "{blocks} block{s} a multiprocessor, {warps} of {most} warps, limited by {limit}"
+        )
+    }
+}
+
+/// What may bound a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Memory, every sector moved once.
+    Memory,
+    /// L2, every sector once for each block.
+    L2,
+    /// Wavefronts of L1 and shared memory, which are one.
+    Shared,
+    /// Tensor cores.
+    Tensor,
+    /// Multiply-adds.
+    Fma,
+    /// Special functions and divisions.
+    Special,
+    /// Being launched.
+    Launch,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Unit::Memory => "memory",
+            Unit::L2 => "L2",
+            Unit::Shared => "L1 and shared memory",
+            Unit::Tensor => "tensor cores",
+            Unit::Fma => "FMA units",
+            Unit::Special => "special functions",
+            Unit::Launch => "launch",
+        })
+    }
+}
+
+/// Seconds that each unit alone takes for a launch, the slowest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// Those that have anything to do.
+    pub limits: Vec<(Unit, f64)>,
+}
+
+impl Prediction {
+    /// The slowest.
+    pub fn bound(&self) -> Unit {
+        self.limits[0].0
+    }
+
+    /// What it takes.
+    pub fn seconds(&self) -> f64 {
+        self.limits[0].1
+    }
+}
+
+/// Seconds that one multiprocessor's units take for these counts: wavefronts, tensor cores,
+/// multiply-adds, special functions.
+fn on_chip(specs: &Specs, counts: &Counts) -> [(Unit, f64); 4] {
+    let alone = f64::from(specs.multiprocessors);
+    let global = [
+        counts.global_read,
+        counts.global_write,
+        counts.global_atomic,
+    ];
+    // A request takes a clock, and so does every further 128 bytes of it.
+    let requests = global.map(|t| (t.units as f64 * SECTOR / WAVEFRONT).max(t.requests as f64));
+    let wavefronts = counts.wavefronts() as f64 + requests.iter().sum::<f64>();
+    let tensor = counts.mma_flops as f64 / specs.mma_sync + counts.wgmma_flops as f64;
+    let instructions = (counts.flops - counts.fusable) as f64;
+    [
+        (Unit::Shared, wavefronts / specs.clock()),
+        (Unit::Tensor, tensor / (specs.tensor / alone)),
+        (Unit::Fma, 2.0 * instructions / (specs.fp32 / alone)),
+        (
+            Unit::Special,
+            counts.special as f64 / SPECIAL / specs.clock(),
+        ),
+    ]
+}
+
+/// What a launch would take.
+pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
+    let footprint = &launch.footprint;
+    let memory = (footprint.read + footprint.written) as f64 / specs.memory;
+    let by_blocks = (footprint.read_by_blocks + footprint.written_by_blocks) as f64;
+    let l2 = specs
+        .l2_clock
+        .map(|bytes| by_blocks / (bytes * specs.clock()));
+    // The multiprocessor that has most blocks decides, if all blocks do the same.
+    let blocks = launch.blocks();
+    let turns = blocks.div_ceil(u64::from(specs.multiprocessors)) as f64 / blocks as f64;
+    let mut limits = vec![
+        (Unit::Launch, LAUNCH),
+        (Unit::Memory, memory),
+        (Unit::L2, l2.unwrap_or(0.0)),
+    ];
+    limits.extend(on_chip(specs, &launch.counts).map(|(unit, seconds)| (unit, seconds * turns)));
+    limits.retain(|(_, seconds)| *seconds > 0.0);
+    limits.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Prediction { limits }
+}
+
+/// What a line costs: seconds of the unit of one multiprocessor that it occupies longest, its share
+/// of memory's rate among them. For comparing lines of one launch.
+pub fn line_cost(specs: &Specs, counts: &Counts) -> f64 {
+    let bytes = counts.sectors() as f64 * SECTOR + counts.tma_bytes as f64;
+    let memory = bytes / (specs.memory / f64::from(specs.multiprocessors));
+    let units = on_chip(specs, counts).map(|(_, seconds)| seconds);
+    units.into_iter().fold(memory, f64::max)
+}
+
+/// `12.3 us`.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (bound, seconds) = self.limits[0];
+        write!(f, "bound by {bound}: {}", time(seconds))?;
+        for (i, (unit, seconds)) in self.limits[1..].iter().enumerate() {
+            let separator = if i == 0 { "; " } else { ", " };
+            write!(f, "{separator}{unit} {}", time(*seconds))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::counts::Traffic;
+    use super::super::gpus::{GPUS, find};
+    use super::*;
+
+    #[test]
+    fn occupancy_is_the_calculators() {
+        let a100 = find("a100").unwrap();
+        let blocks = |threads, registers, shared| {
+            let o = occupancy(a100, threads, registers, shared);
+            (o.blocks, o.limit)
+        };
+        // 128 registers are 4096 a warp, so 16 warps: two blocks of eight.
+        assert_eq!(blocks(256, Some(128), 16 << 10), (2, Resource::Registers));
+        // 32 registers: 64 warps, as many as there may be.
+        assert_eq!(blocks(256, Some(32), 0), (8, Resource::Threads));
+        // 33 registers are 1056, given as 1280: 51 warps, in fours 48: six blocks.
+        assert_eq!(blocks(256, Some(33), 0), (6, Resource::Registers));
+        // 64 KiB and the system's one: 65 KiB of 164, twice.
+        assert_eq!(blocks(128, Some(64), 64 << 10), (2, Resource::Shared));
+        // Small blocks: 32 of them, though 64 warps would fit.
+        assert_eq!(blocks(32, Some(16), 0), (32, Resource::Blocks));
+        // A block that does not fit.
+        assert_eq!(blocks(1024, Some(128), 0).0, 0);
+        let unknown = occupancy(a100, 1024, None, 0);
+        assert_eq!((unknown.blocks, unknown.warps, unknown.most), (2, 64, 64));
+    }
+
+    fn launch(blocks: u32) -> LaunchProfile {
+        let n = 1 << 30;
+        let mut launch = LaunchProfile {
+            kernel: "k",
+            file: "kernels/k/1_k.cu",
+            grid: [blocks, 1, 1],
+            threads: 256,
+            dynamic_shared: 0,
+            static_shared: 0,
+            counts: Counts::default(),
+            footprint: Default::default(),
+            lines: Vec::new(),
+        };
+        launch.footprint.read = n;
+        launch.footprint.read_by_blocks = 4 * n;
+        launch.counts.global_read = Traffic {
+            requests: n / 128,
+            bytes: n,
+            units: n / 32,
+            ideal: n / 32,
+        };
+        launch.counts.flops = n / 4;
+        launch.counts.fusable = n / 8;
+        launch
+    }
+
+    #[test]
+    fn memory_takes_bytes_by_bandwidth_wherever_nothing_is_slower() {
+        for specs in &GPUS {
+            let prediction = predict(specs, &launch(1 << 20));
+            let floor = (1_u64 << 30) as f64 / specs.memory;
+            assert!(prediction.seconds() >= floor, "{}", specs.name);
+            assert_eq!(prediction.bound(), Unit::Memory, "{prediction}");
+        }
+        // n / 4 FLOPs, all of them pairs: n / 8 instructions of two.
+        let h100 = find("h100").unwrap();
+        let prediction = predict(h100, &launch(132));
+        let fma = prediction.limits.iter().find(|l| l.0 == Unit::Fma).unwrap();
+        let want = (1_u64 << 28) as f64 / 66.9e12;
+        assert!((fma.1 / want - 1.0).abs() < 1e-12, "{prediction}");
+    }
+
+    #[test]
+    fn a_single_block_has_a_single_multiprocessor() {
+        let h100 = find("h100").unwrap();
+        let at = |blocks| predict(h100, &launch(blocks));
+        // All wavefronts through one: 8 M of them at 1.98 GHz.
+        assert_eq!(at(1).bound(), Unit::Shared);
+        let ratio = at(1).seconds() / ((1_u64 << 23) as f64 / h100.clock());
+        assert!((ratio - 1.0).abs() < 1e-12, "{ratio}");
+        // 133 blocks take two turns where 132 take one.
+        let shared = |blocks| {
+            let prediction = at(blocks);
+            let limit = prediction.limits.iter().find(|l| l.0 == Unit::Shared);
+            limit.unwrap().1
+        };
+        assert!((shared(133) / shared(132) - 2.0 * 132.0 / 133.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_empty_launch_takes_its_launch() {
+        let mut nothing = launch(1);
+        nothing.counts = Counts::default();
+        nothing.footprint = Default::default();
+        let prediction = predict(find("4090").unwrap(), &nothing);
+        assert_eq!(prediction.to_string(), "bound by launch: 2.0 µs");
+    }
+}
