@@ -3,7 +3,7 @@
 
 use super::counts::{Counts, LaunchProfile};
 use super::gpus::Specs;
-use super::roofline::{line_cost, predict, time};
+use super::roofline::{predict, shares, time};
 use super::text::{HEADER, moved, name_of, row, why};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::SOURCES;
@@ -35,8 +35,8 @@ pub fn page(specs: &Specs, ladder: &Ladder) -> String {
     page += &table(specs, ladder);
     page += "<h2>Roofline</h2>\n";
     page += &plot(specs, ladder);
-    page += "<h2>Where it goes</h2>\n<p class=\"soft\">A line’s bar is its share of what all lines \
-             of the launch cost.</p>\n";
+    page += "<h2>Where it goes</h2>\n<p class=\"soft\">A line’s bar is its share \
+             of what bounds its launch.</p>\n";
     for step in &ladder.steps {
         page += &sources(specs, step);
     }
@@ -269,18 +269,24 @@ fn bars(specs: &Specs, ladder: &Ladder) -> String {
            small shape is bound by its launches.</p>\n"
 }
 
-/// Counts of the lines of a file.
-type Lines = BTreeMap<usize, Counts>;
+/// Counts of the lines of a file, and their shares in the step's time.
+type Lines = BTreeMap<usize, (Counts, f64)>;
 
 /// Files in which lines were counted, the kernels' own first.
-fn files(step: &Step) -> Vec<(&'static str, &'static str, Lines)> {
+fn files(specs: &Specs, step: &Step) -> Vec<(&'static str, &'static str, Lines)> {
     let mut found: BTreeMap<&str, Lines> = BTreeMap::new();
-    for line in step.launches.iter().flat_map(|launch| &launch.lines) {
-        let Some((path, number)) = line.site.place.rsplit_once(':') else {
-            continue;
-        };
-        if let Ok(number) = number.parse() {
-            *found.entry(path).or_default().entry(number).or_default() += line.counts;
+    let all = step.predicted(specs);
+    for launch in &step.launches {
+        let part = predict(specs, launch).seconds() / all;
+        for (line, share) in launch.lines.iter().zip(shares(specs, launch)) {
+            let place = line.site.place.rsplit_once(':');
+            let place = place.and_then(|(path, number)| Some((path, number.parse().ok()?)));
+            let Some((path, number)) = place else {
+                continue;
+            };
+            let (counts, sum) = found.entry(path).or_default().entry(number).or_default();
+            *counts += line.counts;
+            *sum += share * part;
         }
     }
     let own = |path: &str| step.launches.iter().any(|launch| launch.file == path);
@@ -309,18 +315,15 @@ fn sources(specs: &Specs, step: &Step) -> String {
             escape(&predict(specs, launch).to_string())
         );
     }
-    let files = files(step);
-    let costs = files.iter().flat_map(|(.., lines)| lines.values());
-    let total: f64 = costs.map(|counts| line_cost(specs, counts)).sum();
-    for (path, text, lines) in &files {
+    for (path, text, lines) in files(specs, step) {
         let _ = writeln!(html, "<h3>{path}</h3>\n<div class=\"code\">");
-        html += &annotated(specs, text, lines, total);
+        html += &annotated(text, &lines);
         html += "</div>\n";
     }
     html + "</details>\n"
 }
 
-fn annotated(specs: &Specs, text: &str, lines: &Lines, total: f64) -> String {
+fn annotated(text: &str, lines: &Lines) -> String {
     let near = |number: usize| {
         let from = number.saturating_sub(CONTEXT);
         lines.range(from..=number + CONTEXT).next().is_some()
@@ -337,12 +340,8 @@ fn annotated(specs: &Specs, text: &str, lines: &Lines, total: f64) -> String {
             folded = !folded;
         }
         let (mut class, mut note) = (String::new(), String::new());
-        if let Some(counts) = lines.get(&number) {
-            let share = if total > 0.0 {
-                100.0 * line_cost(specs, counts) / total
-            } else {
-                0.0
-            };
+        if let Some((counts, share)) = lines.get(&number) {
+            let share = 100.0 * share;
             class = format!(" class=\"hot\" style=\"--share: {share:.1}%\"");
             note = format!(
                 "\n<div class=\"note\">        {share:>3.0} % {}</div>",

@@ -102,7 +102,7 @@ impl fmt::Display for Occupancy {
 pub enum Unit {
     /// Memory, every sector moved once.
     Memory,
-    /// L2, every sector once for each block.
+    /// L2: what is read, every sector once for each block; every request that writes.
     L2,
     /// Wavefronts of L1 and shared memory, which are one.
     Shared,
@@ -178,7 +178,9 @@ fn on_chip(specs: &Specs, counts: &Counts) -> [(Unit, f64); 4] {
 pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
     let footprint = &launch.footprint;
     let memory = (footprint.read + footprint.written) as f64 / specs.memory;
-    let by_blocks = (footprint.read_by_blocks + footprint.written_by_blocks) as f64;
+    // L1 keeps what is read, and passes on at once what is written.
+    let written = launch.counts.global_write.units as f64 * SECTOR;
+    let by_blocks = footprint.read_by_blocks as f64 + written;
     let l2 = specs
         .l2_clock
         .map(|bytes| by_blocks / (bytes * specs.clock()));
@@ -196,13 +198,27 @@ pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
     Prediction { limits }
 }
 
-/// What a line costs: seconds of the unit of one multiprocessor that it occupies longest, its share
-/// of memory's rate among them. For comparing lines of one launch.
-pub fn line_cost(specs: &Specs, counts: &Counts) -> f64 {
-    let bytes = counts.sectors() as f64 * SECTOR + counts.tma_bytes as f64;
-    let memory = bytes / (specs.memory / f64::from(specs.multiprocessors));
-    let units = on_chip(specs, counts).map(|(_, seconds)| seconds);
-    units.into_iter().fold(memory, f64::max)
+/// The share that each line has in what bounds the launch (being launched apart), in the order of
+/// the lines; they add up to 1, or are all 0.
+pub fn shares(specs: &Specs, launch: &LaunchProfile) -> Vec<f64> {
+    let prediction = predict(specs, launch);
+    let mut units = prediction.limits.iter().map(|(unit, _)| *unit);
+    let bound = units.find(|unit| *unit != Unit::Launch);
+    let cost = |counts: &Counts| match bound {
+        None => 0.0,
+        Some(Unit::Memory | Unit::L2 | Unit::Launch) => {
+            counts.sectors() as f64 * SECTOR + counts.tma_bytes as f64
+        }
+        Some(bound) => {
+            let units = on_chip(specs, counts).into_iter();
+            let own = units.filter(|(unit, _)| *unit == bound);
+            own.map(|(_, seconds)| seconds).sum()
+        }
+    };
+    let costs: Vec<f64> = launch.lines.iter().map(|line| cost(&line.counts)).collect();
+    let total: f64 = costs.iter().sum();
+    let share = |cost: &f64| if total > 0.0 { cost / total } else { 0.0 };
+    costs.iter().map(share).collect()
 }
 
 /// `12.3 us`.

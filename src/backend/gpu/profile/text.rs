@@ -3,7 +3,7 @@
 use super::counts::{Counts, LaunchProfile, Line, Traffic};
 use super::gpus::Specs;
 use super::measure::Measured;
-use super::roofline::{line_cost, occupancy, predict, time};
+use super::roofline::{occupancy, predict, shares, time};
 use super::{Ladder, Step, step_of};
 use crate::backend::gpu::catalog::{FILES, SOURCES};
 use crate::backend::gpu::workload::{Dims, Op};
@@ -31,7 +31,7 @@ pub fn source_line(place: &str) -> Option<&'static str> {
 pub fn bytes(n: u64) -> String {
     match n {
         n if n < 10 << 10 => format!("{n} B"),
-        n if n < 10 << 20 => format!("{:.1} KiB", n as f64 / 1024.0),
+        n if n < 1 << 20 => format!("{:.1} KiB", n as f64 / 1024.0),
         n => format!("{:.1} MiB", n as f64 / f64::from(1 << 20)),
     }
 }
@@ -113,16 +113,15 @@ fn work(counts: &Counts) -> String {
 
 /// The costliest lines with what makes them so.
 fn costliest(specs: &Specs, launch: &LaunchProfile) -> String {
-    let cost = |line: &&Line| line_cost(specs, &line.counts);
-    let total: f64 = launch.lines.iter().map(|line| cost(&line)).sum();
-    let mut lines: Vec<&Line> = launch.lines.iter().collect();
-    lines.sort_by(|a, b| cost(b).total_cmp(&cost(a)));
+    let shares = shares(specs, launch);
+    let mut lines: Vec<(&Line, f64)> = launch.lines.iter().zip(shares).collect();
+    lines.sort_by(|a, b| b.1.total_cmp(&a.1));
     let mut text = String::new();
-    for line in lines.into_iter().take(COSTLIEST) {
-        if cost(&line) == 0.0 {
+    for (line, share) in lines.into_iter().take(COSTLIEST) {
+        if share == 0.0 {
             break;
         }
-        let share = 100.0 * cost(&line) / total;
+        let share = 100.0 * share;
         let from = line.site.caller.as_deref();
         let from = from.map_or(String::new(), |from| format!(", from {from}"));
         let _ = writeln!(
