@@ -115,6 +115,8 @@ pub enum ProfileError {
 pub struct Step {
     /// Its number.
     pub number: u32,
+    /// The file of its kernel, of one of them if there are several.
+    pub file: &'static str,
     /// What it launches, in order.
     pub launches: Vec<LaunchProfile>,
     /// What that takes, where there is a GPU.
@@ -122,6 +124,13 @@ pub struct Step {
 }
 
 impl Step {
+    /// `4 tensor cores`.
+    pub fn name(&self) -> String {
+        let name = self.file.rsplit('/').next().unwrap_or(self.file);
+        let name = name.strip_suffix(".cu").unwrap_or(name);
+        name.replace('_', " ")
+    }
+
     /// Counts of all launches.
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();
@@ -168,12 +177,13 @@ pub fn step(
     gpu: Option<fn() -> Result<Gpu, DeviceError>>,
 ) -> Result<Step, ProfileError> {
     let launches = profile(op, shape, number, specs.capability())?;
+    let file = taken(op, shape, number, specs.capability())?;
     let measured = match gpu {
         None => None,
         Some(open) => {
             let mut gpu = open()?;
-            let file = taken(op, shape, number, gpu.capability())?;
-            match step_of(file) == number {
+            let taken = taken(op, shape, number, gpu.capability())?;
+            match step_of(taken) == number {
                 true => measure(&mut gpu, op, shape, number)?,
                 false => None,
             }
@@ -181,6 +191,7 @@ pub fn step(
     };
     Ok(Step {
         number,
+        file,
         launches,
         measured,
     })

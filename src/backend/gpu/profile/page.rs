@@ -4,7 +4,7 @@
 use super::counts::{Counts, LaunchProfile};
 use super::gpus::Specs;
 use super::roofline::{predict, shares, time};
-use super::text::{HEADER, moved, name_of, row, why};
+use super::text::{HEADER, moved, row, why};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::SOURCES;
 use crate::backend::gpu::workload::Dims;
@@ -95,14 +95,15 @@ struct Plane {
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 400.0;
-const LEFT: f64 = 78.0;
+const LEFT: f64 = 98.0;
+const RIGHT: f64 = 190.0;
 const BOTTOM: f64 = 44.0;
 
 impl Plane {
     fn at(&self, x: f64, y: f64) -> [f64; 2] {
         let part = |v: f64, [low, high]: [f64; 2]| (v.log10() - low) / (high - low);
         [
-            LEFT + part(x, self.x) * (WIDTH - LEFT - 130.0),
+            LEFT + part(x, self.x) * (WIDTH - LEFT - RIGHT),
             HEIGHT - BOTTOM - part(y, self.y) * (HEIGHT - BOTTOM - 16.0),
         ]
     }
@@ -149,8 +150,9 @@ fn plot(specs: &Specs, ladder: &Ladder) -> String {
     };
     let [left, right] = plane.x.map(|e| 10_f64.powf(e));
     let [bottom, top] = plane.y.map(|e| 10_f64.powf(e));
-    let mut svg =
-        format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Roofline\">\n");
+    let mut svg = format!(
+        "<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Roofline\">\n"
+    );
     for e in plane.y[0] as i32..=plane.y[1] as i32 {
         let y = 10_f64.powi(e);
         svg += &plane.line("grid", [left, y], [right, y]);
@@ -178,7 +180,7 @@ fn plot(specs: &Specs, ladder: &Ladder) -> String {
             &text,
         );
     }
-    let middle = (LEFT + WIDTH - 130.0) / 2.0;
+    let middle = (LEFT + WIDTH - RIGHT) / 2.0;
     svg += &label(
         middle,
         HEIGHT - 6.0,
@@ -199,29 +201,25 @@ fn plot(specs: &Specs, ladder: &Ladder) -> String {
             &format!("{name}, {}", rate(peak)),
         );
     }
-    let mut taken: Vec<[f64; 2]> = Vec::new();
-    for (step, [x, y]) in ladder.steps.iter().zip(&points) {
-        let [x, y] = plane.at(*x, *y);
+    let mut dots: Vec<([f64; 2], String)> = ladder
+        .steps
+        .iter()
+        .zip(&points)
+        .map(|(step, [x, y])| (plane.at(*x, *y), step.name()))
+        .collect();
+    // Labels to the right of their dots, and below one another where dots are close.
+    dots.sort_by(|a, b| a.0[1].total_cmp(&b.0[1]));
+    let mut free = 0.0_f64;
+    for ([x, y], name) in dots {
         let _ = writeln!(
             svg,
             "<circle class=\"dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"/>"
         );
-        // Labels to the right of their dots, and below one another where dots are close.
-        let mut at = y + 4.0;
-        while taken.iter().any(|[_, other]| (other - at).abs() < 13.0) {
-            at += 13.0;
-        }
-        taken.push([x, at]);
-        let name = name_of(step.slowest(specs).file);
-        svg += &label(
-            x + 10.0,
-            at,
-            "",
-            "start",
-            &format!("{} {name}", step.number),
-        );
+        let at = free.max(y + 4.0);
+        free = at + 13.0;
+        svg += &label(x + 10.0, at, "", "start", &name);
     }
-    svg + "</svg>\n"
+    svg + "</svg></div>\n"
 }
 
 fn rate(flops: f64) -> String {
@@ -236,7 +234,7 @@ fn bars(specs: &Specs, ladder: &Ladder) -> String {
     let bytes = (ladder.op.bytes)(&ladder.shape) as f64;
     let height = 34.0 * ladder.steps.len() as f64 + 34.0;
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Bytes a second\">\n"
+        "<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Bytes a second\">\n"
     );
     let (left, wide) = (190.0, WIDTH - 310.0);
     for (i, step) in ladder.steps.iter().enumerate() {
@@ -247,7 +245,7 @@ fn bars(specs: &Specs, ladder: &Ladder) -> String {
             svg,
             "<rect class=\"dot\" x=\"{left}\" y=\"{y}\" width=\"{width:.1}\" height=\"20\" rx=\"3\"/>"
         );
-        let name = format!("{} {}", step.number, name_of(step.slowest(specs).file));
+        let name = step.name();
         svg += &label(left - 8.0, y + 15.0, "", "end", &name);
         svg += &label(
             left + width + 8.0,
@@ -265,7 +263,7 @@ fn bars(specs: &Specs, ladder: &Ladder) -> String {
     );
     let roof = format!("memory, {:.0} GB/s", specs.memory / 1e9);
     svg += &label(left + wide, height - 8.0, "soft", "middle", &roof);
-    svg + "</svg>\n<p class=\"soft\">Bytes that the op has to move at least, by the predicted time. A \
+    svg + "</svg></div>\n<p class=\"soft\">Bytes that the op has to move at least, by the predicted time. A \
            small shape is bound by its launches.</p>\n"
 }
 
@@ -289,6 +287,8 @@ fn files(specs: &Specs, step: &Step) -> Vec<(&'static str, &'static str, Lines)>
             *sum += share * part;
         }
     }
+    // Also where all of its work is done in headers.
+    found.entry(step.file).or_default();
     let own = |path: &str| step.launches.iter().any(|launch| launch.file == path);
     let mut files: Vec<_> = SOURCES
         .iter()
@@ -300,9 +300,8 @@ fn files(specs: &Specs, step: &Step) -> Vec<(&'static str, &'static str, Lines)>
 
 fn sources(specs: &Specs, step: &Step) -> String {
     let mut html = format!(
-        "<details class=\"step\"><summary>{} {}</summary>\n",
-        step.number,
-        escape(&name_of(step.slowest(specs).file))
+        "<details class=\"step\"><summary>{}</summary>\n",
+        escape(&step.name())
     );
     for launch in &step.launches {
         let LaunchProfile {
@@ -375,11 +374,7 @@ mod tests {
             assert_eq!(ladder.steps.len() + ladder.skipped.len(), op.steps.len());
             let page = page(specs, &ladder);
             for step in &ladder.steps {
-                let heading = format!(
-                    "<summary>{} {}<",
-                    step.number,
-                    name_of(step.launches[0].file)
-                );
+                let heading = format!("<summary>{}<", step.name());
                 assert!(page.contains(&heading), "{heading}");
             }
             for broken in ["NaN", "inf", "http", "src=", "<include"] {

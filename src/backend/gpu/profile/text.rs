@@ -4,7 +4,7 @@ use super::counts::{Counts, LaunchProfile, Line, Traffic};
 use super::gpus::Specs;
 use super::measure::Measured;
 use super::roofline::{occupancy, predict, shares, time};
-use super::{Ladder, Step, step_of};
+use super::{Ladder, Step};
 use crate::backend::gpu::catalog::{FILES, SOURCES};
 use crate::backend::gpu::workload::{Dims, Op};
 use std::fmt::Write as _;
@@ -341,7 +341,7 @@ pub(super) fn row(
     let shared = slowest.static_shared + slowest.dynamic_shared;
     let held = occupancy(specs, slowest.threads, registers, shared);
     let mut cells = vec![
-        format!("{} {}", step.number, name_of(slowest.file)),
+        step.name(),
         sectors,
         counts.conflicts().to_string(),
         on.into(),
@@ -355,14 +355,6 @@ pub(super) fn row(
         cells[6] += &format!(" (measured {})", time(measured.warm.median));
     }
     cells
-}
-
-/// `tensor cores` of `kernels/gemm/4_tensor_cores.cu`.
-pub fn name_of(file: &str) -> String {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    let name = name.strip_suffix(".cu").unwrap_or(name);
-    let number = format!("{}_", step_of(file));
-    name.strip_prefix(&number).unwrap_or(name).replace('_', " ")
 }
 
 /// The same table in Markdown, without the step that a GPU's name would be in.

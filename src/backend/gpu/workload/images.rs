@@ -12,7 +12,7 @@ use std::sync::Arc;
 type Result<T = Work> = std::result::Result<T, DeviceError>;
 
 const CONV: &[&str] = &["n", "h", "w", "inputs", "outputs", "kernel", "stride"];
-const STAGE: &[usize] = &[16, 32, 32, 16, 16, 3, 1];
+const STAGE: &[usize] = &[64, 32, 32, 16, 16, 3, 1];
 const IMAGE: &[&str] = &["n", "h", "w", "channels"];
 const ACTIVATION: &[usize] = &[64, 32, 32, 16];
 

@@ -1,0 +1,142 @@
+//! `kernels profile`, `kernels ladder` and `kernels tables` as a user meets them.
+
+#![cfg(simt)]
+
+use assert_cmd::Command;
+use std::fs;
+use std::path::Path;
+
+fn kernels(args: &[&str], folder: &Path) -> std::process::Output {
+    let mut command = Command::cargo_bin("kernels").expect("the program is built");
+    let command = command.args(args).current_dir(folder);
+    command.output().expect("it runs")
+}
+
+/// What a command prints that must succeed.
+fn printed(args: &[&str], folder: &Path) -> String {
+    let output = kernels(args, folder);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn a_profile_tells_the_swizzled_product_from_the_other() {
+    let here = Path::new(".");
+    let shape = ["--shape", "128x128x64"];
+    let plain = printed(
+        &[&["profile", "gemm_tensor_cores"], &shape[..]].concat(),
+        here,
+    );
+    assert!(plain.contains("4.0-way conflicts"), "{plain}");
+    assert!(plain.contains("ldmatrix(a, chunk("), "{plain}");
+    let file = "kernels/gemm/5_swizzle.cu";
+    let swizzled = printed(&[&["profile", file], &shape[..]].concat(), here);
+    assert!(!swizzled.contains("-way conflicts"), "{swizzled}");
+    let none = swizzled.matches(", 0 conflicts").count();
+    assert_eq!(none, 2, "{swizzled}");
+    for text in [&plain, &swizzled] {
+        assert!(text.contains("predictions for an H100 SXM"), "{text}");
+    }
+}
+
+#[test]
+fn without_a_step_the_last_one_is_taken_that_the_gpu_has() {
+    let here = Path::new(".");
+    let at = |gpu| {
+        printed(
+            &["profile", "gemm", "--shape", "64,64,64", "--gpu", gpu],
+            here,
+        )
+    };
+    assert!(at("h100").contains("kernels/gemm/7_hopper.cu"));
+    assert!(at("A100").contains("kernels/gemm/6_pipeline.cu"));
+    let strided = printed(&["profile", "copy", "--step", "1", "--shape", "4096"], here);
+    assert!(strided.contains("32.00 sectors a request"), "{strided}");
+}
+
+#[test]
+fn a_ladder_is_a_table_and_a_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = printed(&["ladder", "copy", "--shape", "4096"], folder.path());
+    for step in ["1 strided", "2 elements", "3 vectors"] {
+        assert!(text.contains(step), "{text}");
+    }
+    let page = fs::read_to_string(folder.path().join("ladder-copy.html")).expect("a page");
+    assert!(page.contains("to[i] = from[i];"));
+    let args = ["ladder", "gemm", "--shape", "9x5x7", "--page", "x.html"];
+    let text = printed(&args, folder.path());
+    assert!(text.contains("step 7 is left out"), "{text}");
+    assert!(folder.path().join("x.html").exists());
+}
+
+#[test]
+fn wrong_arguments_are_one_line_and_exit_code_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let markers = folder.path().join("a.md");
+    fs::write(&markers, "<!-- ladder nothing -->\n<!-- /ladder -->\n").expect("a file");
+    for (args, says) in [
+        (&["profile", "nothing"][..], "there are copy, gemm,"),
+        (
+            &["profile", "gemm", "--shape", "5x5"],
+            "gemm has 3 sizes (m, n, k), not 2",
+        ),
+        (
+            &["profile", "gemm", "--shape", "5xfivex5"],
+            "--shape: sizes look like",
+        ),
+        (&["profile", "gemm", "--shape", "0x5x5"], "sizes from 1 on"),
+        (
+            &["profile", "gemm", "--shape", "99999999x99999999x99999999"],
+            "less than 2 GiB",
+        ),
+        (&["profile", "gemm", "--step", "9"], "gemm has no step 9"),
+        (
+            &["profile", "gemm", "--step", "7", "--shape", "5x5x5"],
+            "step 7 does not take that shape on this GPU",
+        ),
+        (
+            &["profile", "conv", "--shape", "1x8x8x4x4x2x1"],
+            "an odd kernel",
+        ),
+        (
+            &["profile", "gemm", "--gpu", "3090"],
+            "one of h100, h200, a100",
+        ),
+        (
+            &["ladder", "copy", "--shape", "9", "--page", "no/such/x.html"],
+            "no/such/x.html",
+        ),
+        (&["tables", "missing.md"], "missing.md"),
+        (&["tables", "a.md"], "line 1: nothing is no op"),
+    ] {
+        let output = kernels(args, folder.path());
+        let error = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert_eq!(error.trim_end().lines().count(), 1, "{args:?}: {error}");
+        assert!(error.contains(says), "{args:?}: {error}");
+    }
+    let kept = fs::read_to_string(&markers).expect("a file");
+    assert!(
+        kept.starts_with("<!-- ladder nothing -->"),
+        "nothing is lost"
+    );
+}
+
+#[test]
+fn the_readmes_tables_are_those_of_the_kernels() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/README.md");
+    let readme = fs::read_to_string(readme).expect("a README");
+    let start = "<!-- ladder copy -->\n";
+    let at = readme.find(start).expect("it shows that ladder");
+    let end = readme[at..]
+        .find("<!-- /ladder -->\n")
+        .expect("and ends it");
+    let table = &readme[at..at + end];
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.md");
+    let empty = format!("before\n{start}<!-- /ladder -->\nafter\n");
+    fs::write(&file, empty).expect("a file");
+    printed(&["tables", "a.md"], folder.path());
+    let new = fs::read_to_string(&file).expect("a file");
+    assert_eq!(new, format!("before\n{table}<!-- /ladder -->\nafter\n"));
+}
