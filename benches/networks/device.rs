@@ -1,4 +1,4 @@
-//! The executors of this machine, and the roofs of each, measured in this process.
+//! The executors of this machine, and how the roofs of each are measured.
 
 use crate::peak;
 use crate::rivals::{self, Rival};
@@ -23,7 +23,7 @@ pub struct Roof {
 pub struct Device {
     pub name: &'static str,
     pub open: fn() -> Result<Box<dyn Executor>, DeviceError>,
-    pub roof: Roof,
+    pub roof: fn() -> Result<Roof, DeviceError>,
     /// Of an activation's element.
     pub activation_bytes: f64,
     /// Ops that are captured at least for one replay of a graph; 1 where there are none.
@@ -40,18 +40,18 @@ pub fn all() -> Result<Vec<Device>, DeviceError> {
     let mut devices = vec![Device {
         name: "cpu",
         open: || Ok(Box::new(Cpu::new()?)),
-        roof: of_cpu(Isa::detect()?),
+        roof: || Ok(of_cpu(Isa::detect()?)),
         activation_bytes: 4.0,
         launches: 1,
         batch: 0,
         rivals: rivals::of_cpu(),
         _context: None,
     }];
-    match of_cuda() {
-        Ok((gpu, roof)) => devices.push(Device {
+    match Gpu::cuda(0) {
+        Ok(gpu) => devices.push(Device {
             name: "cuda",
             open: || Ok(Box::new(Gpu::cuda(0)?)),
-            roof,
+            roof: of_cuda,
             activation_bytes: 2.0,
             launches: 64,
             batch: 1,
@@ -79,7 +79,7 @@ fn of_cpu(isa: Isa) -> Roof {
     const FLOATS: usize = 1 << 25;
     const CHUNK: usize = 1 << 16;
     let always = |mut run: Box<dyn FnMut()>| {
-        let seconds = best(12, || {
+        let seconds = best(40, || {
             run();
             Ok::<_, std::convert::Infallible>(())
         });
@@ -100,7 +100,7 @@ fn of_cpu(isa: Isa) -> Roof {
 
 /// The best large matrix product in bf16 that can be had here, our own or cuBLAS's, and a copy of
 /// half a gigabyte. A lower bound of what the device could do.
-fn of_cuda() -> Result<(Gpu, Roof), DeviceError> {
+fn of_cuda() -> Result<Roof, DeviceError> {
     const SIZE: usize = 4096;
     const CALLS: usize = 20;
     let mut gpu = Gpu::cuda(0)?;
@@ -150,9 +150,8 @@ fn of_cuda() -> Result<(Gpu, Roof), DeviceError> {
     let product = ours(&|gpu| gpu.gemm(a, b, c))? / CALLS as f64;
     let copy = ours(&|gpu| gpu.bn_apply(x, norm, None, false, y))? / CALLS as f64;
     let rival = rivals::cublas_seconds([SIZE; 3], CALLS).unwrap_or(f64::INFINITY);
-    let roof = Roof {
+    Ok(Roof {
         flops: 2.0 * (SIZE as f64).powi(3) / product.min(rival),
         bandwidth: (2 * 2 * image.iter().product::<usize>()) as f64 / copy,
-    };
-    Ok((gpu, roof))
+    })
 }

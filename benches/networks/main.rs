@@ -7,10 +7,11 @@
 //! what it finds there in a step: the last line of a network's table compares the sum of the ops
 //! with the step.
 //!
-//! Roofs are measured in the same process, before. On the CPU: multiply-adds without memory and
-//! copies without arithmetic, in f32. On a GPU: the best large matrix product that can be had, and
-//! a copy. An op's floor is the time of its FLOPs or its bytes at the roof, whichever is longer.
-//! Caches may beat it: more than 100 % means that tensors did not have to travel.
+//! Roofs are measured in the same process, just before each network. On the CPU: multiply-adds
+//! without memory and copies without arithmetic, in f32. On a GPU: the best large matrix product
+//! that can be had, and a copy. An op's floor is the time of its FLOPs or its bytes at the roof,
+//! whichever is longer. Caches may beat it: more than 100 % means that tensors did not have to
+//! travel.
 //!
 //! Rivals are what can be loaded at run time: cuBLAS and cuDNN on a GPU, on the CPU the usual BLAS
 //! libraries or the one that `AUTOASSIST_PEER_BLAS` names by its path (the OpenBLAS in numpy's
@@ -121,6 +122,7 @@ impl Bench {
     fn network(&mut self, device: &Device, spec: &Spec) -> Result<Network, DeviceError> {
         let batch = spec.batches[device.batch];
         let group = format!("{}/{}", spec.name, device.name);
+        let roof = (device.roof)()?;
         let step = self.step(&group, device, spec)?;
         let mut exec = (device.open)()?;
         let net = (spec.make)(&mut *exec, batch)?;
@@ -133,13 +135,13 @@ impl Bench {
             number: 0,
         };
         // So that tensors hold what they would in training.
-        replay.run(0, calls.iter().collect(), 1, 3)?;
+        replay.run(0, &calls.iter().collect::<Vec<_>>(), 1, 3)?;
         let mut rows = Vec::new();
         for (i, (name, calls)) in grouped(&calls).into_iter().enumerate() {
             let copies = device.launches.div_ceil(calls.len());
             let seconds = self.time(&group, name, None, |iterations| {
                 let replays = iterations.div_ceil(copies as u64);
-                let elapsed = replay.run(1 + i as u32, calls.clone(), copies, replays);
+                let elapsed = replay.run(1 + i as u32, &calls, copies, replays);
                 let elapsed = elapsed.expect("the device works").as_secs_f64();
                 let ours = iterations as f64 / (replays * copies as u64) as f64;
                 Duration::from_secs_f64(elapsed * ours)
@@ -159,7 +161,7 @@ impl Bench {
             shape: spec.shape,
             batch,
             device: replay.exec.describe(),
-            roof: device.roof,
+            roof,
             rivals: device.rivals.iter().map(|rival| rival.name()).collect(),
             step,
             rows,
@@ -218,7 +220,7 @@ impl Replay {
     fn run(
         &mut self,
         key: u32,
-        calls: Vec<&Call>,
+        calls: &[&Call],
         copies: usize,
         steps: u64,
     ) -> Result<Duration, DeviceError> {
@@ -231,7 +233,7 @@ impl Replay {
         for _ in 0..steps {
             inputs.step = self.number;
             self.exec.step(Pass::Train, inputs.clone(), &|exec| {
-                for call in std::iter::repeat_n(&calls, copies).flatten() {
+                for call in std::iter::repeat_n(calls, copies).flatten() {
                     (call.run)(exec);
                 }
             })?;
@@ -258,8 +260,8 @@ fn grouped(calls: &[Call]) -> Vec<(&str, Vec<&Call>)> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let criterion = Criterion::default()
         .sample_size(SAMPLES)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(800))
+        .warm_up_time(Duration::from_millis(400))
+        .measurement_time(Duration::from_millis(1600))
         .configure_from_args();
     let mut bench = Bench { criterion };
     let mut networks = Vec::new();

@@ -10,10 +10,13 @@ use autoassist::nn::{
 use autoassist::rng::Stream;
 use std::sync::Arc;
 
+/// Asks an executor for the ops of a step.
+type Step = dyn Fn(&mut dyn Executor);
+
 /// A network in an executor's memory, with its data.
 pub struct Net {
     /// A training step.
-    pub ops: Box<dyn Fn(&mut dyn Executor)>,
+    pub ops: Box<Step>,
     /// Instances of a step.
     pub batch: usize,
     /// Instances that there are.

@@ -66,14 +66,16 @@ pub enum Wanted {
     BothGrads,
 }
 
+/// Asks an executor for an op.
+type Ask = dyn Fn(&mut dyn Executor) + Send;
+
 /// A call of an op.
 pub struct Call {
     /// Op and shape. Calls of one name do the same, but for an operand more or less.
     pub name: String,
     pub work: Work,
     pub task: Option<Task>,
-    /// Asks an executor for it.
-    pub run: Box<dyn Fn(&mut dyn Executor) + Send>,
+    pub run: Box<Ask>,
 }
 
 /// The ops of `step`, in its order. The records of losses are left out: they are for a ring, of
