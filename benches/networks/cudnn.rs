@@ -166,34 +166,34 @@ impl Cudnn {
             let math: SetMath = library.function("cudnnSetConvolutionMathType")?;
             let find: Find = library.function(&name)?;
             let run: Run = library.function(&format!("cudnnConvolution{kind}"))?;
-            let mode = (CROSS_CORRELATION, FLOAT);
-            let done = set(convolution, pad, pad, stride, stride, 1, 1, mode.0, mode.1) == 0
-                && math(convolution, TENSOR_OP_MATH) == 0
-                && find(
-                    self.handle,
-                    a,
-                    b,
-                    convolution,
-                    c,
-                    1,
-                    &mut found,
-                    &mut fastest,
-                ) == 0
-                && found == 1
-                && fastest.status == 0
-                && math(convolution, fastest.math) == 0;
-            let memory = fastest.memory;
-            let workspace = if done {
-                reserve(memory.max(1))?
-            } else {
+            let (mode, sums, dilation) = (CROSS_CORRELATION, FLOAT, 1);
+            let is_set = set(
+                convolution,
+                pad,
+                pad,
+                stride,
+                stride,
+                dilation,
+                dilation,
+                mode,
+                sums,
+            );
+            if is_set != 0 || math(convolution, TENSOR_OP_MATH) != 0 {
                 return None;
-            };
+            }
+            let handle = self.handle;
+            let is_found = find(handle, a, b, convolution, c, 1, &mut found, &mut fastest);
+            let usable = is_found == 0 && found == 1 && fastest.status == 0;
+            if !usable || math(convolution, fastest.math) != 0 {
+                return None;
+            }
+            let memory = fastest.memory;
             Some(Part {
                 run,
                 operands,
                 convolution,
                 algorithm: fastest.algorithm,
-                workspace: (workspace, memory),
+                workspace: (reserve(memory.max(1))?, memory),
             })
         }
     }

@@ -40,7 +40,7 @@ pub fn all() -> Result<Vec<Device>, DeviceError> {
     let mut devices = vec![Device {
         name: "cpu",
         open: || Ok(Box::new(Cpu::new()?)),
-        roof: || Ok(of_cpu(Isa::detect()?)),
+        roof: of_cpu,
         activation_bytes: 4.0,
         launches: 1,
         batch: 0,
@@ -64,7 +64,10 @@ pub fn all() -> Result<Vec<Device>, DeviceError> {
 }
 
 /// Best of several: what the machine can do.
-fn best<E>(rounds: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+fn best(
+    rounds: usize,
+    mut run: impl FnMut() -> Result<(), DeviceError>,
+) -> Result<f64, DeviceError> {
     let mut fastest = f64::INFINITY;
     for _ in 0..rounds {
         let start = Instant::now();
@@ -75,27 +78,27 @@ fn best<E>(rounds: usize, mut run: impl FnMut() -> Result<(), E>) -> Result<f64,
 }
 
 /// Multiply-adds without memory, and a copy that no cache holds.
-fn of_cpu(isa: Isa) -> Roof {
+fn of_cpu() -> Result<Roof, DeviceError> {
     const FLOATS: usize = 1 << 25;
     const CHUNK: usize = 1 << 16;
-    let always = |mut run: Box<dyn FnMut()>| {
-        let seconds = best(40, || {
-            run();
-            Ok::<_, std::convert::Infallible>(())
-        });
-        seconds.unwrap_or_else(|never| match never {})
-    };
+    const ROUNDS: usize = 40;
+    let isa = Isa::detect()?;
+    let arithmetic = best(ROUNDS, || {
+        peak::run(isa);
+        Ok(())
+    })?;
     let from = vec![1.0_f32; FLOATS];
     let mut to = vec![0.0_f32; FLOATS];
-    let copy = move || {
+    let copy = best(ROUNDS, || {
         let chunks = to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK));
         chunks.for_each(|(to, from)| to.copy_from_slice(from));
         black_box(&to);
-    };
-    Roof {
-        flops: peak::flops() / always(Box::new(move || peak::run(isa))),
-        bandwidth: (2 * 4 * FLOATS) as f64 / always(Box::new(copy)),
-    }
+        Ok(())
+    })?;
+    Ok(Roof {
+        flops: peak::flops() / arithmetic,
+        bandwidth: (2 * 4 * FLOATS) as f64 / copy,
+    })
 }
 
 /// The best large matrix product in bf16 that can be had here, our own or cuBLAS's, and a copy of

@@ -178,7 +178,8 @@ impl Bench {
     ) -> Option<(String, f64)> {
         let times = device.rivals.iter().filter_map(|rival| {
             let mut run = rival.prepare(task)?;
-            let mut failed = run(1).is_none();
+            run(1)?;
+            let mut failed = false;
             let name = format!("{op}, {}", rival.name());
             let seconds = self.time(group, &name, None, |iterations| {
                 let elapsed = if failed { None } else { run(iterations) };
@@ -271,11 +272,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     bench.criterion.final_summary();
-    networks.retain(|network| !network.rows.is_empty());
+    // A filter on the command line may have left nothing of some.
+    networks.retain(|network| network.step.is_some() || !network.rows.is_empty());
     for network in &networks {
         network.print();
     }
-    let file = report::write(&networks)?;
-    println!("\n{}", file.display());
+    if !networks.is_empty() {
+        let file = report::write(&networks)?;
+        println!("\n{}", file.display());
+    }
     Ok(())
 }

@@ -78,6 +78,10 @@ impl Network {
             self.roof.flops / 1e9,
             self.roof.bandwidth / 1e9,
         );
+        let step = text(self.step.map(|step| step * 1e3), 2);
+        if self.rows.is_empty() {
+            return println!("The whole step takes {step} ms.");
+        }
         println!(
             "| op | calls | µs a call | % of the step | GFLOP/s | GB/s | bound by | % of the roof | \
              best rival's time over ours |"
@@ -106,9 +110,8 @@ impl Network {
             println!("\nNo library could be loaded to compare with.");
         }
         println!(
-            "\nThe ops take {:.2} ms one by one, the whole step {} ms ({} % of it).",
+            "\nThe ops take {:.2} ms one by one, the whole step {step} ms ({} % of it).",
             self.sum() * 1e3,
-            text(self.step.map(|step| step * 1e3), 2),
             text(self.step.map(|step| 100.0 * self.sum() / step), 0),
         );
     }
