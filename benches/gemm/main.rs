@@ -1,17 +1,29 @@
-//! Every step of the matrix product's ladder, and cuBLAS where it can be loaded: square matrices of
+//! Matrix products. First the CPU executor's (`cpu.rs`), beside the BLAS libraries that can be
+//! loaded (`AUTOASSIST_PEER_BLAS` names one by its path).
+//!
+//! Then every step of the ladder of kernels, and cuBLAS where it can be loaded: square matrices of
 //! 1024, 2048 and 4096 on a GPU. Times include launches, many of which are under way at once; below
 //! some ten microseconds a product it is they that are measured.
 //!
 //! Without a device it rehearses on `simt` with matrices of 256, to show that it works; those times
 //! mean nothing. Some elements of every product are compared with sums in f64.
 
+#[path = "../common/blas.rs"]
+mod blas;
+mod cpu;
+#[path = "../common/cublas.rs"]
 mod cublas;
+#[path = "../common/peak.rs"]
+mod peak;
+#[path = "../common/product.rs"]
+mod product;
 
 use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{DeviceError, Executor, Kind, Tensor};
 use autoassist::rng::Stream;
 use cublas::{Cublas, Matrices};
 use half::bf16;
+use product::Product;
 use std::time::Instant;
 
 /// Seconds that a round should take at least, and rounds of which the median counts.
@@ -77,6 +89,7 @@ fn time(mut launch: impl FnMut(), mut finish: impl FnMut(), rounds: usize) -> f6
 }
 
 fn main() -> Result<(), DeviceError> {
+    println!("{}\n", cpu::table(20)?);
     let (mut gpu, sizes, rounds) = match Gpu::cuda(0) {
         Ok(gpu) => (gpu, vec![1024, 2048, 4096], ROUNDS),
         Err(e) => {
@@ -100,12 +113,17 @@ fn main() -> Result<(), DeviceError> {
         let rate = |seconds: f64| 2.0 * (size as f64).powi(3) / seconds / 1e12;
         let rival = cublas.as_ref().and_then(|cublas| {
             let [a, b] = case.factors.each_ref().map(|f| bytemuck::cast_slice(f));
-            let matrices = Matrices::new(a, b, size, size, size)?;
+            let product = Product {
+                sizes: [size; 3],
+                transposed: [false, true],
+            };
+            let matrices = Matrices::new(product, a, b)?;
             if !cublas.gemm(&matrices) {
                 return None;
             }
             let launch = || assert!(cublas.gemm(&matrices));
-            Some(rate(time(launch, cublas::synchronize, rounds)))
+            let finish = || assert!(cublas::synchronize());
+            Some(rate(time(launch, finish, rounds)))
         });
         if let Some(rate) = rival {
             println!("{size:>5}  cuBLAS  {rate:>9.3} TFLOP/s");
