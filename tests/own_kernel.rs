@@ -56,5 +56,5 @@ fn the_text_quotes_what_is_there() {
         assert!(read(file).contains(block), "not in {file}:\n{block}");
         quoted += 1;
     }
-    assert_eq!(quoted, 6);
+    assert_eq!(quoted, 8);
 }

@@ -45,7 +45,7 @@ pub fn measure(
     step: u32,
 ) -> Result<Option<Measured>, ProfileError> {
     op.check(shape)?;
-    gpu.limit(op.ladder, step);
+    op.limit(gpu, step);
     let work = op.make(gpu, shape)?;
     let flush = gpu.alloc(Kind::Float, [1, 1, 1, FLUSH]);
     work.start(gpu, shape[0])?;

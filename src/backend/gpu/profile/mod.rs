@@ -254,7 +254,7 @@ pub fn profile(
     }
     let profiler = Profiler::new()?;
     let mut gpu = Gpu::simt_profiled(capability, profiler.clone());
-    gpu.limit(op.ladder, step);
+    op.limit(&mut gpu, step);
     let work = op.make(&mut gpu, shape)?;
     gpu.block(|driver| driver.synchronize())?;
     profiler.forget();
@@ -279,7 +279,7 @@ pub fn taken(
     op.check(shape)?;
     let names = Names::default();
     let mut gpu = Gpu::new(Box::new(Notes::new(capability, names.clone())));
-    gpu.limit(op.ladder, limit);
+    op.limit(&mut gpu, limit);
     let work = op.make(&mut gpu, shape)?;
     names.lock().expect("no holder panics").clear();
     work.start(&mut gpu, shape[0])?;

@@ -23,7 +23,7 @@ fn elements(shape: &[usize]) -> usize {
 pub(super) static OPS: [Op; 9] = [
     Op {
         name: "gather",
-        ladder: Ladder::Gather,
+        ladder: Some(Ladder::Gather),
         steps: &[1, 2, 3],
         folders: &["gather"],
         dims: IMAGE,
@@ -34,7 +34,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "conv",
-        ladder: Ladder::Conv,
+        ladder: Some(Ladder::Conv),
         steps: &[1, 2, 3, 4],
         folders: &["conv_fprop"],
         dims: CONV,
@@ -45,7 +45,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "conv_backward",
-        ladder: Ladder::Conv,
+        ladder: Some(Ladder::Conv),
         steps: &[1, 2, 3, 5],
         folders: &["conv_dgrad", "conv_wgrad", "conv_backward"],
         dims: CONV,
@@ -56,7 +56,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "bn_moments",
-        ladder: Ladder::BatchNorm,
+        ladder: Some(Ladder::BatchNorm),
         steps: &[1, 2, 3],
         folders: &["bn_moments"],
         dims: IMAGE,
@@ -67,7 +67,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "bn_apply",
-        ladder: Ladder::BatchNorm,
+        ladder: Some(Ladder::BatchNorm),
         steps: &[1, 2, 3],
         folders: &["bn_apply"],
         dims: IMAGE,
@@ -78,7 +78,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "softmax_xent",
-        ladder: Ladder::SoftmaxXent,
+        ladder: Some(Ladder::SoftmaxXent),
         steps: &[1, 2, 3],
         folders: &["softmax_xent"],
         dims: &["rows", "classes"],
@@ -89,7 +89,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "bn_backward_sums",
-        ladder: Ladder::BatchNorm,
+        ladder: Some(Ladder::BatchNorm),
         steps: &[1, 2, 3],
         folders: &["bn_backward_sums"],
         dims: IMAGE,
@@ -100,7 +100,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "bn_backward",
-        ladder: Ladder::BatchNorm,
+        ladder: Some(Ladder::BatchNorm),
         steps: &[1, 2, 3],
         folders: &["bn_backward"],
         dims: IMAGE,
@@ -111,7 +111,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "sgd",
-        ladder: Ladder::Sgd,
+        ladder: Some(Ladder::Sgd),
         steps: &[1, 2],
         folders: &["sgd"],
         dims: &["parameters"],

@@ -60,9 +60,9 @@ impl Work {
 pub struct Op {
     /// What people call it.
     pub name: &'static str,
-    /// Its ladder of kernels.
-    pub ladder: Ladder,
-    /// Steps of the ladder that this op has a kernel of its own for.
+    /// Its ladder of kernels, if it has more than one.
+    pub ladder: Option<Ladder>,
+    /// Steps of the ladder that this op has a kernel of its own for; `&[1]` without one.
     pub steps: &'static [u32],
     /// Folders of `kernels/` that hold them.
     pub folders: &'static [&'static str],
@@ -169,6 +169,13 @@ impl Op {
             }
         }
         Ok(())
+    }
+
+    /// Has it take no step of its ladder above this one.
+    pub fn limit(&self, gpu: &mut Gpu, step: u32) {
+        if let Some(ladder) = self.ladder {
+            gpu.limit(ladder, step);
+        }
     }
 
     /// Allocates and fills its tensors.

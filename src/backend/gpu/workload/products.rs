@@ -10,7 +10,7 @@ type Result = std::result::Result<Work, DeviceError>;
 pub(super) static OPS: [Op; 4] = [
     Op {
         name: "copy",
-        ladder: Ladder::Copy,
+        ladder: Some(Ladder::Copy),
         steps: &[1, 2, 3],
         folders: &["copy"],
         dims: &["elements"],
@@ -21,7 +21,7 @@ pub(super) static OPS: [Op; 4] = [
     },
     Op {
         name: "gemm",
-        ladder: Ladder::Gemm,
+        ladder: Some(Ladder::Gemm),
         steps: &[1, 2, 3, 4, 5, 6, 7],
         folders: &["gemm"],
         dims: &["m", "n", "k"],
@@ -32,7 +32,7 @@ pub(super) static OPS: [Op; 4] = [
     },
     Op {
         name: "linear",
-        ladder: Ladder::Linear,
+        ladder: Some(Ladder::Linear),
         steps: &[1, 2, 3],
         folders: &["linear"],
         dims: &["rows", "inputs", "outputs"],
@@ -43,7 +43,7 @@ pub(super) static OPS: [Op; 4] = [
     },
     Op {
         name: "linear_backward",
-        ladder: Ladder::Linear,
+        ladder: Some(Ladder::Linear),
         steps: &[1, 2],
         folders: &["linear"],
         dims: &["rows", "inputs", "outputs"],

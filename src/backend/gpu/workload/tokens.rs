@@ -18,7 +18,7 @@ const HEADS: &[usize] = &[4, 256, 4, 64];
 pub(super) static OPS: [Op; 9] = [
     Op {
         name: "embedding",
-        ladder: Ladder::Embedding,
+        ladder: Some(Ladder::Embedding),
         steps: &[1, 2],
         folders: &["embedding"],
         dims: TOKENS,
@@ -29,7 +29,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "embedding_backward",
-        ladder: Ladder::Embedding,
+        ladder: Some(Ladder::Embedding),
         steps: &[1, 2],
         folders: &["embedding"],
         dims: TOKENS,
@@ -40,7 +40,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "attention",
-        ladder: Ladder::Attention,
+        ladder: Some(Ladder::Attention),
         steps: &[1, 2, 3],
         folders: &["attention"],
         dims: ATTENTION,
@@ -51,7 +51,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "attention_backward",
-        ladder: Ladder::Attention,
+        ladder: Some(Ladder::Attention),
         steps: &[1, 2, 3],
         folders: &["attention_backward"],
         dims: ATTENTION,
@@ -62,7 +62,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "layer_norm",
-        ladder: Ladder::LayerNorm,
+        ladder: Some(Ladder::LayerNorm),
         steps: &[1, 2],
         folders: &["layer_norm"],
         dims: TOKENS,
@@ -73,7 +73,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "layer_norm_backward",
-        ladder: Ladder::LayerNorm,
+        ladder: Some(Ladder::LayerNorm),
         steps: &[1, 2],
         folders: &["layer_norm_backward"],
         dims: TOKENS,
@@ -84,7 +84,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "sentence_xent",
-        ladder: Ladder::SentenceXent,
+        ladder: Some(Ladder::SentenceXent),
         steps: &[1, 2],
         folders: &["sentence_xent"],
         dims: &["tokens", "classes"],
@@ -95,7 +95,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "clip_scale",
-        ladder: Ladder::Adam,
+        ladder: Some(Ladder::Adam),
         steps: &[1],
         folders: &["clip_scale"],
         dims: &["parameters"],
@@ -106,7 +106,7 @@ pub(super) static OPS: [Op; 9] = [
     },
     Op {
         name: "adam",
-        ladder: Ladder::Adam,
+        ladder: Some(Ladder::Adam),
         steps: &[1, 2],
         folders: &["adam"],
         dims: &["parameters"],
