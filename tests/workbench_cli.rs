@@ -35,7 +35,7 @@ fn a_profile_tells_the_swizzled_product_from_the_other() {
     let none = swizzled.matches(", 0 conflicts").count();
     assert_eq!(none, 2, "{swizzled}");
     for text in [&plain, &swizzled] {
-        assert!(text.contains("predictions for an H100 SXM"), "{text}");
+        assert!(text.contains("predictions for the H100 SXM"), "{text}");
     }
 }
 

@@ -24,7 +24,7 @@ pub fn page(specs: &Specs, ladder: &Ladder) -> String {
          <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n\
          <p class=\"title\">The ladder of {title} ({})</p>\n<h1>{}</h1>\n\
          <p class=\"soft\">Counts are exact: the kernels ran on a CPU, and every access was seen. \
-         Times are predictions from an {}’s published peaks, each unit by itself; nothing in them \
+         Times are predictions from the {}’s published peaks, each unit by itself; nothing in them \
          waits.</p>\n",
         include_str!("page.css"),
         ladder.op.dims.join(" × "),
@@ -48,7 +48,7 @@ fn verdict(specs: &Specs, ladder: &Ladder) -> String {
     let [first, .., last] = steps else {
         return match steps {
             [only] => format!(
-                "One step: {} on an {}, predicted.",
+                "One step: {} on the {}, predicted.",
                 time(only.predicted(specs)),
                 specs.name
             ),

@@ -224,7 +224,7 @@ fn launch_text(specs: &Specs, launch: &LaunchProfile) -> String {
 /// What `kernels profile` prints.
 pub fn profile(specs: &Specs, op: &Op, shape: &[usize], step: &Step) -> String {
     let mut text = format!(
-        "{} of {} ({}), step {}. Counts are exact; times are predictions for an {}.\n",
+        "{} of {} ({}), step {}. Counts are exact; times are predictions for the {}.\n",
         op.name,
         Dims(shape),
         op.dims.join(" x "),
@@ -288,7 +288,7 @@ pub fn ladder(specs: &Specs, ladder: &Ladder) -> String {
         rows.push(row(specs, ladder, step, &mut before));
     }
     let mut text = format!(
-        "{} of {} ({}). Counts are exact; times are predictions for an {}.\n\n",
+        "{} of {} ({}). Counts are exact; times are predictions for the {}.\n\n",
         ladder.op.name,
         Dims(&ladder.shape),
         ladder.op.dims.join(" x "),
