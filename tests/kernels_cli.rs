@@ -142,7 +142,7 @@ fn a_pack_runs_everything_even_after_a_failure_and_says_so() {
     fake_pack(
         dir.path(),
         &[
-            ("kernels", "echo a table"),
+            ("kernels", "echo \"$@\""),
             ("test-oracle", "ls -d $ORACLE_DIR; exit 3"),
             ("test-gpu", "echo REQUIRE_CUDA=$REQUIRE_CUDA"),
             ("resnet", "echo \"$@\"; echo '{\"device\":\"a GPU\"}'"),
@@ -179,6 +179,7 @@ fn a_pack_runs_everything_even_after_a_failure_and_says_so() {
     assert!(summary.ends_with("FAILED\n"), "{summary}");
     assert_eq!(read("first/gpu.log"), "REQUIRE_CUDA=1\n");
     assert_eq!(read("first/bench-one.log"), "--bench\n");
+    assert!(read("first/ladder-gemm.log").starts_with("ladder gemm --page "));
     assert_eq!(read("first/demonstration.json"), "{\"device\":\"a GPU\"}\n");
     assert!(!dir.path().join("first/gpu.json").exists());
     assert!(dir.path().join("first/criterion/x").is_dir());

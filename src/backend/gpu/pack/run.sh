@@ -53,6 +53,10 @@ if [ -n "${CIFAR:-}" ]; then
 else
     note 'resnet20                 skipped, $CIFAR names no folder of images'
 fi
+# Predicted and measured times side by side.
+for op in copy gemm conv conv_backward attention; do
+    step "ladder-$op" bin/kernels ladder "$op" --page "$out/ladder-$op.html"
+done
 for bench in bin/bench-*; do
     step "${bench#bin/}" env CRITERION_HOME="$out/criterion" "$bench" --bench
 done

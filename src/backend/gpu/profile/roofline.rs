@@ -285,7 +285,7 @@ mod tests {
             lines: Vec::new(),
         };
         launch.footprint.read = n;
-        launch.footprint.read_by_blocks = 4 * n;
+        launch.footprint.read_by_blocks = 2 * n;
         launch.counts.global_read = Traffic {
             requests: n / 128,
             bytes: n,
