@@ -47,15 +47,21 @@ pub struct Occupancy {
 
 /// Of blocks of so many threads, registers a thread (if they are known) and bytes of shared memory.
 ///
-/// Registers are given to warps in units of 256, and to four warps at a time; shared memory in units
-/// of 128 bytes, 1 KiB a block being the system's (CUDA Occupancy Calculator, compute capability
-/// 8.0 and later).
+/// Each quarter of a multiprocessor has registers of its own, which are given to warps in units of
+/// 256; shared memory is given in units of 128 bytes, 1 KiB a block being the system's
+/// (`cuda_occupancy.h` of the CUDA toolkit, compute capability 8.0 and later).
 pub fn occupancy(specs: &Specs, threads: u32, registers: Option<u32>, shared: u32) -> Occupancy {
     let warps = threads.div_ceil(32).max(1);
-    let by_shared = specs.shared[0] / (shared + 1024).next_multiple_of(128);
+    let a_block = (u64::from(shared) + 1024).next_multiple_of(128);
+    let by_shared = (u64::from(specs.shared[0]) / a_block) as u32;
     let by_registers = registers.map_or(u32::MAX, |registers| {
-        let a_warp = (32 * registers.max(1)).next_multiple_of(256);
-        REGISTERS / a_warp / 4 * 4 / warps
+        let a_warp = (32 * u64::from(registers.max(1))).next_multiple_of(256);
+        // A block is refused unless each quarter could take as many warps as the fullest.
+        let all = a_warp * u64::from(warps.next_multiple_of(4));
+        match all > u64::from(REGISTERS) {
+            true => 0,
+            false => (u64::from(REGISTERS / 4) / a_warp) as u32 * 4 / warps,
+        }
     });
     let limits = [
         (specs.threads / 32 / warps, Resource::Threads),
@@ -160,7 +166,9 @@ fn on_chip(specs: &Specs, counts: &Counts) -> [(Unit, f64); 4] {
     ];
     // A request takes a clock, and so does every further 128 bytes of it.
     let requests = global.map(|t| (t.units as f64 * SECTOR / WAVEFRONT).max(t.requests as f64));
-    let wavefronts = counts.wavefronts() as f64 + requests.iter().sum::<f64>();
+    // What TMA brings is written to shared memory.
+    let tma = counts.tma_bytes as f64 / WAVEFRONT;
+    let wavefronts = counts.wavefronts() as f64 + tma + requests.iter().sum::<f64>();
     let tensor = counts.mma_flops as f64 / specs.mma_sync + counts.wgmma_flops as f64;
     let instructions = (counts.flops - counts.fusable) as f64;
     [
@@ -248,27 +256,56 @@ mod tests {
     use super::super::gpus::{GPUS, find};
     use super::*;
 
+    /// All rows are what `cudaOccMaxActiveBlocksPerMultiprocessor` of CUDA 13.0's
+    /// `cuda_occupancy.h` answers.
     #[test]
     fn occupancy_is_the_calculators() {
-        let a100 = find("a100").unwrap();
-        let blocks = |threads, registers, shared| {
-            let o = occupancy(a100, threads, registers, shared);
-            (o.blocks, o.limit)
+        use Resource::{Blocks, Registers, Shared, Threads};
+        for (key, threads, registers, shared, blocks, limit) in [
+            // 128 · 32 = 4096 registers a warp: 4 warps of each quarter's 16384, 16 warps, of 8 each.
+            ("a100", 256, 128, 16384, 2, Registers),
+            // 226 · 32 = 7232, in units of 256: 7424; 2 warps a quarter; 8 warps, of 4 each.
+            // Shared memory: 65 KiB each of 164, so 2 as well.
+            ("a100", 128, 226, 65536, 2, Registers),
+            // 8 warps of 64: 8 blocks; 1024 registers a warp leave room for 64, too.
+            ("a100", 256, 32, 0, 8, Threads),
+            // One register more is 1280 a warp: 12 a quarter, 48 warps.
+            ("a100", 256, 33, 0, 6, Registers),
+            ("a100", 32, 16, 0, 32, Blocks),
+            // 9 · 256 = 2304 registers a warp: 7 a quarter; 28 warps, of 3 each.
+            ("a100", 96, 72, 0, 9, Registers),
+            ("a100", 256, 255, 0, 1, Registers),
+            // (40000 + 1024), in units of 128, is 41088: 4 of 167936.
+            ("a100", 128, 64, 40000, 4, Shared),
+            // 163 KiB is the most that a block can have; a byte more does not fit.
+            ("a100", 256, 32, 163 << 10, 1, Shared),
+            ("a100", 256, 32, (163 << 10) + 1, 0, Shared),
+            // 9 warps are taken for 12, as if each quarter had three: 12 · 8192 > 65536.
+            ("a100", 288, 256, 0, 0, Registers),
+            ("h100", 384, 168, 193 << 10, 1, Registers),
+            ("h100", 256, 137, 16384, 1, Registers),
+            ("4090", 1024, 32, 0, 1, Threads),
+            ("4090", 32, 32, 0, 24, Blocks),
+            ("4090", 128, 226, 65536, 1, Shared),
+            // 5 · 256 registers a warp: 48 warps, exactly what threads allow.
+            ("5090", 96, 40, 0, 16, Threads),
+        ] {
+            let found = occupancy(find(key).unwrap(), threads, Some(registers), shared);
+            let row = (key, threads, registers, shared);
+            assert_eq!((found.blocks, found.limit), (blocks, limit), "{row:?}");
+            assert_eq!(found.warps, blocks * threads.div_ceil(32), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_registers_are_no_limit_and_nothing_overflows() {
+        let blocks = |registers, shared| {
+            let a100 = find("a100").unwrap();
+            occupancy(a100, 256, registers, shared).blocks
         };
-        // 128 registers are 4096 a warp, so 16 warps: two blocks of eight.
-        assert_eq!(blocks(256, Some(128), 16 << 10), (2, Resource::Registers));
-        // 32 registers: 64 warps, as many as there may be.
-        assert_eq!(blocks(256, Some(32), 0), (8, Resource::Threads));
-        // 33 registers are 1056, given as 1280: 51 warps, in fours 48: six blocks.
-        assert_eq!(blocks(256, Some(33), 0), (6, Resource::Registers));
-        // 64 KiB and the system's one: 65 KiB of 164, twice.
-        assert_eq!(blocks(128, Some(64), 64 << 10), (2, Resource::Shared));
-        // Small blocks: 32 of them, though 64 warps would fit.
-        assert_eq!(blocks(32, Some(16), 0), (32, Resource::Blocks));
-        // A block that does not fit.
-        assert_eq!(blocks(1024, Some(128), 0).0, 0);
-        let unknown = occupancy(a100, 1024, None, 0);
-        assert_eq!((unknown.blocks, unknown.warps, unknown.most), (2, 64, 64));
+        assert_eq!(blocks(None, 0), 8);
+        assert_eq!(blocks(None, u32::MAX), 0);
+        assert_eq!(blocks(Some(u32::MAX), 0), 0);
     }
 
     fn launch(blocks: u32) -> LaunchProfile {
