@@ -2,7 +2,7 @@
 
 use super::counts::{Counts, LaunchProfile, Line, Traffic};
 use super::gpus::Specs;
-use super::measure::Measured;
+use super::measure::{Measured, Times};
 use super::roofline::{occupancy, predict, shares, time};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::{FILES, SOURCES};
@@ -256,20 +256,21 @@ pub fn profile(specs: &Specs, op: &Op, shape: &[usize], step: &Step) -> String {
         n => format!("{:.2} TFLOP/s", n as f64 / seconds / 1e12),
     };
     let _ = writeln!(text, "predicted {}, {rate}", time(seconds));
-    text + &measured(step)
+    text + &measured(step, seconds)
 }
 
-/// What was measured, and how far that is from the prediction.
-fn measured(step: &Step) -> String {
+/// What was measured, and how far that is from what was predicted.
+fn measured(step: &Step, predicted: f64) -> String {
     let Some(Measured { warm, cold }) = step.measured else {
         return String::new();
     };
-    let line = |name: &str, t: super::measure::Times| {
+    let line = |name: &str, t: Times| {
         format!(
-            "measured, {name} L2: {} ({} to {})\n",
+            "measured, {name} L2: {} ({} to {}), {:.2} times the prediction\n",
             time(t.median),
             time(t.p20),
-            time(t.p80)
+            time(t.p80),
+            t.median / predicted
         )
     };
     line("warm", warm) + &line("cold", cold)
@@ -352,7 +353,8 @@ pub(super) fn row(
         faster.map_or("–".into(), |before| format!("{:.2}x", before / seconds)),
     ];
     if let Some(measured) = step.measured {
-        cells[6] += &format!(" (measured {})", time(measured.warm.median));
+        let warm = measured.warm.median;
+        cells[6] += &format!(" (measured {}, {:.2}x)", time(warm), warm / seconds);
     }
     cells
 }
@@ -393,4 +395,43 @@ fn aligned(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{find, gpus, step};
+    use super::*;
+
+    #[test]
+    fn a_measurement_is_shown_beside_the_prediction() {
+        let specs = gpus::find("a100").unwrap();
+        let op = find("copy").unwrap().op;
+        let mut copied = step(op, &[5000], 2, specs, None).unwrap();
+        assert!(!profile(specs, op, &[5000], &copied).contains("measured"));
+        // So small a copy is bound by its launch: 2 µs.
+        let times = |median| Times {
+            p20: 0.9 * median,
+            median,
+            p80: 1.1 * median,
+        };
+        copied.measured = Some(Measured {
+            warm: times(5e-6),
+            cold: times(8e-6),
+        });
+        let text = profile(specs, op, &[5000], &copied);
+        for line in [
+            "measured, warm L2: 5.0 µs (4.5 µs to 5.5 µs), 2.50 times the prediction\n",
+            "measured, cold L2: 8.0 µs (7.2 µs to 8.8 µs), 4.00 times the prediction\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        let steps = Ladder {
+            op,
+            shape: vec![5000],
+            steps: vec![copied],
+            skipped: Vec::new(),
+        };
+        let table = ladder(specs, &steps);
+        assert!(table.contains("2.0 µs (measured 5.0 µs, 2.50x)"), "{table}");
+    }
 }
