@@ -1,6 +1,7 @@
 #include "check.h"
 
 #include "core.h"
+#include "image.h"
 
 #include <link.h>
 #include <sys/mman.h>
@@ -10,9 +11,6 @@
 #include <cstdio>
 #include <cstring>
 #include <new>
-
-// Where the program, or the library that we are in, starts.
-extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
 
 namespace simt {
 
@@ -25,20 +23,8 @@ constexpr size_t ALIGN = 256, RED_ZONE = 256;
 constexpr size_t SHARED_ROOM = 512 << 10;
 constexpr size_t MAX_FINDINGS = 256;
 
-template <class T> T *reserve(size_t count) {
-    void *p = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        throw std::bad_alloc();
-    return static_cast<T *>(p);
-}
-
 size_t rounded(size_t size, size_t unit) {
     return (size + unit - 1) / unit * unit;
-}
-
-uint64_t site_of(uintptr_t code) {
-    return code - 1 - uintptr_t(__ehdr_start);  // within the call, not behind it
 }
 
 // Constants of the program, its tables of pointers among them.

@@ -1,6 +1,7 @@
 #include "profile.h"
 
 #include "core.h"
+#include "image.h"
 
 #include <link.h>
 #include <sys/mman.h>
@@ -10,7 +11,6 @@
 #include <mutex>
 #include <new>
 
-extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
 extern "C" void __sanitizer_cov_trace_pc();
 
 namespace simt {
@@ -20,18 +20,6 @@ __thread SimtProfiler *profiling = nullptr;
 namespace {
 
 constexpr size_t ALIGN = 256, SECTOR = 32, BANKS = 32, WORD = 4;
-
-template <class T> T *reserve(size_t count) {
-    void *p = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        throw std::bad_alloc();
-    return static_cast<T *>(p);
-}
-
-uint64_t site_of(uintptr_t code) {
-    return code - 1 - uintptr_t(__ehdr_start);  // within the call, not behind it
-}
 
 // The executable part of the image that we are in.
 Range code_of_image() {

@@ -44,7 +44,7 @@ pub const REGISTERS: u32 = 65_536;
 /// All of them. Sizes of multiprocessors: CUDA C++ Programming Guide, "Technical Specifications per
 /// Compute Capability".
 pub static GPUS: [Specs; 5] = [
-    // NVIDIA H100 Tensor Core GPU Architecture (white paper), tables 1 to 3; SXM5.
+    // NVIDIA H100 Tensor Core GPU Architecture (white paper); SXM5.
     Specs {
         key: "h100",
         name: "H100 SXM",
@@ -80,7 +80,7 @@ pub static GPUS: [Specs; 5] = [
         threads: 2048,
         blocks: 32,
     },
-    // NVIDIA A100 Tensor Core GPU Architecture (white paper), tables 1 to 4, and the data sheet of
+    // NVIDIA A100 Tensor Core GPU Architecture (white paper), and the data sheet of
     // the one with 80 GB; SXM4.
     Specs {
         key: "a100",
@@ -99,7 +99,7 @@ pub static GPUS: [Specs; 5] = [
         threads: 2048,
         blocks: 32,
     },
-    // NVIDIA Ada GPU Architecture (white paper), appendix A.
+    // NVIDIA Ada GPU Architecture (white paper).
     Specs {
         key: "4090",
         name: "GeForce RTX 4090",
@@ -117,7 +117,7 @@ pub static GPUS: [Specs; 5] = [
         threads: 1536,
         blocks: 24,
     },
-    // NVIDIA RTX Blackwell GPU Architecture (white paper), appendix A.
+    // NVIDIA RTX Blackwell GPU Architecture (white paper).
     Specs {
         key: "5090",
         name: "GeForce RTX 5090",

@@ -176,8 +176,8 @@ pub fn step(
     specs: &Specs,
     gpu: Option<fn() -> Result<Gpu, DeviceError>>,
 ) -> Result<Step, ProfileError> {
-    let launches = profile(op, shape, number, specs.capability())?;
-    let file = taken(op, shape, number, specs.capability())?;
+    let file = file_of(op, shape, number, specs.capability())?;
+    let launches = run(op, shape, number, specs.capability())?;
     let measured = match gpu {
         None => None,
         Some(open) => {
@@ -236,6 +236,17 @@ pub fn profile(
     step: u32,
     capability: Capability,
 ) -> Result<Vec<LaunchProfile>, ProfileError> {
+    file_of(op, shape, step, capability)?;
+    run(op, shape, step, capability)
+}
+
+/// The file of a step's kernel, if that is what the op takes.
+fn file_of(
+    op: &Op,
+    shape: &[usize],
+    step: u32,
+    capability: Capability,
+) -> Result<&'static str, ProfileError> {
     if !op.steps.contains(&step) {
         return Err(ProfileError::NoStep {
             op: op.name,
@@ -252,6 +263,15 @@ pub fn profile(
             taken,
         });
     }
+    Ok(taken)
+}
+
+fn run(
+    op: &Op,
+    shape: &[usize],
+    step: u32,
+    capability: Capability,
+) -> Result<Vec<LaunchProfile>, ProfileError> {
     let profiler = Profiler::new()?;
     let mut gpu = Gpu::simt_profiled(capability, profiler.clone());
     op.limit(&mut gpu, step);

@@ -80,7 +80,7 @@ fn traffic(counts: &Counts) -> String {
 }
 
 /// What is computed, and where threads meet.
-fn work(counts: &Counts) -> String {
+fn work(counts: &Counts) -> Vec<String> {
     let mut parts = Vec::new();
     let tensor = [
         (counts.mma_flops, "mma.sync"),
@@ -96,19 +96,15 @@ fn work(counts: &Counts) -> String {
             flops(counts.flops)
         ));
     }
-    if counts.special > 0 {
-        parts.push(format!("{} special functions", counts.special));
+    let events = [
+        (counts.special, "special functions"),
+        (counts.barriers, "barriers"),
+        (counts.warp_ops, "warp operations"),
+    ];
+    for (n, name) in events.into_iter().filter(|(n, _)| *n > 0) {
+        parts.push(format!("{n} {name}"));
     }
-    if counts.barriers > 0 {
-        parts.push(format!("{} barriers", counts.barriers));
-    }
-    if counts.warp_ops > 0 {
-        parts.push(format!("{} warp operations", counts.warp_ops));
-    }
-    if parts.is_empty() {
-        parts.push("nothing is computed".into());
-    }
-    format!("  {}\n", parts.join(", "))
+    parts
 }
 
 /// The costliest lines with what makes them so.
@@ -169,24 +165,7 @@ pub fn why(counts: &Counts) -> String {
     if counts.tma_bytes > 0 {
         parts.push(format!("{} by TMA", bytes(counts.tma_bytes)));
     }
-    for (n, unit) in [
-        (counts.mma_flops, "mma.sync"),
-        (counts.wgmma_flops, "wgmma"),
-        (counts.flops, "FMA units"),
-    ] {
-        if n > 0 {
-            parts.push(format!("{} of {unit}", flops(n)));
-        }
-    }
-    if counts.special > 0 {
-        parts.push(format!("{} special functions", counts.special));
-    }
-    if counts.barriers > 0 {
-        parts.push(format!("{} barriers", counts.barriers));
-    }
-    if counts.warp_ops > 0 {
-        parts.push(format!("{} warp operations", counts.warp_ops));
-    }
+    parts.extend(work(counts));
     parts.join("; ")
 }
 
@@ -206,7 +185,10 @@ fn launch_text(specs: &Specs, launch: &LaunchProfile) -> String {
         occupancy(specs, launch.threads, registers, shared)
     );
     text += &traffic(&launch.counts);
-    text += &work(&launch.counts);
+    let work = work(&launch.counts);
+    if !work.is_empty() {
+        let _ = writeln!(text, "  {}", work.join(", "));
+    }
     let f = &launch.footprint;
     let reads = launch.counts.global_read.bytes + launch.counts.tma_bytes;
     let _ = writeln!(
