@@ -48,10 +48,10 @@
 //!
 //! **To check and profile kernels**, yours as well, without a GPU: a
 //! [`Launch`](backend::gpu::driver::Launch) goes to a [`Driver`](backend::gpu::driver::Driver), of
-//! which [`Simt`](backend::gpu::simt::Simt) runs it on the CPU, one fiber a thread. A
-//! [`Checker`](backend::gpu::checker::Checker) finds races and accesses out of bounds,
-//! [`check`](backend::gpu::check) tries everything in the build, and
-//! [`profile`](backend::gpu::profile) counts. `tests/own_kernel.rs` is the whole of it in a page.
+//! which [`Simt`](simt::Simt) runs it on the CPU, one fiber a thread. A
+//! [`Checker`](simt::checker::Checker) finds races and accesses out of bounds,
+//! [`check`](workbench::check) tries everything in the build, and
+//! [`profile`](workbench::profile) counts. `tests/own_kernel.rs` is the whole of it in a page.
 //!
 //! **To train**: the programs `resnet` and `transformer` (`--help`) are [`train::program`] with a
 //! task each. From inside, a [`Job`](train::Job) goes to [`train()`](train::train); for a network
@@ -64,4 +64,7 @@ pub mod files;
 mod html;
 pub mod nn;
 pub mod rng;
+#[cfg(simt)]
+pub mod simt;
 pub mod train;
+pub mod workbench;

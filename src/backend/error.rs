@@ -3,7 +3,7 @@
 use super::cpu::IsaError;
 
 /// How to give a build its CUDA kernels.
-pub const NVCC_REMEDY: &str = include_str!("nvcc_remedy.txt");
+pub const NVCC_REMEDY: &str = include_str!("../../kernels/build/nvcc_remedy.txt");
 
 /// A device that cannot be used, or whose work failed.
 #[derive(Clone, Debug, thiserror::Error)]

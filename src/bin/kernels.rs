@@ -1,6 +1,7 @@
 //! Shows the CUDA kernels of this build, checks them, and packs them for a machine with a GPU.
 
-use autoassist::backend::gpu::{catalog, pack};
+use autoassist::backend::gpu::catalog;
+use autoassist::workbench::pack;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
 
 #[cfg(simt)]
 fn check(name: &str) -> ExitCode {
-    use autoassist::backend::gpu::check::{RUNS, check};
+    use autoassist::workbench::check::{RUNS, check};
     // Hidden where standard error is no terminal.
     let bar = indicatif::ProgressBar::new(1000);
     let checked = check(name, &RUNS, &|done| {
@@ -138,9 +139,9 @@ mod workbench {
     use super::At;
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
-    use autoassist::backend::gpu::profile::gpus::{GPUS, Specs, find as find_gpu};
-    use autoassist::backend::gpu::profile::{self, find, page, shape_of, tables, text};
-    use autoassist::backend::gpu::workload::Op;
+    use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
+    use autoassist::workbench::profile::{self, find, page, shape_of, tables, text};
+    use autoassist::workbench::workload::Op;
     use indicatif::{ProgressBar, ProgressStyle};
     use std::path::{Path, PathBuf};
     use std::time::Duration;

@@ -1,0 +1,12 @@
+//! The executor that runs `.cu` files on the CPU, one fiber a CUDA thread, as a
+//! [`Driver`](crate::backend::gpu::driver::Driver); `kernels/simt/` is its other half.
+
+pub mod checker;
+mod code;
+pub mod counts;
+pub mod notes;
+pub mod profiler;
+mod stream;
+mod symbols;
+
+pub use stream::*;
