@@ -1,9 +1,9 @@
 //! Checked launches on the SIMT executor: every access to memory of every thread is looked at, and
 //! what is wrong becomes a [`Finding`]. How it works is in `kernels/simt/check.h`.
 
+use super::abi::{Kernel, RawLaunch, text};
 use super::symbols::{SYMBOLS, Symbols};
-use super::{Kernel, RawLaunch, text};
-use crate::backend::DeviceError;
+use crate::backend::error::DeviceError;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! A driver that notes which kernels are launched, and runs none.
 
 use super::{Landing, Schedule, Simt};
-use crate::backend::DeviceError;
+use crate::backend::error::DeviceError;
 use crate::backend::gpu::driver::{Capability, Driver, Graph, Launch, Mapped};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -1,12 +1,12 @@
 //! Profiled launches on the SIMT executor: what warps ask of memory and what threads compute is
 //! counted, by line of the source. How it works is in `kernels/simt/profile.h`.
 
+use super::abi::{Kernel, RawLaunch, text};
 use super::checker::out_of_memory;
 use super::code::{Arithmetic, Code};
 use super::counts::{Counts, Footprint, LaunchProfile, Line, Traffic};
 use super::symbols::{SYMBOLS, Site, Symbols};
-use super::{Kernel, RawLaunch, text};
-use crate::backend::DeviceError;
+use crate::backend::error::DeviceError;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{c_char, c_void};
 use std::ptr::NonNull;

@@ -1,53 +1,20 @@
 //! The driver that runs kernels on the CPU: the SIMT executor of `kernels/simt/` behind a stream
 //! with a thread of its own, so that launches are as asynchronous as on a GPU.
 
+use super::abi::{Kernel, RawLaunch, kernels, simt_launch, text};
 use super::checker::{self, Checker};
 use super::profiler::Profiler;
-use crate::backend::DeviceError;
+use crate::backend::error::DeviceError;
 use crate::backend::gpu::driver::{
     self, Capability, Driver, Graph, Launch, Mapped, Scratch, TensorMap, Value,
 };
 use std::any::Any;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-
-/// `SimtKernel` of `kernels/simt/abi.h`.
-#[repr(C)]
-pub(super) struct Kernel {
-    pub(super) name: *const c_char,
-    pub(super) file: *const c_char,
-    max_threads: u32,
-    argc: u32,
-    arg_sizes: *const u32,
-    call: extern "C" fn(*mut *mut c_void),
-}
-
-/// `SimtLaunch` of `kernels/simt/abi.h`.
-#[repr(C)]
-pub(super) struct RawLaunch {
-    pub(super) grid: [u32; 3],
-    pub(super) block: [u32; 3],
-    pub(super) dynamic_shared: u32,
-    schedule: u32,
-    landing: u32,
-    seed: u64,
-}
-
-unsafe extern "C" {
-    fn simt_kernels(count: *mut usize) -> *const *const Kernel;
-    fn simt_launches(kernel: *const Kernel) -> u64;
-    fn simt_launch(
-        kernel: *const Kernel,
-        launch: *const RawLaunch,
-        args: *mut *mut c_void,
-        error: *mut c_char,
-        error_size: usize,
-    ) -> i32;
-}
 
 /// In which order the threads of a block run. A right kernel gives the same under all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,29 +68,6 @@ impl Landing {
             Ok(other) => Err(DeviceError::Landing(other.into())),
         }
     }
-}
-
-/// All kernels of this build.
-fn kernels() -> &'static [*const Kernel] {
-    let mut count = 0;
-    // SAFETY: the table is made by the build and never changes; `count` is its length.
-    unsafe { std::slice::from_raw_parts(simt_kernels(&mut count), count) }
-}
-
-pub(super) fn text(s: *const c_char) -> &'static str {
-    // SAFETY: names in the table are string literals of the kernels' sources.
-    unsafe { CStr::from_ptr(s) }
-        .to_str()
-        .expect("names are ASCII")
-}
-
-/// Name of every kernel of this build, with the number of its launches in this process.
-pub fn launches() -> Vec<(&'static str, u64)> {
-    let count = |&kernel: &*const Kernel| {
-        // SAFETY: pointers in the table are good for as long as the program runs.
-        unsafe { (text((*kernel).name), simt_launches(kernel)) }
-    };
-    kernels().iter().map(count).collect()
 }
 
 /// `TensorBox` of `kernels/simt/engines.h`.

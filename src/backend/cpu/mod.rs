@@ -20,6 +20,7 @@ mod math;
 mod memory;
 mod norm;
 mod optim;
+mod scratch;
 mod sentence_loss;
 mod sequence;
 pub mod simd;
@@ -34,8 +35,7 @@ use super::{
 use crate::assist::LossRing;
 use crate::data::Images;
 use crate::data::pairs::SentencePairs;
-use conv::backward::{Add, GradSource, InputGradOut, NormBackward, Sums};
-use conv::{ConvShape, Source};
+use conv::{Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums};
 use memory::{Memory, Others};
 use norm::Normalised;
 use simd::Isa;
@@ -285,7 +285,7 @@ impl Executor for Cpu {
                 norm: dy.norm.map(|(bn, y)| norm_backward(memory, bn, y)),
             };
             let (source, w) = (source(memory, x), memory.get(w));
-            conv::backward::backward(isa, &shape, source, w, grad, dw, out);
+            conv::backward(isa, &shape, source, w, grad, dw, out);
         };
         let Some(spec) = dx else {
             self.memory

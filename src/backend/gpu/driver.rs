@@ -1,7 +1,7 @@
 //! The little that the executor needs of a machine that runs kernels. Two drivers have it: `simt`
 //! (kernels on the CPU) and `cuda`.
 
-use crate::backend::DeviceError;
+use crate::backend::error::DeviceError;
 use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;

@@ -8,6 +8,7 @@
 mod arena;
 pub mod catalog;
 mod cuda;
+mod data;
 pub mod driver;
 mod executor;
 mod join;
@@ -19,15 +20,13 @@ mod steps;
 
 use super::{DataId, DeviceError, Executor, Kind, Pass, Tensor};
 use crate::assist::LossRing;
-use crate::data::Images;
-use crate::data::pairs::SentencePairs;
 #[cfg(simt)]
 use crate::simt::{Landing, Schedule, Simt, checker::Checker, profiler::Profiler};
 use arena::{Arena, Purpose};
+use data::{Data, Held, Resident};
 use driver::{Arg, Counted, Driver, Graph, Launch};
 pub use ladder::Ladder;
 use ladder::Limits;
-use ops::gather::Resident;
 use shadow::Shadows;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -66,47 +65,6 @@ struct RingBuffer {
 struct Buffer {
     kind: Kind,
     block: usize,
-}
-
-/// A data set on its way to the device, or there.
-struct Data {
-    held: Held,
-    /// Of its parts.
-    blocks: Vec<usize>,
-    uploaded: bool,
-}
-
-/// What a data set consists of.
-#[derive(Clone)]
-enum Held {
-    Images(Arc<Images>),
-    Pairs(Arc<SentencePairs>),
-}
-
-impl Held {
-    /// Pixels, labels, mean and deviation; or tokens and ends of both sides.
-    fn parts(&self) -> Vec<Cow<'_, [u8]>> {
-        match self {
-            Held::Images(images) => {
-                let moments = [&images.mean[..], &images.std[..]].concat();
-                vec![
-                    Cow::Borrowed(&images.pixels),
-                    Cow::Borrowed(bytemuck::cast_slice(&images.labels)),
-                    Cow::Owned(bytemuck::cast_slice(&moments).to_vec()),
-                ]
-            }
-            Held::Pairs(pairs) => {
-                let (source, target) = (pairs.source(), pairs.target());
-                let parts = [
-                    bytemuck::cast_slice(source.tokens()),
-                    bytemuck::cast_slice(source.ends()),
-                    bytemuck::cast_slice(target.tokens()),
-                    bytemuck::cast_slice(target.ends()),
-                ];
-                parts.map(Cow::Borrowed).to_vec()
-            }
-        }
-    }
 }
 
 /// A GPU, or its stand-in, as an [`Executor`].

@@ -1,6 +1,6 @@
 //! Attention.
 
-use super::cases::{Case, case, tensor};
+use super::case::{Case, case, tensor};
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::sequence::{Attention, AttentionGrad, Heads, Mask, Sequence};
 use crate::backend::{DeviceError, Executor, Kind};

@@ -1,10 +1,11 @@
 //! What the check launches.
 
+use super::case::{Case, case, tensor};
 use super::{attention, linear, pairs, tokens};
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::{
     Augment, BatchNorm, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd,
-    StepInputs, Tensor, Window,
+    StepInputs, Window,
 };
 use crate::data::Images;
 use crate::nn::{Architecture, InputShape, ResNet};
@@ -16,15 +17,6 @@ const SGD: Sgd = Sgd {
     nesterov: true,
     weight_decay: 1e-4,
 };
-
-/// Launches something.
-pub(super) type Case = Box<dyn Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync>;
-
-pub(super) fn case(
-    f: impl Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync + 'static,
-) -> Case {
-    Box::new(f)
-}
 
 /// All of them.
 pub(super) fn cases() -> Vec<Case> {
@@ -78,19 +70,6 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(pairs::cases());
     cases.push(case(|g, r| network(g, r, 8, true)));
     cases
-}
-
-/// A tensor of random values.
-pub(super) fn tensor(
-    gpu: &mut Gpu,
-    random: &mut Stream,
-    kind: Kind,
-    dims: [usize; 4],
-) -> Result<Tensor, DeviceError> {
-    let t = gpu.alloc(kind, dims);
-    let values: Vec<f32> = (0..t.len()).map(|_| random.f32() - 0.3).collect();
-    gpu.write(t, &values)?;
-    Ok(t)
 }
 
 fn batch_norm(

@@ -1,6 +1,6 @@
 //! Linear layers.
 
-use super::cases::{Case, case, tensor};
+use super::case::{Case, case, tensor};
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::sequence::{Act, Linear, LinearGrad, LinearInputGrad, Sequence};
 use crate::backend::{DeviceError, Executor, Kind};

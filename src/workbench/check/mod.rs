@@ -2,6 +2,7 @@
 //! it in training, at shapes that are small and odd.
 
 mod attention;
+mod case;
 mod cases;
 mod linear;
 mod pairs;
@@ -14,7 +15,8 @@ use crate::rng::Stream;
 use crate::simt::checker::{Checker, Finding};
 use crate::simt::notes::{Names, Notes};
 use crate::simt::{Landing, SMALL, Schedule};
-use cases::{Case, cases};
+use case::Case;
+use cases::cases;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::mem::discriminant;

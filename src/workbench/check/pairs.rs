@@ -1,6 +1,6 @@
 //! Batches of sentence pairs, what decoding keeps, and a whole Transformer.
 
-use super::cases::{Case, case, tensor};
+use super::case::{Case, case, tensor};
 use crate::backend::gpu::Gpu;
 use crate::backend::sequence::{Adam, Heads, PairBatch, Sequence};
 use crate::backend::{DeviceError, Executor, Kind, Pass, StepInputs};

@@ -1,7 +1,7 @@
 //! What networks over tokens want beside products and attention: embedding, layer norm, the loss of
 //! sentences, Adam.
 
-use super::cases::{Case, case, tensor};
+use super::case::{Case, case, tensor};
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::sequence::{Adam, Dropout, Embedding, LayerNorm, SentenceLoss, Sequence};
 use crate::backend::{DeviceError, Executor, Kind, Tensor};

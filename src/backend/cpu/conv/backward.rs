@@ -8,10 +8,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::dgrad::InputGrad;
+use super::dgrad::{Add, InputGrad};
+use super::shape::ConvShape;
+use super::source::{Coefficients, Source, SourceImage, add_lanes};
 use super::tile::{Ahead, Load, padded, read, vector};
 use super::wgrad::WeightGrad;
-use super::{CALL, Coefficients, ConvShape, Source, SourceImage, TASK, add_lanes};
+use crate::backend::cpu::scratch::{CALL, TASK};
 use crate::backend::cpu::simd::{Buffer, Isa, Kernel, LANES, Simd};
 
 /// How the gradient of the output is read: as it lies in memory, or through the backward pass of
@@ -52,17 +54,6 @@ pub struct InputGradOut<'a> {
     pub relu: bool,
     /// Sums for the batch norm before.
     pub sums: Option<Sums<'a>>,
-}
-
-/// The gradient from another branch.
-#[derive(Clone, Copy, Debug)]
-pub enum Add<'a> {
-    /// There is none.
-    None,
-    /// `dx` holds it.
-    InPlace,
-    /// Another tensor, as large as `dx`, holds it.
-    From(&'a [f32]),
 }
 
 /// `dbeta = Σ dx` and `dgamma = Σ dx·x̂` over N, H, W, with `x̂ = (raw − mean)·invstd`.

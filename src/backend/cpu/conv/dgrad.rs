@@ -5,10 +5,20 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::ConvShape;
-use super::backward::Add;
+use super::shape::ConvShape;
 use super::tile::{Ahead, Ends, Grid, Padded, Run};
 use crate::backend::cpu::simd::{Buffer, LANES, Simd};
+
+/// The gradient from another branch.
+#[derive(Clone, Copy, Debug)]
+pub enum Add<'a> {
+    /// There is none.
+    None,
+    /// `dx` holds it.
+    InPlace,
+    /// Another tensor, as large as `dx`, holds it.
+    From(&'a [f32]),
+}
 
 /// How the input gradient of a shape is computed.
 pub(super) struct InputGrad {

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::backward::{Add, GradSource, InputGradOut, NormBackward, Sums, backward};
-use super::{ConvShape, Source, forward};
+use super::{
+    Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums, backward, forward,
+};
 use crate::backend::cpu::simd::Isa;
 
 /// Which parts of the ops are used.

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::ConvShape;
+use super::shape::ConvShape;
 use super::tile::{Ahead, Padded};
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, Simd};
 

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::{Epilogue, Matrix, Shared};
+use super::matrix::{Epilogue, Matrix, Shared};
 use crate::backend::cpu::simd::{Kernel, LANES, Simd};
 
 /// Rows, or columns, that are few.

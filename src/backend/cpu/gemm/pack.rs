@@ -3,15 +3,10 @@
 
 use std::ops::Range;
 
-use super::tile::{Ahead, MOST_ROWS, PanelA, PanelB, SPARSE, most_rows};
-use super::{Depth, KC, Matrix, PANEL, each, part};
+use super::layout::{A_ROW, A_STEP, Depth, PANEL, each, part};
+use super::matrix::Matrix;
+use super::tile::{Ahead, PanelA, PanelB, SPARSE, most_rows};
 use crate::backend::cpu::simd::{Buffer, Isa, Kernel, LANES, Simd};
-
-/// Floats between rows of a panel of `A` that lies by rows: an odd number of cache lines.
-pub(super) const A_ROW: usize = KC + LANES;
-
-/// Floats between steps of `k` of a panel of `A` that lies by steps.
-pub(super) const A_STEP: usize = MOST_ROWS;
 
 /// Floats of a panel of `A` that lies by steps, whose last step is written as a whole vector.
 fn step_panel(depth: &Range<usize>) -> usize {

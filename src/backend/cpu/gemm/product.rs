@@ -10,17 +10,13 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::dot::{self as dot, Dots};
+use super::dot::{self, Dots};
+use super::layout::{Depth, MOST_ROWS, PANEL, each, part};
+use super::matrix::{C, Epilogue, Matrix, Out, Shared, check};
 use super::pack::{PackedA, PackedB};
-use super::tile::{C, MOST_ROWS, Tile};
-use crate::backend::cpu::conv::{CALL, TASK};
+use super::tile::Tile;
+use crate::backend::cpu::scratch::{CALL, TASK};
 use crate::backend::cpu::simd::{Buffer, Isa, Kernel, Simd};
-
-/// Most steps of `k` between two visits to an element of `C`: 14 rows of `A` in 14 KiB, which with
-/// the two panels of `B` that come and go leave room in an L1 of 48 KiB.
-pub(super) const KC: usize = 256;
 
 /// Columns of `C` in a task at most: the block of `B` that its rows share is 1 MiB, half of the L2.
 const NC: usize = 1024;
@@ -31,97 +27,8 @@ const MC: usize = 256;
 /// Floats between rows that lie near each other: a KiB.
 const NEAR: usize = 256;
 
-/// Columns of a panel of `B`: two vectors.
-pub(super) const PANEL: usize = 32;
-
 /// Fewer multiply-adds than this are not worth another thread.
 const SERIAL: usize = 1 << 17;
-
-/// A matrix to read: row-major floats, or the transpose of such.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    /// Row `i` begins at `i·ld`.
-    pub(super) values: &'a [f32],
-    pub(super) ld: usize,
-    pub(super) transposed: bool,
-}
-
-impl<'a> Matrix<'a> {
-    /// Rows of floats that begin `ld` apart.
-    pub fn new(values: &'a [f32], ld: usize) -> Matrix<'a> {
-        Matrix {
-            values,
-            ld,
-            transposed: false,
-        }
-    }
-
-    /// Its transpose.
-    pub fn t(self) -> Matrix<'a> {
-        Matrix {
-            transposed: !self.transposed,
-            ..self
-        }
-    }
-
-    fn check(&self, name: &str, rows: usize, cols: usize) {
-        let (rows, cols) = match self.transposed {
-            true => (cols, rows),
-            false => (rows, cols),
-        };
-        check(name, self.values, self.ld, rows, cols);
-    }
-}
-
-fn check(name: &str, values: &[f32], ld: usize, rows: usize, cols: usize) {
-    assert!(cols <= ld || rows <= 1, "{name}: {cols} columns, ld {ld}");
-    let least = match (rows, cols) {
-        (0, _) | (_, 0) => Some(0),
-        _ => (rows - 1).checked_mul(ld).and_then(|x| x.checked_add(cols)),
-    };
-    let len = values.len();
-    let enough = least.is_some_and(|least| len >= least);
-    assert!(enough, "{name}: {rows}x{cols}, ld {ld}, in {len}");
-}
-
-/// Where a product goes.
-#[derive(Debug)]
-pub struct Out<'a> {
-    /// Row-major.
-    pub c: &'a mut [f32],
-    /// Row `i` of `c` (and of `before`) begins at `i·ld`.
-    pub ld: usize,
-    /// Add to what is in `c`, else what is there does not matter.
-    pub accumulate: bool,
-    /// Gets what the epilogue was given.
-    pub before: Option<&'a mut [f32]>,
-}
-
-impl<'a> Out<'a> {
-    /// Overwrites rows that begin `ld` apart.
-    pub fn new(c: &'a mut [f32], ld: usize) -> Out<'a> {
-        Out {
-            c,
-            ld,
-            accumulate: false,
-            before: None,
-        }
-    }
-}
-
-/// What becomes of a product before it leaves the cache.
-pub trait Epilogue: Sync {
-    /// Changes `c`, at most 32 neighbours of a row from `column` on; called once for each element,
-    /// after the sum over `k` and what was in `C` are in it. Mark it `#[inline(always)]`, which
-    /// makes it vector code.
-    fn finish<S: Simd>(&self, s: S, row: usize, column: usize, c: &mut [f32]);
-}
-
-/// Nothing.
-impl Epilogue for () {
-    #[inline(always)]
-    fn finish<S: Simd>(&self, _: S, _: usize, _: usize, _: &mut [f32]) {}
-}
 
 /// `C[m, n] = A[m, k]·B[k, n] (+ C)`, then the epilogue. Equal inputs give equal bits for any
 /// number of threads. May be called within rayon's tasks.
@@ -214,39 +121,6 @@ fn product<E: Epilogue>(
     });
 }
 
-/// Calls `f` with each task, on this thread if there is one only or they are small.
-pub(super) fn each<T: Send>(tasks: Vec<T>, small: bool, f: impl Fn(T) + Send + Sync) {
-    if small || tasks.len() == 1 {
-        tasks.into_iter().for_each(f);
-    } else {
-        tasks.into_par_iter().with_max_len(1).for_each(f);
-    }
-}
-
-/// The blocks of `k`.
-pub(super) struct Depth {
-    k: usize,
-    pub blocks: usize,
-}
-
-impl Depth {
-    fn new(k: usize) -> Depth {
-        // Without steps there still is one visit, for what is not a sum.
-        let blocks = k.div_ceil(KC).max(1);
-        Depth { k, blocks }
-    }
-
-    /// Block `i`.
-    pub fn block(&self, i: usize) -> Range<usize> {
-        part(self.k, self.blocks, i)
-    }
-}
-
-/// Part `i` of `count` even ones of `0..len`.
-pub(super) fn part(len: usize, count: usize, i: usize) -> Range<usize> {
-    len * i / count..len * (i + 1) / count
-}
-
 /// How `C` is cut into tasks, which changes no bit of it.
 struct Cuts {
     m: usize,
@@ -304,49 +178,6 @@ struct Blocks<'a, E> {
     depth: Depth,
     out: Shared,
     epilogue: &'a E,
-}
-
-/// [`Out`] for many writers.
-pub(super) struct Shared {
-    c: C,
-    before: Option<*mut f32>,
-    pub accumulate: bool,
-}
-
-// SAFETY: `gemm` holds the slices' exclusive borrows while tasks run, and tasks touch disjoint
-// elements: `Cuts` covers rows × columns without overlap.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Neighbours in a row of `C`.
-    #[inline(always)]
-    pub fn piece(&self, row: usize, column: usize, width: usize) -> *mut [f32] {
-        std::ptr::slice_from_raw_parts_mut(self.c.at(row, column).values, width)
-    }
-
-    /// All that is left to do with finished sums.
-    ///
-    /// # Safety
-    /// The piece of `C` must be within it and not accessed by others.
-    #[inline(always)]
-    pub unsafe fn finish<S: Simd, E: Epilogue>(
-        &self,
-        s: S,
-        epilogue: &E,
-        row: usize,
-        column: usize,
-        width: usize,
-    ) {
-        // SAFETY: the caller's; `before` is as large as `C` and cut the same way.
-        unsafe {
-            let piece = &mut *self.piece(row, column, width);
-            if let Some(before) = self.before {
-                let to = before.add(row * self.c.ld + column);
-                std::ptr::copy_nonoverlapping(piece.as_ptr(), to, width);
-            }
-            epilogue.finish(s, row, column, piece);
-        }
-    }
 }
 
 /// A task: some rows and columns of `C`.

@@ -7,15 +7,12 @@
     reason = "plain counters are what unrolls"
 )]
 
-use super::PANEL;
-use super::pack::{A_ROW, A_STEP};
+use super::layout::{A_ROW, A_STEP, MOST_ROWS, PANEL};
+use super::matrix::C;
 use crate::backend::cpu::simd::{Kernel, LANES, Simd};
 
 /// Steps of `k` by which a panel of `B` is brought nearer: longer than a line takes from L3.
 const AHEAD: usize = 32;
-
-/// Rows of a tile at most, on any instruction set.
-pub(super) const MOST_ROWS: usize = 14;
 
 /// Rows of a tile at most.
 pub(super) const fn most_rows<S: Simd>() -> usize {
@@ -23,22 +20,6 @@ pub(super) const fn most_rows<S: Simd>() -> usize {
         32.. => MOST_ROWS,
         8.. => 6,
         _ => 2,
-    }
-}
-
-/// Rows of `C` in memory, or of it from some element on.
-#[derive(Clone, Copy)]
-pub(super) struct C {
-    pub values: *mut f32,
-    pub ld: usize,
-}
-
-impl C {
-    /// From another element on.
-    #[inline(always)]
-    pub fn at(self, row: usize, column: usize) -> C {
-        let values = self.values.wrapping_add(row * self.ld + column);
-        C { values, ..self }
     }
 }
 

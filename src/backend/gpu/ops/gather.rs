@@ -1,5 +1,6 @@
 //! Launches of `kernels/gather`.
 
+use crate::backend::gpu::data::Resident;
 use crate::backend::gpu::driver::Arg;
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::{Augment, Tensor};
@@ -12,25 +13,6 @@ const BLOCK_OF_IMAGE: usize = 128;
 const MOST_BLOCKS: usize = 65535;
 /// Threads of other blocks.
 const THREADS: usize = 256;
-
-/// A data set on the device.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Resident {
-    /// Address of the pixels, u8 `[count, height, width, channels]`.
-    pub pixels: u64,
-    /// Address of the classes, u32 `[count]`.
-    pub labels: u64,
-    /// Address of the channels' means, then of their standard deviations, f32 `[2, channels]`.
-    pub mean_std: u64,
-    /// Number of images; an id beyond is a fault.
-    pub count: usize,
-    /// Pixels from top to bottom.
-    pub height: usize,
-    /// Pixels from left to right.
-    pub width: usize,
-    /// 3 for colour, 1 for grey.
-    pub channels: usize,
-}
 
 /// See [`Executor::gather`](crate::backend::Executor::gather).
 pub(crate) fn gather(
