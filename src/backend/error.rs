@@ -1,6 +1,6 @@
 //! Why a device cannot be used, or stopped working.
 
-use super::cpu::IsaError;
+use super::cpu::simd::IsaError;
 
 /// How to give a build its CUDA kernels.
 pub const NVCC_REMEDY: &str = include_str!("../../kernels/build/nvcc_remedy.txt");

@@ -192,8 +192,7 @@ mod workbench {
         let (shape, specs) = at.resolve(op)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
         let ladder = climb(op, &shape, specs)?;
-        autoassist::files::write(&to, page::page(specs, &ladder).as_bytes())
-            .map_err(|e| e.to_string())?;
+        page::write(&to, specs, &ladder).map_err(|e| e.to_string())?;
         let table = text::ladder(specs, &ladder);
         Ok(format!(
             "{table}\n{}: roofline and annotated sources\n",
@@ -213,15 +212,12 @@ mod workbench {
     }
 
     pub fn tables(file: &Path) -> Result {
-        let old = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
         let specs = &GPUS[0];
         let table = |op: &'static Op| {
             let ladder = climb(op, op.shape, specs)?;
             Ok(text::markdown(specs, &ladder))
         };
-        let (new, count) =
-            tables::rewrite(&old, table).map_err(|e: String| format!("{}: {e}", file.display()))?;
-        autoassist::files::write(file, new.as_bytes()).map_err(|e| e.to_string())?;
+        let count = tables::update(file, table)?;
         Ok(format!("{}: {count} tables\n", file.display()))
     }
 }

@@ -4,7 +4,7 @@
 pub mod gpus;
 pub mod measure;
 pub mod page;
-pub mod roofline;
+mod roofline;
 pub mod tables;
 pub mod text;
 

@@ -6,17 +6,26 @@ use super::roofline::{predict, shares, time};
 use super::text::{HEADER, moved, row, why};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::SOURCES;
+use crate::files::{self, WriteError};
 use crate::html::escape;
 use crate::simt::counts::{Counts, LaunchProfile};
 use crate::workbench::workload::Dims;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Lines around one that was counted that are always shown.
 const CONTEXT: usize = 3;
 
-/// The page of a ladder.
-pub fn page(specs: &Specs, ladder: &Ladder) -> String {
+/// Writes the page of a ladder.
+///
+/// # Errors
+/// A place that cannot be written.
+pub fn write(to: &Path, specs: &Specs, ladder: &Ladder) -> Result<(), WriteError> {
+    files::write(to, page(specs, ladder).as_bytes())
+}
+
+fn page(specs: &Specs, ladder: &Ladder) -> String {
     let title = format!("{} of {}", ladder.op.name, Dims(&ladder.shape));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

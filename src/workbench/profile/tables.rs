@@ -6,16 +6,34 @@
 //! <!-- /ladder -->
 //! ```
 
+use crate::files;
 use crate::workbench::workload::{Op, ops};
+use std::fmt::Display;
+use std::fs;
+use std::path::Path;
 
 const END: &str = "<!-- /ladder -->";
 
-/// The text with what is between the markers replaced by the tables of the ops that they name, and
-/// the number of tables.
+/// Writes the tables of a file anew, each what `table` makes of the op that its marker names, and
+/// returns how many there are.
 ///
 /// # Errors
-/// A marker that names no op or has no end, and those of `table`.
-pub fn rewrite(
+/// A file that cannot be read or written, a marker that names no op or has no end, and those of
+/// `table`.
+pub fn update(
+    file: &Path,
+    table: impl Fn(&'static Op) -> Result<String, String>,
+) -> Result<usize, String> {
+    let at = |e: &dyn Display| format!("{}: {e}", file.display());
+    let old = fs::read_to_string(file).map_err(|e| at(&e))?;
+    let (new, count) = rewrite(&old, table).map_err(|e| at(&e))?;
+    files::write(file, new.as_bytes()).map_err(|e| e.to_string())?;
+    Ok(count)
+}
+
+/// The text with what is between the markers replaced by the tables of the ops that they name, and
+/// the number of tables.
+fn rewrite(
     text: &str,
     table: impl Fn(&'static Op) -> Result<String, String>,
 ) -> Result<(String, usize), String> {
