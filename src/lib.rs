@@ -33,22 +33,21 @@
 //! where one does):
 //!
 //! ```text
-//!  floor │ room                         │ what it is
-//! ───────┼──────────────────────────────┼──────────────────────────────────────────────────────────
-//!      9 │ bin                          │ resnet, transformer, kernels: arguments, and whom to call
-//!      8 │ train         workbench      │ the loop and what people see of it │ kernels checked,
-//!        │                              │ profiled, compared and packed
-//!      7 │ nn                           │ networks, written once
-//!      6 │ backend                      │ the op set, and who computes it:
-//!        │   cpu/  conv/ gemm/ simd/    │   Rust vector code, a file or folder an op
-//!        │   gpu/  ops/                 │   launches of kernels/, a file or folder an op
-//!      5 │ simt                         │ runs, checks and counts kernels on the CPU;
-//!        │                              │ its other half is kernels/simt/
-//!      4 │ backend/gpu/driver           │ what is wanted of a machine that runs kernels
-//!      3 │ backend/error                │ why a device cannot be used
-//!      2 │ assist                       │ the loss ring, the Assistant, its thread
-//!      1 │ data                         │ data sets, read and fetched
-//!      0 │ files  html  rng  cpu/simd   │ whole files, random numbers, vectors
+//!  floor   room                          what it is
+//!    9     bin                           arguments, and whom to call
+//!    8     train     workbench           the loop and what people see of it;
+//!                                        kernels checked, profiled, packed
+//!    7     nn                            networks, written once
+//!    6     backend                       the op set, and who computes it:
+//!            cpu/   conv/ gemm/            in Rust, a file or folder an op
+//!            gpu/   ops/                   by kernels/, a file or folder an op
+//!    5     simt                          runs, checks and counts kernels on the
+//!                                        CPU, with kernels/simt/
+//!    4     backend/gpu/driver            what a machine for kernels has to do
+//!    3     backend/error                 why a device cannot be used
+//!    2     assist                        the loss ring, the Assistant, its thread
+//!    1     data                          data sets, read and fetched
+//!    0     files  html  rng  cpu/simd    files, random numbers, vectors
 //! ```
 //!
 //! - [`train`]: settings, the loop, its ledger of operations, checkpoints, comparisons, the report.
