@@ -28,6 +28,7 @@ mod terms;
 
 pub use assistant::{AssistConfig, Assistant, Batch, Feedback};
 pub use error::AssistError;
+pub use features::Memory;
 pub use feeder::Feeder;
 pub use instances::{Inputs, Instances};
 pub use policy::{Phase, Plan};

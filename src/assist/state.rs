@@ -59,9 +59,13 @@ pub struct AssistState {
 }
 
 impl AssistState {
-    /// What is remembered of each instance.
-    pub fn memory(&self) -> &Memory {
-        &self.mind.memory
+    /// What training has shown of each instance, with what the Assistant has not read yet.
+    pub fn memory(&self) -> Memory {
+        let mut memory = self.mind.memory.clone();
+        for unread in &self.feedback {
+            memory.observe(unread.step, &unread.ids, &unread.losses, &unread.right);
+        }
+        memory
     }
 
     /// The step that the trainer takes next: number of the first batch not handed out.

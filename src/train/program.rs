@@ -2,6 +2,7 @@
 
 use super::config::{overlay, read};
 use super::task::Task;
+use super::verdict::percent;
 use super::{
     Comparison, Config, ConfigError, Console, Defaults, Job, Options, Start, Summary, TrainError,
     compare, create_run_folder, evaluate_only, overfit_one_batch, resume, run_folder, train,
@@ -230,11 +231,11 @@ fn run<P: Program>(args: Flags<P::Options>) -> Result<(), TrainError> {
         export(&args, &last.run_dir)?;
         let signature = words.signature.map(|s| format!("{}: {s}\n", words.score));
         console.say(format_args!(
-            "\n{}\n{}\n{}\nreport: {}",
+            "\n{}\n{}report: {}\n\n{}",
             comparison.table(words),
             signature.unwrap_or_default(),
+            report.display(),
             comparison.verdict(words),
-            report.display()
         ));
         return print_json(
             &args,
@@ -250,10 +251,10 @@ fn run<P: Program>(args: Flags<P::Options>) -> Result<(), TrainError> {
     };
     export(&args, &job.dir)?;
     console.say(format_args!(
-        "{}, {:.1} % of full training's operations saved, {:.0} {}/s\n\
+        "{}, {} of full training's operations saved, {:.0} {}/s\n\
          Whether that was worth it takes a comparison: --compare full,uniform,memory\nreport: {}",
         words.result(&summary.score),
-        100.0 * summary.ops_saved,
+        percent(summary.saved()),
         summary.instances_per_second,
         words.many,
         report.display(),

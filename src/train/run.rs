@@ -3,6 +3,7 @@
 
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::console::Console;
+use super::examples::Examples;
 use super::metrics::{Metrics, Point, environment};
 use super::pools::Pools;
 use super::summary::{ArmResult, Summary};
@@ -503,8 +504,13 @@ impl<'a> Run<'a> {
             accuracy: result.accuracy,
             seconds,
         })?;
+        // Of what was kept, where one chooses: not to be compared with that of all.
+        let kept = match self.arm {
+            Arm::Full | Arm::Uniform => "",
+            _ => " (kept)",
+        };
         let line = format!(
-            "{:>12} step {step}, {:.0} % of full training's operations: {}, train loss {:.3}, {:.0} s",
+            "{:>12} step {step}, {:.0} % of full training's operations: {}, train loss {:.3}{kept}, {:.0} s",
             self.label,
             100.0 * ops_fraction,
             self.job.task.words().evaluation(result),
@@ -588,6 +594,10 @@ impl<'a> Run<'a> {
         };
         let text = serde_json::to_string_pretty(&summary).expect("plain data");
         files::write(&dir.join("summary.json"), text.as_bytes()).map_err(TrainError::failed)?;
+        let state = self.feeder.snapshot().map_err(TrainError::failed)?;
+        let (memory, batches) = (state.memory(), state.step());
+        let epochs = f64::from(self.job.config.epochs);
+        Examples::write(dir, &memory, batches, epochs, &mut *self.boss)?;
         let result = ArmResult::new(self.arm, summary);
         report_file::write_run(self.job, &result)?;
         self.progress.finished = true;

@@ -1,7 +1,7 @@
 //! What the training loop does not know: a network with its data.
 
 use super::report::{Sample, Shown};
-use super::{Config, TrainError};
+use super::{Config, Guess, TrainError};
 use crate::assist::{Drain, Instances, LossRing, StepRecords};
 use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
 use crate::files::WriteError;
@@ -177,6 +177,11 @@ pub trait Boss {
     /// # Errors
     /// A failure of the device.
     fn evaluate(&mut self) -> Result<Evaluation, DeviceError>;
+    /// What the network, as it is, answers to training instances.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn guess(&mut self, ids: &[u32]) -> Result<Vec<Guess>, TrainError>;
     /// The result of training. What there is to look at goes into `dir`.
     ///
     /// # Errors
