@@ -140,6 +140,45 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
     );
     assert_eq!(self::json(&again)["arms"], json["arms"]);
     assert!(weights.is_file());
+
+    // For people it ends with the ruling, which is the report's, too.
+    let args = ["--resume".as_ref(), out.as_os_str()];
+    let output = resnet().args(args).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (ruling, reason) = text.lines().last().unwrap().split_once(": ").unwrap();
+    assert!(
+        [
+            "WORTH IT",
+            "WORTH IT, AT A PRICE",
+            "NOT WORTH IT",
+            "UNDECIDED"
+        ]
+        .contains(&ruling)
+    );
+    assert!(reason.starts_with("the Assistant saved "), "{text}");
+    assert!(
+        text.contains("memory* ") && text.contains("* the Assistant"),
+        "{text}"
+    );
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(report.contains(&format!("<h1><span class=\"ruling\">{ruling}</span>")));
+    // What stands out was seen lately and is what the network at the end says of it.
+    let examples = std::fs::read(out.join("memory-seed4/examples.json")).unwrap();
+    let examples: serde_json::Value = serde_json::from_slice(&examples).unwrap();
+    let since = examples["since"].as_f64().unwrap();
+    assert!(since >= 0.5, "{since}");
+    for example in examples["hardest"].as_array().unwrap() {
+        assert!(example["seen"].as_f64().unwrap() > since, "{example}");
+        let (guess, sure) = (&example["guess"]["answer"], &example["guess"]["sure"]);
+        assert!(
+            ["blue", "green", "red"].contains(&guess.as_str().unwrap()),
+            "{example}"
+        );
+        assert!(
+            (1.0 / 3.0..=1.0).contains(&sure.as_f64().unwrap()),
+            "{example}"
+        );
+    }
 }
 
 #[test]
