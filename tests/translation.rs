@@ -105,7 +105,7 @@ fn a_comparison_says_everything_the_contract_names() {
         "Translations",
         "Hardest training sentences",
         "data-name=\"The network’s\"",
-        "data-name=\"Last seen at\"",
+        "data-name=\"Last seen, of training\"",
         "BLEU",
     ] {
         assert!(report.contains(says), "{says}");

@@ -69,7 +69,7 @@ const COLUMNS: [&str; 6] = [
     "Given translation",
     "The network’s",
     "Loss a token",
-    "Last seen at",
+    "Last seen, of training",
     "Times trained",
 ];
 
@@ -139,7 +139,7 @@ fn figure(example: &Example, picture: &Picture, class: &str) -> Result<String, R
     Ok(format!(
         "<figure>\n<img src=\"data:image/png;base64,{}\" alt=\"Training image {id}\">\n\
          <figcaption><b>{class}</b><br>{answer}<br>{doubt}loss {}<br>\
-         <small>last seen at {}<br>trained {times}<br>image {id}</small></figcaption>\n</figure>\n",
+         <small>last seen at {} of training<br>trained {times}<br>image {id}</small></figcaption>\n</figure>\n",
         BASE64_STANDARD.encode(png(id, picture)?),
         table::number(example.loss, 3),
         percent(example.seen),
