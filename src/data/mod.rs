@@ -1,8 +1,9 @@
 //! Data sets and their readers.
 
-mod cifar10;
+mod cifar;
 pub mod download;
 mod folder;
+mod gunzip;
 mod idx;
 pub mod pairs;
 mod synthetic;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-pub use cifar10::cifar10;
+pub use cifar::{cifar10, cifar100};
 pub use folder::folder;
 pub use idx::{fashion_mnist, mnist};
 pub use synthetic::{Split, Truth, synthetic, truth};
@@ -44,16 +45,18 @@ pub enum DataError {
     },
     /// A class folder without images.
     #[error(
-        "{path:?} holds no .jpg, .jpeg or .png file: put the images of the \
-         class straight into it, or remove it"
+        "{path:?} holds no .jpg, .jpeg or .png file{others}: put the images of the \
+         class straight into it, converted to one of these, or remove it"
     )]
     EmptyClass {
         /// The class folder.
         path: PathBuf,
+        /// What it holds, as the rest of a sentence.
+        others: String,
     },
     /// A class to train on that could not be evaluated, or the reverse.
     #[error(
-        "{missing:?} is missing, but {present:?} exists: train/ and test/ must have the \
+        "{missing:?} is missing, but {present:?} exists: training and test images must have the \
          same class folders"
     )]
     ClassMismatch {
@@ -90,9 +93,21 @@ pub enum DataError {
         /// How large is allowed.
         limit: String,
     },
+    /// Several files that cannot be used.
+    #[error(
+        "{} files cannot be used: {}{}", .errors.len() + .more, joined(.errors),
+        if *.more > 0 { format!("; and {} more", .more) } else { String::new() }
+    )]
+    Several {
+        /// What is wrong with the first.
+        errors: Vec<DataError>,
+        /// How many more there are.
+        more: usize,
+    },
     /// Two images of different sizes.
     #[error(
-        "{path:?} is {}x{} pixels, but {first:?} is {}x{}: resize all images to one size",
+        "{path:?} is {}x{} pixels, but {first:?} is {2}x{3}: resize all images to one size, for \
+         example by ImageMagick's mogrify -resize {2}x{3}!",
         .size.0, .size.1, .first_size.0, .first_size.1
     )]
     SizeMismatch {
@@ -116,7 +131,7 @@ pub enum DataError {
         /// Where it was looked for.
         dir: PathBuf,
         /// What makes up the data set.
-        expected: &'static str,
+        expected: String,
     },
     /// A file of a published data set whose bytes are not what its format says.
     #[error("{path:?} {problem}: replace it, or remove it and fetch it anew with --download")]
@@ -125,6 +140,22 @@ pub enum DataError {
         path: PathBuf,
         /// What is wrong, as the rest of a sentence about the file.
         problem: String,
+    },
+    /// A set of MNIST's format that has more classes.
+    #[error(
+        "{path:?} has {classes} classes, labels {first} to {last}, but --data mnist reads sets of ten, \
+         labels 0 to 9 (of EMNIST, digits and mnist): write the images of others as PNG into a tree \
+         train/<class>/, test/<class>/ and use --data folder"
+    )]
+    OtherClasses {
+        /// The file of labels.
+        path: PathBuf,
+        /// Least label.
+        first: u8,
+        /// Largest.
+        last: u8,
+        /// How many labels occur.
+        classes: usize,
     },
     /// More than memory holds.
     #[error("{name}: {bytes} bytes of pixels do not fit into memory: use fewer or smaller images")]
@@ -144,7 +175,37 @@ pub enum DataError {
     },
 }
 
+/// One after the other.
+fn joined(errors: &[DataError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+/// Files that are named at once.
+const NAMED: usize = 10;
+
 impl DataError {
+    /// All of them, of which the first are named. There must be one.
+    fn several(mut errors: Vec<DataError>) -> DataError {
+        let more = errors.len().saturating_sub(NAMED);
+        errors.truncate(NAMED);
+        match errors.len() {
+            1 => errors.swap_remove(0),
+            _ => DataError::Several { errors, more },
+        }
+    }
+
+    /// The file of an image that cannot be used.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            DataError::Unreadable { path, .. }
+            | DataError::Undecodable { path, .. }
+            | DataError::TooLarge { path, .. }
+            | DataError::SizeMismatch { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
     fn damaged(path: &Path, problem: String) -> DataError {
         DataError::Damaged {
             path: path.to_owned(),
@@ -166,9 +227,10 @@ pub struct Images {
     pub width: usize,
     /// 3 for colour, 1 for grey.
     pub channels: usize,
-    /// Per channel mean of the *training* images, in 0..1: normalisation subtracts it.
+    /// Per channel mean of the *training* images (or of those that given weights were trained on), in
+    /// 0..1: normalisation subtracts it.
     pub mean: Vec<f32>,
-    /// Per channel standard deviation of the training images, in 0..1, never 0.
+    /// Per channel standard deviation of the same images, in 0..1, never 0.
     pub std: Vec<f32>,
 }
 
@@ -220,6 +282,8 @@ pub struct Dataset {
     pub test: Arc<Images>,
     /// Whether a mirrored image is as good an example.
     pub flip: bool,
+    /// What was left out of it and why, each for a line.
+    pub notes: Vec<String>,
 }
 
 /// Pixels `[N, H, W, C]` and labels `[N]` of one split, before they are checked.
@@ -307,7 +371,21 @@ impl Dataset {
             train,
             test,
             flip,
+            notes: Vec::new(),
         })
+    }
+
+    /// Normalises both splits by other means and standard deviations, one a channel, than those of
+    /// the training images: those that weights were trained with.
+    ///
+    /// # Panics
+    /// If there are not as many as channels: a bug in the caller.
+    pub fn normalise(&mut self, mean: &[f32], std: &[f32]) {
+        for images in [&mut self.train, &mut self.test] {
+            assert_eq!([mean.len(), std.len()], [images.channels; 2], "channels");
+            let images = Arc::make_mut(images);
+            (images.mean, images.std) = (mean.to_vec(), std.to_vec());
+        }
     }
 }
 
