@@ -351,7 +351,7 @@ fn what_is_empty_or_too_long_is_counted_and_no_line_is_lost() {
     for says in [
         "train.de: 93 pairs to train on (3 left out: 2 with an empty side, 1 of more than 32 tokens)",
         "19 pairs to validate on (1 with an empty side left out, 1 cut to 32 tokens)",
-        "20 pairs to test on (3 with an empty side, 1 sources cut to 32 tokens)",
+        "20 pairs to test on (3 with an empty side, 1 cut to 32 tokens)",
         "3 pairs are longer than --max-length 32; up to 1024",
     ] {
         assert!(text.contains(says), "{says}: {text}");

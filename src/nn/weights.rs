@@ -191,9 +191,8 @@ pub fn export(
             TensorView::new(*dtype, shape.clone(), bytes).expect("bytes match the shape"),
         )
     });
-    let bytes =
-        serialize(views, Some(about.metadata(steps))).expect("names are unique and shapes right");
-    Ok(files::write(path, &bytes)?)
+    let bytes = serialize(views, None).expect("names are unique and shapes right");
+    Ok(files::write(path, &about.write(steps, &bytes))?)
 }
 
 /// The numbers of a tensor as f32, if its type is one of floating point that has room for weights:

@@ -4,7 +4,7 @@
 use super::WeightsError;
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A run's weights, in its folder.
@@ -30,7 +30,7 @@ pub struct About {
 
 impl About {
     /// All of it by key, for a file written after `steps` of training.
-    pub(super) fn metadata(&self, steps: u64) -> HashMap<String, String> {
+    fn metadata(&self, steps: u64) -> BTreeMap<&'static str, String> {
         let general = [
             (FORMAT, VERSION.to_string()),
             (PROGRAM, self.program.to_string()),
@@ -41,8 +41,21 @@ impl About {
             ("format", "pt".to_string()),
         ];
         let own = self.flags.iter().chain(&self.facts).cloned();
-        let all = general.into_iter().chain(own);
-        all.map(|(key, value)| (key.to_string(), value)).collect()
+        general.into_iter().chain(own).collect()
+    }
+
+    /// Puts it into the header of a file that has no metadata. The crate would write them in an order
+    /// of their own each time; equal runs make equal files.
+    pub(super) fn write(&self, steps: u64, file: &[u8]) -> Vec<u8> {
+        let (length, rest) = file.split_at(8);
+        let length = u64::from_le_bytes(length.try_into().expect("eight bytes"));
+        let (header, tensors) = rest.split_at(length as usize);
+        let metadata = serde_json::to_vec(&self.metadata(steps)).expect("plain data");
+        let mut all = [br#"{"__metadata__":"#, &metadata[..], b",", &header[1..]].concat();
+        // Tensors begin at multiples of eight bytes.
+        all.resize(all.len().next_multiple_of(8), b' ');
+        let length = (all.len() as u64).to_le_bytes();
+        [&length[..], &all, tensors].concat()
     }
 
     /// How to get another network.

@@ -162,7 +162,7 @@ impl TranslationTask {
                 valid.long,
             ),
             format!(
-                "{} pairs to test on ({} with an empty side, {} sources cut to {most} tokens)",
+                "{} pairs to test on ({} with an empty side, {} cut to {most} tokens)",
                 test.pairs.len(),
                 test.empty,
                 test.long,
