@@ -5,13 +5,13 @@
 //! An object is compiled anew only if its own fingerprint changed (source, own headers, command,
 //! compiler), so that a changed header rebuilds what includes it and no more.
 
-#[path = "src/backend/gpu/build_jobs.rs"]
-mod build_jobs;
-#[path = "src/backend/gpu/build_nvcc.rs"]
-mod build_nvcc;
+#[path = "kernels/build/jobs.rs"]
+mod jobs;
+#[path = "kernels/build/nvcc.rs"]
+mod nvcc;
 
-use build_jobs::{Job, compile_all, version_of};
-use build_nvcc::Nvcc;
+use jobs::{Job, compile_all, version_of};
+use nvcc::Nvcc;
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -78,7 +78,7 @@ fn build() -> Result<()> {
     // What lies beside the executor is for it alone.
     sources.retain(|source| !source.path.starts_with("kernels/simt"));
     match &nvcc {
-        Ok(nvcc) => jobs.extend(build_nvcc::jobs(nvcc, &out, &sources)?),
+        Ok(nvcc) => jobs.extend(nvcc::jobs(nvcc, &out, &sources)?),
         Err(why) => warn(why),
     }
     let logs = compile_all(&jobs)?;
@@ -332,8 +332,8 @@ fn catalog(
         let (mut fatbin, mut resources) = ("None".to_string(), String::new());
         if let Some(file) = fatbins.get(i) {
             fatbin = format!("Some(&Aligned(*include_bytes!({file:?})).0)");
-            warn(&build_nvcc::remarks(&logs[i]));
-            for usage in build_nvcc::usage(&logs[i]) {
+            warn(&nvcc::remarks(&logs[i]));
+            for usage in nvcc::usage(&logs[i]) {
                 if !kernels.contains(&usage.kernel) {
                     let kernel = usage.kernel;
                     return Err(format!(

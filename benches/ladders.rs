@@ -7,9 +7,9 @@
 
 use autoassist::backend::Executor;
 use autoassist::backend::gpu::Gpu;
-use autoassist::backend::gpu::profile::measure::{Measured, Times, measure};
-use autoassist::backend::gpu::profile::{ProfileError, step_of, taken};
-use autoassist::backend::gpu::workload::{Dims, Op, ops};
+use autoassist::workbench::profile::measure::{Measured, Times, measure};
+use autoassist::workbench::profile::{ProfileError, step_of, taken};
+use autoassist::workbench::workload::{Dims, Op, ops};
 use serde_json::json;
 
 /// Shapes of an op that networks have; its usual one for others.

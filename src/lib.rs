@@ -27,17 +27,42 @@
 //! without an event or a synchronisation. Where the CPU computes, the ring lies in ordinary memory,
 //! and the Assistant cannot tell.
 //!
-//! # Modules
+//! # Rooms and floors
 //!
+//! A room may know the floors below its own and nothing above or beside it (`tests/rooms.rs` fails
+//! where one does):
+//!
+//! ```text
+//!  floor   room                          what it is
+//!    9     bin                           arguments, and whom to call
+//!    8     train     workbench           the loop and what people see of it;
+//!                                        kernels checked, profiled, packed
+//!    7     nn                            networks, written once
+//!    6     backend                       the op set, and who computes it:
+//!            cpu/   conv/ gemm/            in Rust, a file or folder an op
+//!            gpu/   ops/                   by kernels/, a file or folder an op
+//!    5     simt                          runs, checks and counts kernels on the
+//!                                        CPU, with kernels/simt/
+//!    4     backend/gpu/driver            what a machine for kernels has to do
+//!    3     backend/error                 why a device cannot be used
+//!    2     assist                        the loss ring, the Assistant, its thread
+//!    1     data                          data sets, read and fetched
+//!    0     files  html  rng  cpu/simd    files, random numbers, vectors
+//! ```
+//!
+//! - [`train`]: settings, the loop, its ledger of operations, checkpoints, comparisons, the report.
+//! - [`workbench`]: [`check`](workbench::check), [`profile`](workbench::profile) and its ladders,
+//!   [`pack`](workbench::pack). It stands above networks and executors, which know nothing of it.
+//! - [`nn`]: [`ResNet`](nn::ResNet), [`Transformer`](nn::Transformer).
+//! - [`backend`]: the op set, [`Executor`](backend::Executor); [`Cpu`](backend::cpu::Cpu);
+//!   [`Gpu`](backend::gpu::Gpu), which turns an op into launches on any
+//!   [`Driver`](backend::gpu::driver::Driver).
+//! - [`simt`]: [`Simt`](simt::Simt), a driver that needs no GPU; [`Checker`](simt::checker::Checker)
+//!   and [`Profiler`](simt::profiler::Profiler), who watch what kernels do there.
 //! - [`assist`]: the [loss ring](assist::LossRing), the [`Feeder`](assist::Feeder)'s thread, the
 //!   [`Assistant`](assist::Assistant) and its rivals.
-//! - [`train`]: settings, the loop, its ledger of operations, checkpoints, comparisons, the report.
-//! - [`nn`]: networks, written once: [`ResNet`](nn::ResNet), [`Transformer`](nn::Transformer).
 //! - [`data`]: data sets, and how they are read and fetched.
-//! - [`backend`]: the op set, [`Executor`](backend::Executor), and who computes it:
-//!   [`cpu`](backend::cpu) in Rust, [`gpu`](backend::gpu) by kernels.
-//! - [`rng`], [`files`]: random numbers that depend on nothing but what they are for; files that
-//!   are whole or not there.
+//! - [`rng`]: random numbers that depend on nothing but what they are for.
 //!
 //! # Where to start
 //!
@@ -48,10 +73,10 @@
 //!
 //! **To check and profile kernels**, yours as well, without a GPU: a
 //! [`Launch`](backend::gpu::driver::Launch) goes to a [`Driver`](backend::gpu::driver::Driver), of
-//! which [`Simt`](backend::gpu::simt::Simt) runs it on the CPU, one fiber a thread. A
-//! [`Checker`](backend::gpu::checker::Checker) finds races and accesses out of bounds,
-//! [`check`](backend::gpu::check) tries everything in the build, and
-//! [`profile`](backend::gpu::profile) counts. `tests/own_kernel.rs` is the whole of it in a page.
+//! which [`Simt`](simt::Simt) runs it on the CPU, one fiber a thread. A
+//! [`Checker`](simt::checker::Checker) finds races and accesses out of bounds,
+//! [`check`](workbench::check) tries everything in the build, and
+//! [`profile`](workbench::profile) counts. `tests/own_kernel.rs` is the whole of it in a page.
 //!
 //! **To train**: the programs `resnet` and `transformer` (`--help`) are [`train::program`] with a
 //! task each. From inside, a [`Job`](train::Job) goes to [`train()`](train::train); for a network
@@ -60,8 +85,11 @@
 pub mod assist;
 pub mod backend;
 pub mod data;
-pub mod files;
+mod files;
 mod html;
 pub mod nn;
 pub mod rng;
+#[cfg(simt)]
+pub mod simt;
 pub mod train;
+pub mod workbench;

@@ -39,10 +39,8 @@ pub fn dropout_key(seed: u64, step: u64, site: u32) -> u64 {
 }
 
 /// 64 random bits for a dropout's elements `4·group … 4·group + 3`: element `i` takes bits
-/// `16·(i mod 4) …` and is zeroed where they are, as a number, below [`threshold`]. Kernels on a
+/// `16·(i mod 4) …` and is zeroed where they are, as a number, below its threshold. Kernels on a
 /// device compute the same.
-///
-/// [`threshold`]: crate::backend::sequence::Dropout::threshold
 pub fn dropout_bits(key: u64, group: u64) -> u64 {
     mix((key ^ group).wrapping_add(STEP))
 }

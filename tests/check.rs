@@ -4,10 +4,10 @@
 #![cfg(simt)]
 
 use autoassist::backend::gpu::catalog::FILES;
-use autoassist::backend::gpu::check::check;
-use autoassist::backend::gpu::checker::{Access, Act, Checker, Finding, Mistake};
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch, TensorMap};
-use autoassist::backend::gpu::simt::{Landing, Schedule, Simt};
+use autoassist::simt::checker::{Access, Act, Checker, Finding, Mistake};
+use autoassist::simt::{Landing, Schedule, Simt};
+use autoassist::workbench::check::check;
 
 /// Files with mistakes, and their text.
 const PLANTED: [(&str, &str); 2] = [

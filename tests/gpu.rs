@@ -499,7 +499,7 @@ type Device = (String, fn() -> Result<Gpu, DeviceError>);
 fn devices() -> Vec<Device> {
     #[cfg(simt)]
     let others: [Device; 2] = {
-        use autoassist::backend::gpu::simt::{Landing, Schedule};
+        use autoassist::simt::{Landing, Schedule};
         [
             ("simt/high".into(), || {
                 Ok(Gpu::simt_scheduled(Schedule::High, Landing::AtOnce))
@@ -521,7 +521,7 @@ fn devices() -> Vec<Device> {
 fn every_kernel_has_run() -> bool {
     #[cfg(simt)]
     {
-        use autoassist::backend::gpu::simt::launches;
+        use autoassist::simt::launches;
         let all = launches();
         let all = all
             .iter()

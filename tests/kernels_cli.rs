@@ -127,7 +127,7 @@ fn a_folder_with_other_files_is_not_packed_into() {
 /// A pack whose programs are scripts.
 fn fake_pack(dir: &Path, programs: &[(&str, &str)]) {
     fs::create_dir(dir.join("bin")).expect("a folder");
-    let script = include_str!("../src/backend/gpu/pack/run.sh");
+    let script = include_str!("../src/workbench/pack/run.sh");
     fs::write(dir.join("run.sh"), script).expect("writable");
     for (name, body) in programs {
         let path = dir.join("bin").join(name);

@@ -2,9 +2,9 @@
 #![cfg(simt)]
 
 use autoassist::backend::DeviceError;
-use autoassist::backend::gpu::checker::Checker;
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch};
-use autoassist::backend::gpu::simt::{Landing, Schedule, Simt};
+use autoassist::simt::checker::Checker;
+use autoassist::simt::{Landing, Schedule, Simt};
 use std::fs;
 use std::path::Path;
 

@@ -3,11 +3,11 @@
 #![cfg(simt)]
 
 use autoassist::backend::gpu::driver::{Arg, Capability, Driver, Launch};
-use autoassist::backend::gpu::profile::counts::{LaunchProfile, Traffic};
-use autoassist::backend::gpu::profile::profile;
-use autoassist::backend::gpu::profiler::Profiler;
-use autoassist::backend::gpu::simt::Simt;
-use autoassist::backend::gpu::workload::{Op, ops};
+use autoassist::simt::Simt;
+use autoassist::simt::counts::{LaunchProfile, Traffic};
+use autoassist::simt::profiler::Profiler;
+use autoassist::workbench::profile::profile;
+use autoassist::workbench::workload::{Op, ops};
 
 /// An H100's.
 const DEVICE: Capability = Capability {

@@ -3,9 +3,9 @@
 //! it has not met a GPU yet.
 
 use crate::cublas::{reserve, upload};
+use crate::noise::noise_bits;
 use crate::product::Library;
 use crate::record::{Convolution, Wanted};
-use crate::rivals::noise_bits;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 

@@ -30,6 +30,7 @@ mod cublas;
 mod cudnn;
 mod device;
 mod nets;
+mod noise;
 #[path = "../common/peak.rs"]
 mod peak;
 #[path = "../common/product.rs"]

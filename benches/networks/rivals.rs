@@ -4,9 +4,9 @@
 use crate::blas::Blas;
 use crate::cublas::{self, Cublas, Matrices};
 use crate::cudnn::Cudnn;
+use crate::noise::{noise, noise_bits};
 use crate::product::Product;
 use crate::record::Task;
-use half::bf16;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -35,17 +35,6 @@ pub fn of_cuda() -> Vec<Box<dyn Rival>> {
         rivals.push(Box::new(Rc::new(cudnn)));
     }
     rivals
-}
-
-/// Numbers in -0.5..0.5.
-fn noise(len: usize) -> Vec<f32> {
-    (0..len).map(|i| (i * 7 % 64) as f32 / 64.0 - 0.5).collect()
-}
-
-/// The same as bits of bf16.
-pub fn noise_bits(len: usize) -> Vec<u16> {
-    let bits = |v: f32| bf16::from_f32(v).to_bits();
-    noise(len).into_iter().map(bits).collect()
 }
 
 impl Rival for Rc<Blas> {

@@ -8,7 +8,7 @@
 #include "relu.cuh"
 #include "vector.cuh"
 
-// As src/backend/gpu/linear_layer.rs numbers them.
+// As src/backend/gpu/ops/linear_layer.rs numbers them.
 enum Act { ACT_NONE, ACT_RELU, ACT_GELU_ERF, ACT_GELU_TANH };
 
 // Of GELU's approximation by tanh: (1 + tanh(u)) / 2 is the sigmoid of 2 u.

@@ -6,37 +6,14 @@ use super::features::{Memory, Moment};
 use super::instances::{Inputs, Instances};
 use super::judge::{Judge, Opinion};
 use super::model::{SIGMOID_OPS, sigmoid};
-use super::policy::{KEEP_ALL, Phase, Plan, Threshold, exploration, keep};
+use super::policy::{KEEP_ALL, Plan, Threshold, exploration, keep};
+use super::preset::Preset;
 use super::quality::Quality;
 use super::sweep::{Draft, Drawn, Sweeps};
 use crate::rng::{hash, unit_f64};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// How instances are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preset {
-    /// By a logistic model of what each instance's losses were, its class and a few input features.
-    Memory,
-    /// By a logistic model of the input (and the class), as published.
-    Paper,
-    /// At the same rate without information: the control.
-    Random,
-    /// By pruning half of those whose last loss is below the mean, weighting the rest of them by
-    /// two: InfoBatch. It has no keep rate to meet, so floor and rescaling are nothing to it.
-    InfoBatch,
-    /// Not at all: sweeps over everything, as far as the budget goes.
-    Off,
-}
-
-impl Preset {
-    /// Whether it skips instances in a phase.
-    pub fn selects(self, phase: Phase) -> bool {
-        self != Preset::Off && phase == Phase::Select
-    }
-}
 
 /// What an Assistant is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

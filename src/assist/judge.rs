@@ -1,12 +1,12 @@
 //! What the choice of instances rests on, for the presets that look at them.
 
-use super::assistant::Preset;
 use super::error::AssistError;
 use super::features::{self, Memory, Moment};
 use super::infobatch::Pruner;
 use super::instances::{Inputs, Instances};
 use super::model::Logistic;
 use super::paper::PixelModel;
+use super::preset::Preset;
 use super::sweep::Drawn;
 use super::terms::{TermModel, Terms};
 use crate::data::Images;

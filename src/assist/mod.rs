@@ -3,11 +3,11 @@
 //!
 //! Losses come back through the [`LossRing`], whose protocol the trainer's [`Drain`] keeps. The
 //! [`Feeder`] owns the thread: feedback in, [`Batch`]es out. The [`Assistant`] composes them:
-//! candidates come from shuffled [sweeps](Sweeps), a [logistic model](Logistic) scores them by
-//! [what is remembered](Memory) of each (or, as published, by the input: [pixels](PixelModel) or
-//! [words](TermModel)), and the [policy](Plan) keeps as many as the budget allows. How well it
+//! candidates come from shuffled [sweeps](Sweeps), a logistic model scores them by
+//! what is remembered of each (or, as published, by the input: pixels or
+//! words), and the [plan](Plan) keeps as many as the budget allows. How well it
 //! tells what is hard is [measured](Quality) all along. Its rivals, from no choice at all to
-//! [InfoBatch](Pruner), are [presets](Preset) of the same Assistant.
+//! InfoBatch, are [presets](Preset) of the same Assistant.
 
 mod assistant;
 mod error;
@@ -19,23 +19,21 @@ mod judge;
 mod model;
 mod paper;
 mod policy;
+mod preset;
 mod quality;
 mod ring;
 mod state;
 mod sweep;
 mod terms;
 
-pub use assistant::{AssistConfig, Assistant, Batch, Feedback, Preset};
+pub use assistant::{AssistConfig, Assistant, Batch, Feedback};
 pub use error::AssistError;
-pub use features::Memory;
 pub use feeder::Feeder;
-pub use infobatch::Pruner;
 pub use instances::{Inputs, Instances};
-pub use model::Logistic;
-pub use paper::PixelModel;
 pub use policy::{Phase, Plan};
+pub use preset::Preset;
 pub use quality::{Calibration, Quality};
 pub use ring::{Drain, LossRing, Record, StepRecords};
 pub use state::{AssistState, FeedStats, FeederConfig};
 pub use sweep::Sweeps;
-pub use terms::{TermModel, Terms};
+pub use terms::Terms;

@@ -1,9 +1,9 @@
 //! Why a device cannot be used, or stopped working.
 
-use super::cpu::IsaError;
+use super::cpu::simd::IsaError;
 
 /// How to give a build its CUDA kernels.
-pub const NVCC_REMEDY: &str = include_str!("nvcc_remedy.txt");
+pub const NVCC_REMEDY: &str = include_str!("../../kernels/build/nvcc_remedy.txt");
 
 /// A device that cannot be used, or whose work failed.
 #[derive(Clone, Debug, thiserror::Error)]

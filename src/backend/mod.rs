@@ -12,7 +12,7 @@
 //! cols]`, all row-major.
 
 pub mod cpu;
-mod error;
+pub(crate) mod error;
 pub mod gpu;
 pub mod sequence;
 

@@ -1,6 +1,7 @@
 //! Shows the CUDA kernels of this build, checks them, and packs them for a machine with a GPU.
 
-use autoassist::backend::gpu::{catalog, pack};
+use autoassist::backend::gpu::catalog;
+use autoassist::workbench::pack;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
 
 #[cfg(simt)]
 fn check(name: &str) -> ExitCode {
-    use autoassist::backend::gpu::check::{RUNS, check};
+    use autoassist::workbench::check::{RUNS, check};
     // Hidden where standard error is no terminal.
     let bar = indicatif::ProgressBar::new(1000);
     let checked = check(name, &RUNS, &|done| {
@@ -138,9 +139,9 @@ mod workbench {
     use super::At;
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
-    use autoassist::backend::gpu::profile::gpus::{GPUS, Specs, find as find_gpu};
-    use autoassist::backend::gpu::profile::{self, find, page, shape_of, tables, text};
-    use autoassist::backend::gpu::workload::Op;
+    use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
+    use autoassist::workbench::profile::{self, find, page, shape_of, tables, text};
+    use autoassist::workbench::workload::Op;
     use indicatif::{ProgressBar, ProgressStyle};
     use std::path::{Path, PathBuf};
     use std::time::Duration;
@@ -191,8 +192,7 @@ mod workbench {
         let (shape, specs) = at.resolve(op)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
         let ladder = climb(op, &shape, specs)?;
-        autoassist::files::write(&to, page::page(specs, &ladder).as_bytes())
-            .map_err(|e| e.to_string())?;
+        page::write(&to, specs, &ladder).map_err(|e| e.to_string())?;
         let table = text::ladder(specs, &ladder);
         Ok(format!(
             "{table}\n{}: roofline and annotated sources\n",
@@ -212,15 +212,12 @@ mod workbench {
     }
 
     pub fn tables(file: &Path) -> Result {
-        let old = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
         let specs = &GPUS[0];
         let table = |op: &'static Op| {
             let ladder = climb(op, op.shape, specs)?;
             Ok(text::markdown(specs, &ladder))
         };
-        let (new, count) =
-            tables::rewrite(&old, table).map_err(|e: String| format!("{}: {e}", file.display()))?;
-        autoassist::files::write(file, new.as_bytes()).map_err(|e| e.to_string())?;
+        let count = tables::update(file, table)?;
         Ok(format!("{}: {count} tables\n", file.display()))
     }
 }

@@ -8,21 +8,10 @@ mod activation;
 mod adam;
 mod attention;
 mod conv;
-mod conv_backward;
-mod conv_dgrad;
-#[cfg(test)]
-mod conv_tests;
-mod conv_tile;
-mod conv_wgrad;
 mod dropout;
 mod embedding;
 mod gather;
 pub mod gemm;
-mod gemm_dot;
-mod gemm_pack;
-#[cfg(test)]
-mod gemm_tests;
-mod gemm_tile;
 mod layer_norm;
 mod linear;
 mod linear_layer;
@@ -31,6 +20,7 @@ mod math;
 mod memory;
 mod norm;
 mod optim;
+mod scratch;
 mod sentence_loss;
 mod sequence;
 pub mod simd;
@@ -45,8 +35,7 @@ use super::{
 use crate::assist::LossRing;
 use crate::data::Images;
 use crate::data::pairs::SentencePairs;
-use conv::{ConvShape, Source};
-use conv_backward::{Add, GradSource, InputGradOut, NormBackward, Sums};
+use conv::{Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums};
 use memory::{Memory, Others};
 use norm::Normalised;
 use simd::Isa;
@@ -296,7 +285,7 @@ impl Executor for Cpu {
                 norm: dy.norm.map(|(bn, y)| norm_backward(memory, bn, y)),
             };
             let (source, w) = (source(memory, x), memory.get(w));
-            conv_backward::backward(isa, &shape, source, w, grad, dw, out);
+            conv::backward(isa, &shape, source, w, grad, dw, out);
         };
         let Some(spec) = dx else {
             self.memory

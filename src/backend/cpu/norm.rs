@@ -4,9 +4,7 @@
 //! The passes are bound by memory: each goes once over its tensors, in chunks of whole pixels that
 //! depend on the shape alone, 16 channels at a time with their coefficients in registers.
 
-use super::conv::{PowerSums, Source, add_lanes};
-use super::conv_backward::NormBackward;
-use super::conv_tile::read;
+use super::conv::{NormBackward, PowerSums, Source, add_lanes, read};
 use super::simd::{Isa, Kernel, LANES, Simd};
 use crate::backend::BN_EPS;
 use rayon::prelude::*;

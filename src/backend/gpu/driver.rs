@@ -1,7 +1,7 @@
 //! The little that the executor needs of a machine that runs kernels. Two drivers have it: `simt`
 //! (kernels on the CPU) and `cuda`.
 
-use crate::backend::DeviceError;
+use crate::backend::error::DeviceError;
 use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -253,10 +253,10 @@ pub trait Driver: Send {
 }
 
 /// Alignment of every block; any vector load and any TMA descriptor is content with it.
-pub(super) const ALIGN: usize = 256;
+pub(crate) const ALIGN: usize = 256;
 
 /// Blocks of these sizes in one allocation: [`Driver::alloc_each`] for most drivers.
-pub(super) fn carve(driver: &mut dyn Driver, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
+pub(crate) fn carve(driver: &mut dyn Driver, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
     let ends = sizes.iter().scan(0, |end, size| {
         *end += size.next_multiple_of(ALIGN) as u64;
         Some(*end)

@@ -1,7 +1,8 @@
 //! [`Gpu`] as an [`Executor`]: memory and steps here, ops in the file of each.
 
 use super::arena::Purpose;
-use super::{Buffer, Gpu, Held, Ring, SLOTS, bytes_of, conv, gather, linear, loss, norm, optim};
+use super::ops::{conv, gather, linear, loss, norm, optim};
+use super::{Buffer, Gpu, Held, Ring, SLOTS, bytes_of};
 use crate::assist::LossRing;
 use crate::backend::sequence::Sequence;
 use crate::backend::{

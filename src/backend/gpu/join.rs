@@ -27,10 +27,10 @@ fn trains_on_moments(moments: &Launch, train: &Launch) -> bool {
 
 #[cfg(all(test, simt))]
 mod tests {
-    use crate::backend::gpu::simt::{Landing, Schedule};
     use crate::backend::gpu::{Gpu, Ladder};
     use crate::backend::{BatchNorm, Executor, Kind, Load, Pass, StepInputs, Window};
     use crate::rng::Stream;
+    use crate::simt::{Landing, Schedule};
 
     const CHANNELS: usize = 5;
 

@@ -5,58 +5,26 @@
 //! the first time: its ops are called once to learn how much scratch memory they want, and once
 //! more to be captured as a graph. From then on a step is one write to a slot and one replay.
 
-mod adam;
 mod arena;
-mod attention;
 pub mod catalog;
-#[cfg(simt)]
-pub mod check;
-#[cfg(simt)]
-pub mod checker;
-#[cfg(simt)]
-mod code;
-mod conv;
-mod copy;
 mod cuda;
+mod data;
 pub mod driver;
-mod embedding;
 mod executor;
-mod gather;
-mod gather_pairs;
-mod gemm;
 mod join;
 mod ladder;
-mod layer_norm;
-mod linear;
-mod linear_layer;
-mod loss;
-mod move_rows;
-mod norm;
-#[cfg(simt)]
-mod notes;
-mod optim;
-pub mod pack;
-#[cfg(simt)]
-pub mod profile;
-#[cfg(simt)]
-pub mod profiler;
-mod sentence_loss;
+mod ops;
 mod sequence;
 mod shadow;
-#[cfg(simt)]
-pub mod simt;
 mod steps;
-#[cfg(simt)]
-mod symbols;
-pub mod workload;
 
 use super::{DataId, DeviceError, Executor, Kind, Pass, Tensor};
 use crate::assist::LossRing;
-use crate::data::Images;
-use crate::data::pairs::SentencePairs;
+#[cfg(simt)]
+use crate::simt::{Landing, Schedule, Simt, checker::Checker, profiler::Profiler};
 use arena::{Arena, Purpose};
+use data::{Data, Held, Resident};
 use driver::{Arg, Counted, Driver, Graph, Launch};
-use gather::Resident;
 pub use ladder::Ladder;
 use ladder::Limits;
 use shadow::Shadows;
@@ -97,47 +65,6 @@ struct RingBuffer {
 struct Buffer {
     kind: Kind,
     block: usize,
-}
-
-/// A data set on its way to the device, or there.
-struct Data {
-    held: Held,
-    /// Of its parts.
-    blocks: Vec<usize>,
-    uploaded: bool,
-}
-
-/// What a data set consists of.
-#[derive(Clone)]
-enum Held {
-    Images(Arc<Images>),
-    Pairs(Arc<SentencePairs>),
-}
-
-impl Held {
-    /// Pixels, labels, mean and deviation; or tokens and ends of both sides.
-    fn parts(&self) -> Vec<Cow<'_, [u8]>> {
-        match self {
-            Held::Images(images) => {
-                let moments = [&images.mean[..], &images.std[..]].concat();
-                vec![
-                    Cow::Borrowed(&images.pixels),
-                    Cow::Borrowed(bytemuck::cast_slice(&images.labels)),
-                    Cow::Owned(bytemuck::cast_slice(&moments).to_vec()),
-                ]
-            }
-            Held::Pairs(pairs) => {
-                let (source, target) = (pairs.source(), pairs.target());
-                let parts = [
-                    bytemuck::cast_slice(source.tokens()),
-                    bytemuck::cast_slice(source.ends()),
-                    bytemuck::cast_slice(target.tokens()),
-                    bytemuck::cast_slice(target.ends()),
-                ];
-                parts.map(Cow::Borrowed).to_vec()
-            }
-        }
-    }
 }
 
 /// A GPU, or its stand-in, as an [`Executor`].
@@ -194,7 +121,7 @@ impl Gpu {
     /// A build without it, or a schedule or landing that is none.
     #[cfg(simt)]
     pub fn simt() -> Result<Gpu, DeviceError> {
-        let (schedule, landing) = (simt::Schedule::from_env()?, simt::Landing::from_env()?);
+        let (schedule, landing) = (Schedule::from_env()?, Landing::from_env()?);
         Ok(Gpu::simt_scheduled(schedule, landing))
     }
 
@@ -209,24 +136,20 @@ impl Gpu {
 
     /// The SIMT executor under a given schedule, with copies that land as given.
     #[cfg(simt)]
-    pub fn simt_scheduled(schedule: simt::Schedule, landing: simt::Landing) -> Gpu {
-        Gpu::new(Box::new(simt::Simt::new(schedule, landing)))
+    pub fn simt_scheduled(schedule: Schedule, landing: Landing) -> Gpu {
+        Gpu::new(Box::new(Simt::new(schedule, landing)))
     }
 
     /// The SIMT executor with all launches checked.
     #[cfg(simt)]
-    pub fn simt_checked(
-        schedule: simt::Schedule,
-        landing: simt::Landing,
-        checker: Arc<checker::Checker>,
-    ) -> Gpu {
-        Gpu::new(Box::new(simt::Simt::checked(schedule, landing, checker)))
+    pub fn simt_checked(schedule: Schedule, landing: Landing, checker: Arc<Checker>) -> Gpu {
+        Gpu::new(Box::new(Simt::checked(schedule, landing, checker)))
     }
 
     /// The SIMT executor with all launches profiled, as if on a device of such capabilities.
     #[cfg(simt)]
-    pub fn simt_profiled(capability: driver::Capability, profiler: Arc<profiler::Profiler>) -> Gpu {
-        Gpu::new(Box::new(simt::Simt::profiled(capability, profiler)))
+    pub fn simt_profiled(capability: driver::Capability, profiler: Arc<Profiler>) -> Gpu {
+        Gpu::new(Box::new(Simt::profiled(capability, profiler)))
     }
 
     /// An NVIDIA GPU.
@@ -403,7 +326,7 @@ impl Gpu {
     }
 
     /// A blocking call: afterwards everything launched before is complete.
-    fn block<R>(
+    pub(crate) fn block<R>(
         &mut self,
         call: impl FnOnce(&mut dyn Driver) -> Result<R, DeviceError>,
     ) -> Result<R, DeviceError> {

@@ -1,9 +1,9 @@
 //! [`Gpu`] as a [`Sequence`]: each op in the file of its kernels.
 
-use super::{
-    Gpu, Held, adam, attention, embedding, gather_pairs, layer_norm, linear_layer, move_rows,
-    sentence_loss,
+use super::ops::{
+    adam, attention, embedding, gather_pairs, layer_norm, linear_layer, move_rows, sentence_loss,
 };
+use super::{Gpu, Held};
 use crate::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
     LinearInputGrad, PairBatch, SentenceLoss, Sequence,

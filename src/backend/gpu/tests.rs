@@ -1,9 +1,9 @@
 //! The executor on a device with little memory, and on wrong launches.
 
 use super::driver::{Arg, Capability, Driver, Graph, Launch, Mapped, carve};
-use super::simt::{Landing, Schedule, Simt};
 use super::*;
 use crate::backend::StepInputs;
+use crate::simt::{Landing, Schedule, Simt};
 
 /// The SIMT executor with so many bytes of memory.
 struct Small {

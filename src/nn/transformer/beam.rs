@@ -5,7 +5,7 @@
 //! to the encoder's output they are queries of one sentence, and it is kept once. Where hypotheses
 //! change places, so do their keys and values.
 
-use super::stack::{Past, Present, StackShape};
+use super::inputs::{Past, Present, StackShape};
 use super::{Room, TABLE, Transformer, part};
 use crate::backend::sequence::{Act, Embedding, Heads, Linear, Sequence};
 use crate::backend::{DeviceError, Kind, Tensor};

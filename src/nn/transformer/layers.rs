@@ -1,7 +1,7 @@
 //! What a layer is made of: attention, and two linear layers with a ReLU between them.
 
 use super::TransformerConfig;
-use super::stack::{Memory, Present, StackShape};
+use super::inputs::{Memory, Present, StackShape};
 use crate::backend::sequence::{
     Act, Attention, AttentionGrad, Heads, Linear, LinearGrad, LinearInputGrad, Mask, Sequence,
 };

@@ -7,6 +7,7 @@
 //! no memory of their own.
 
 mod beam;
+mod inputs;
 mod layers;
 mod stack;
 
@@ -19,7 +20,8 @@ use crate::backend::sequence::{
 };
 use crate::backend::{DataId, DeviceError, Kind, Tensor};
 use crate::data::pairs::{PAD, PairShape};
-use stack::{Stack, StackShape};
+use inputs::StackShape;
+use stack::Stack;
 
 /// The first place has the number that fairseq gives it: one after padding's.
 const FIRST_PLACE: usize = PAD as usize + 1;

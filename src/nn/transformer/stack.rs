@@ -4,26 +4,12 @@
 //! it ([`Sequence::add_norm`]), so a sum never makes a trip through memory of its own. Pre-norm,
 //! that is the next sublayer's norm (or the stack's last); post-norm, its own.
 
+use super::inputs::{Memory, Past, StackShape};
 use super::layers::{Attend, FeedForward, Gradients, Inputs, Sublayer};
 use super::{NormPlace, TransformerConfig, part};
 use crate::backend::sequence::{Dropout, LayerNorm, Sequence};
 use crate::backend::{Kind, Tensor};
 use crate::nn::params::{ParamList, Params};
-
-/// Sizes of a batch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StackShape {
-    pub sentences: usize,
-    pub length: usize,
-    /// Length of what the decoder looks at.
-    pub memory: Option<usize>,
-}
-
-impl StackShape {
-    pub fn rows(&self) -> [usize; 2] {
-        [self.sentences, self.length]
-    }
-}
 
 /// A sublayer and the norm that goes with it.
 struct Member {
@@ -213,27 +199,6 @@ pub(super) struct StackAt<'a> {
     shape: StackShape,
     train: bool,
 }
-
-/// Where decoding is, with R hypotheses.
-#[derive(Clone, Copy)]
-pub(super) struct Present {
-    /// `[R]` labels: `0, 1, 2, …`, and the rows of a cache where the present token's go.
-    pub rows: Tensor,
-    pub slots: Tensor,
-    /// `[R]` labels: tokens so far, the present one included.
-    pub lengths: Tensor,
-    /// Hypotheses of a sentence, which are neighbours.
-    pub beams: usize,
-}
-
-/// Keys and values of the tokens before: for each sublayer that keeps them `[1, R, most, 2d]`.
-pub(super) struct Past {
-    pub caches: Vec<Option<Tensor>>,
-    pub now: Present,
-}
-
-/// What the decoder looks at, `[1, B, S, d]`, and how much of it counts.
-pub(super) type Memory = Option<(Tensor, Tensor)>;
 
 impl StackAt<'_> {
     fn part(&self, t: Tensor) -> Tensor {

@@ -1,0 +1,210 @@
+//! Part of `build.rs`: finds nvcc, compiles kernels with it and reads what ptxas reports.
+
+use super::jobs::{Job, version_of};
+use super::{Source, flat_name};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const REMEDY: &str = include_str!("nvcc_remedy.txt");
+const ARCHS: &str = "80;90a";
+/// The first that knows sm_90a.
+const OLDEST: (u32, u32) = (12, 0);
+
+/// An nvcc that runs.
+pub struct Nvcc {
+    path: PathBuf,
+    /// Of the CUDA toolkit.
+    pub version: (u32, u32),
+    identity: String,
+}
+
+impl Nvcc {
+    /// The first usable one of all places, or else why the first one is not.
+    pub fn find() -> Result<Nvcc, String> {
+        let found = candidates().into_iter().filter(|path| path.is_file());
+        let mut problem = None;
+        for path in found {
+            match Nvcc::probe(path) {
+                Ok(nvcc) => return Ok(nvcc),
+                Err(why) => problem = problem.or(Some(why)),
+            }
+        }
+        let problem = problem.unwrap_or("no nvcc".into());
+        Err(format!(
+            "{problem}, so this build has no CUDA kernels (--device cuda); {REMEDY}"
+        ))
+    }
+
+    fn probe(path: PathBuf) -> Result<Nvcc, String> {
+        let text = version_of(Command::new(&path)).unwrap_or_default();
+        // "Cuda compilation tools, release 13.0, V13.0.88"
+        let release = text.split("release ").nth(1).and_then(|rest| {
+            let (major, minor) = rest.split(',').next()?.split_once('.')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        });
+        let Some(version) = release else {
+            return Err(format!("{} does not run", path.display()));
+        };
+        if version < OLDEST {
+            let ((major, minor), path) = (version, path.display());
+            return Err(format!(
+                "{path} is of CUDA {major}.{minor}, before {}.{}",
+                OLDEST.0, OLDEST.1
+            ));
+        }
+        let mut identity = text;
+        // These nvcc reads itself.
+        for key in ["NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"] {
+            println!("cargo::rerun-if-env-changed={key}");
+            identity += &format!("{key}={:?}\n", env::var_os(key));
+        }
+        Ok(Nvcc {
+            path,
+            version,
+            identity,
+        })
+    }
+}
+
+/// Where nvcc may be, best first. `NVCC` decides alone if it is set; empty, it says none.
+///
+/// Of what is read here PATH is not watched: it differs from shell to shell, and each change would
+/// build everything anew.
+fn candidates() -> Vec<PathBuf> {
+    for key in ["NVCC", "CUDA_HOME", "VIRTUAL_ENV"] {
+        println!("cargo::rerun-if-env-changed={key}");
+    }
+    if let Some(nvcc) = env::var_os("NVCC") {
+        return vec![nvcc.into()];
+    }
+    let folder = |key| env::var_os(key).map(PathBuf::from);
+    let mut bins = Vec::new();
+    bins.extend(folder("CUDA_HOME").map(|home| home.join("bin")));
+    bins.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+    bins.push("/usr/local/cuda/bin".into());
+    let mut packages = Vec::new();
+    if let Some(environment) = folder("VIRTUAL_ENV") {
+        let versions = fs::read_dir(environment.join("lib")).into_iter().flatten();
+        packages.extend(versions.flatten().map(|v| v.path().join("site-packages")));
+    }
+    let print_path = ["-c", "import sys; print(*sys.path, sep='\\n')"];
+    if let Ok(output) = Command::new("python3").args(print_path).output() {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        packages.extend(text.lines().map(PathBuf::from));
+    }
+    bins.extend(packages.iter().map(|p| p.join("nvidia/cu13/bin")));
+    bins.iter().map(|bin| bin.join("nvcc")).collect()
+}
+
+/// The architectures to compile for, `80;90a` unless `CUDA_ARCHS` says otherwise.
+fn archs() -> Result<Vec<String>, String> {
+    println!("cargo::rerun-if-env-changed=CUDA_ARCHS");
+    let wish = env::var("CUDA_ARCHS").unwrap_or_else(|_| ARCHS.into());
+    let archs: Vec<String> = wish.split(';').map(|a| a.trim().to_string()).collect();
+    let usable = |arch: &String| {
+        let digits = arch.strip_suffix(['a', 'f']).unwrap_or(arch);
+        digits.parse::<u32>().is_ok_and(|n| n >= 80)
+    };
+    if archs.iter().all(usable) {
+        return Ok(archs);
+    }
+    Err(format!(
+        "CUDA_ARCHS={wish}: name architectures from 80 on, such as {ARCHS}"
+    ))
+}
+
+/// A fatbin for each source, in their order.
+pub fn jobs(nvcc: &Nvcc, out: &Path, sources: &[Source]) -> Result<Vec<Job>, String> {
+    let archs = archs()?;
+    let folder = out.join("device");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let job = |source: &Source| {
+        let mut command = Command::new(&nvcc.path);
+        command.args(["-fatbin", "-std=c++17", "-lineinfo", "-Ikernels/include"]);
+        // Every program embeds all of it: a quarter of the size counts where a pack is to be sent.
+        command.args([
+            "-Xptxas",
+            "-v,--warn-on-spills",
+            "-Xfatbin",
+            "-compress-all",
+        ]);
+        for arch in &archs {
+            command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
+        }
+        // For devices newer than all of these; `a` and `f` code runs on none but its own.
+        if let Some(oldest) = archs.iter().find(|arch| !arch.ends_with(['a', 'f'])) {
+            command.arg(format!(
+                "-gencode=arch=compute_{oldest},code=compute_{oldest}"
+            ));
+        }
+        let output = folder
+            .join(flat_name(&source.path))
+            .with_extension("fatbin");
+        Job::new(&source.path, output, command, &nvcc.identity)
+    };
+    Ok(sources.iter().map(job).collect())
+}
+
+/// What a kernel takes on an architecture.
+pub struct Usage {
+    pub kernel: String,
+    /// `90a`.
+    pub arch: String,
+    pub registers: u32,
+    /// Static shared memory in bytes.
+    pub shared: u32,
+    /// Bytes of stack, spilled stores and spilled loads per thread.
+    pub stack: [u32; 3],
+}
+
+/// Reads ptxas' report.
+pub fn usage(log: &str) -> Vec<Usage> {
+    let quoted = |line: &str, n| line.split('\'').nth(n).unwrap_or_default().to_string();
+    // The number in front of a word: "1256 bytes stack frame".
+    let number = |line: &str, word: &str| {
+        let (before, _) = line.split_once(word)?;
+        before.trim_end().rsplit(' ').next()?.parse::<u32>().ok()
+    };
+    let mut found: Vec<Usage> = Vec::new();
+    // Device functions that are not inlined have properties, too.
+    let mut function = "";
+    for line in log.lines() {
+        if line.contains("Compiling entry function") {
+            found.push(Usage {
+                kernel: quoted(line, 1),
+                arch: quoted(line, 3).replace("sm_", ""),
+                registers: 0,
+                shared: 0,
+                stack: [0; 3],
+            });
+        }
+        let Some(entry) = found.last_mut() else {
+            continue;
+        };
+        if let Some((_, name)) = line.split_once("Function properties for ") {
+            function = name.trim();
+        } else if let Some(frame) = number(line, "bytes stack frame") {
+            if function == entry.kernel {
+                let spilled = |what| number(line, what).unwrap_or(0);
+                entry.stack = [
+                    frame,
+                    spilled("bytes spill stores"),
+                    spilled("bytes spill loads"),
+                ];
+            }
+        } else if let Some(registers) = number(line, "registers") {
+            entry.registers = registers;
+            entry.shared = number(line, "bytes smem").unwrap_or(0);
+        }
+    }
+    found
+}
+
+/// The lines that are not part of that report: warnings.
+pub fn remarks(log: &str) -> String {
+    let report = |line: &&str| line.starts_with("ptxas info") || line.contains("stack frame");
+    let rest: Vec<&str> = log.lines().filter(|line| !report(line)).collect();
+    rest.join("\n")
+}

@@ -1,0 +1,344 @@
+//! Launches of `kernels/linear`.
+
+use crate::backend::gpu::driver::{Arg, TensorMap};
+use crate::backend::gpu::{Gpu, Ladder};
+use crate::backend::sequence::{Act, Linear, LinearGrad, LinearInputGrad};
+use crate::backend::{Kind, Tensor};
+
+#[cfg(all(test, simt))]
+#[path = "linear_layer_tests.rs"]
+mod tests;
+
+/// Rows and columns of a block of the kernels of step 1.
+const NAIVE: [usize; 2] = [8, 32];
+/// Threads of such a block, and of those that add up parts.
+const ELEMENTS: usize = 256;
+/// `PIPELINE_THREADS` of `kernels/include/gemm_pipeline.cuh`.
+const THREADS: u32 = 128;
+/// Its tiles, larger ones first.
+const TILES: [usize; 2] = [128, 64];
+/// Rows that are worth a part of the weights' gradient, and the writing and reading of it.
+const LEAST_CHUNK: usize = 128;
+/// Rows of a slice: chunks are whole ones.
+const DEPTH: usize = 32;
+
+/// Kernel, width of its tiles and their stages in step 3 of the forward pass.
+const HOPPER: [(&str, usize, usize); 2] =
+    [("linear_hopper_256", 256, 4), ("linear_hopper_128", 128, 6)];
+/// Rows of those tiles.
+const HOPPER_ROWS: usize = 128;
+/// `HOPPER_THREADS` of `kernels/include/gemm_hopper.cuh`.
+const HOPPER_THREADS: u32 = 384;
+
+/// Dynamic shared memory of the pipeline: four stages of two factors' slices.
+fn shared(tile: usize) -> u32 {
+    (4 * 2 * 2 * DEPTH * tile) as u32
+}
+
+/// As `kernels/include/linear.cuh` numbers them.
+fn number(act: Act) -> Arg {
+    Arg::I32(match act {
+        Act::None => 0,
+        Act::Relu => 1,
+        Act::GeluErf => 2,
+        Act::GeluTanh => 3,
+    })
+}
+
+/// Sizes of a layer.
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Shape {
+    /// Of input `x`, weights `w` and output (or its gradient) `y`.
+    fn new(gpu: &Gpu, x: Tensor, w: Tensor, y: Tensor) -> Shape {
+        let [one, also_one, outputs, inputs] = w.dims;
+        let rows = x.len() / inputs.max(1);
+        assert!(
+            [one, also_one, x.dims[3]] == [1, 1, inputs] && !x.is_empty() && !w.is_empty(),
+            "weights of {:?} for inputs of {:?}",
+            w.dims,
+            x.dims
+        );
+        assert_eq!(y.len(), rows * outputs, "outputs of {:?}", y.dims);
+        expect(gpu, Kind::Activation, &[x, y]);
+        expect(gpu, Kind::Float, &[w]);
+        // The kernels count in 32 bits, and up to some tiles past the last element.
+        let limit = i32::MAX as usize / 2;
+        let sizes = [rows, inputs, outputs];
+        assert!(sizes.iter().all(|size| *size <= limit), "{sizes:?}");
+        Shape {
+            rows,
+            inputs,
+            outputs,
+        }
+    }
+
+    fn args(self) -> [Arg; 3] {
+        [self.rows, self.inputs, self.outputs].map(|size| Arg::I32(size as i32))
+    }
+
+    /// Rows of a part of the weights' gradient: as few as fill the device with tiles.
+    fn chunk(self, multiprocessors: usize) -> usize {
+        let tiles = tiles(self.outputs, self.inputs, [TILES[0]; 2]) as usize;
+        let most = self.rows.div_ceil(LEAST_CHUNK);
+        let parts = (multiprocessors / tiles).clamp(1, most);
+        self.rows.div_ceil(parts).next_multiple_of(DEPTH)
+    }
+}
+
+fn expect(gpu: &Gpu, kind: Kind, tensors: &[Tensor]) {
+    let wrong = tensors.iter().find(|t| gpu.buffers[t.buffer].kind != kind);
+    assert!(wrong.is_none(), "{wrong:?} is no {kind:?}");
+}
+
+/// Blocks of a product with so many rows and columns.
+fn tiles(rows: usize, columns: usize, [down, across]: [usize; 2]) -> u32 {
+    let tiles = rows.div_ceil(down) * columns.div_ceil(across);
+    u32::try_from(tiles).expect("no product of that size fits into memory")
+}
+
+fn optional(gpu: &Gpu, t: Option<Tensor>) -> Arg {
+    t.map_or(Arg::NULL, |t| gpu.address(t))
+}
+
+/// Whether tensor cores take these activations, in rows of the given lengths, and these weights.
+fn has_vectors(gpu: &Gpu, activations: &[Tensor], w: Option<Tensor>, lengths: &[usize]) -> bool {
+    gpu.allows(Ladder::Linear, 2)
+        && gpu.stream.capability().block_shared >= shared(TILES[0])
+        && lengths.iter().all(|n| n.is_multiple_of(8))
+        && activations.iter().all(|t| t.offset.is_multiple_of(8))
+        && w.is_none_or(|w| w.offset.is_multiple_of(8))
+}
+
+/// A product of weights and activations that leaves activations.
+struct Product<'a> {
+    /// Of step 1, then by tiles of step 2.
+    kernels: [&'static str; 3],
+    /// Step 3 has it.
+    forward: bool,
+    vectors: bool,
+    /// Of the result.
+    rows: usize,
+    columns: usize,
+    /// Sum's length.
+    length: usize,
+    /// The factors.
+    activations: Tensor,
+    w: Tensor,
+    /// Arguments after them.
+    rest: &'a [Arg],
+}
+
+impl Product<'_> {
+    fn launch(&self, gpu: &mut Gpu) {
+        let [rows, columns] = [self.rows, self.columns];
+        let first = gpu.address(self.activations);
+        if !self.vectors {
+            let args = [&[first, gpu.address(self.w)], self.rest].concat();
+            let blocks = tiles(rows, columns, NAIVE);
+            gpu.launch(self.kernels[0], [blocks, 1, 1], ELEMENTS as u32, 0, &args);
+            return;
+        }
+        let weights = gpu.shadow(self.w);
+        let device = gpu.stream.capability();
+        // A smaller tile reads more for each multiplication; it pays where much would be idle.
+        let blocks = TILES.map(|tile| tiles(rows, columns, [tile; 2]));
+        let small = 2 * blocks[0] <= device.multiprocessors;
+        if self.forward && !small && device.hopper && gpu.allows(Ladder::Linear, 3) {
+            self.launch_hopper(gpu, weights);
+            return;
+        }
+        let args = [&[first, Arg::Ptr(weights)], self.rest].concat();
+        let i = usize::from(small);
+        let (kernel, shared) = (self.kernels[1 + i], shared(TILES[i]));
+        gpu.launch(kernel, [blocks[i], 1, 1], THREADS, shared, &args);
+    }
+
+    fn launch_hopper(&self, gpu: &mut Gpu, weights: u64) {
+        let [rows, columns] = [self.rows, self.columns];
+        let multiprocessors = gpu.stream.capability().multiprocessors;
+        let blocks = |width| tiles(rows, columns, [HOPPER_ROWS, width]);
+        // Columns of tiles that a multiprocessor computes, one after the other: the wide ones
+        // unless they leave more of the device idle.
+        let time = |(_, width, _): &(&str, usize, usize)| {
+            blocks(*width).div_ceil(multiprocessors) as usize * width
+        };
+        let [wide, narrow] = HOPPER;
+        let (kernel, width, stages) = if time(&narrow) < time(&wide) {
+            narrow
+        } else {
+            wide
+        };
+        let map = |base, rows, box_rows| {
+            Arg::Map(TensorMap {
+                base,
+                rows: rows as u64,
+                columns: self.length as u64,
+                box_rows: box_rows as u32,
+            })
+        };
+        let factors = [
+            map(gpu.locate(self.activations), rows, HOPPER_ROWS),
+            map(weights, columns, width),
+        ];
+        let args = [&factors[..], self.rest].concat();
+        // A stage is 64 columns of both; 1 KiB aligns them, and a consuming warp has 2 KiB.
+        let shared = (stages * (HOPPER_ROWS + width) * 128 + 1024 + 8 * 2048) as u32;
+        let grid = [blocks(width).min(multiprocessors), 1, 1];
+        gpu.launch(kernel, grid, HOPPER_THREADS, shared, &args);
+    }
+}
+
+/// See [`Sequence`](crate::backend::sequence::Sequence).
+pub(crate) fn linear(
+    gpu: &mut Gpu,
+    x: Tensor,
+    layer: Linear,
+    act: Act,
+    pre: Option<Tensor>,
+    y: Tensor,
+) {
+    let shape = Shape::new(gpu, x, layer.w, y);
+    let Shape {
+        rows,
+        inputs,
+        outputs,
+    } = shape;
+    if let Some(b) = layer.b {
+        assert_eq!(b.len(), outputs, "one bias an output");
+        expect(gpu, Kind::Float, &[b]);
+    }
+    if let Some(pre) = pre {
+        assert_eq!(pre.len(), y.len(), "as many as outputs");
+        expect(gpu, Kind::Activation, &[pre]);
+    }
+    let out = [
+        optional(gpu, layer.b),
+        optional(gpu, pre),
+        gpu.address(y),
+        number(act),
+    ];
+    let rest = [&out[..], &shape.args()].concat();
+    let product = Product {
+        kernels: ["linear_naive", "linear_128", "linear_64"],
+        forward: true,
+        vectors: has_vectors(gpu, &[x], Some(layer.w), &[inputs]),
+        rows,
+        columns: outputs,
+        length: inputs,
+        activations: x,
+        w: layer.w,
+        rest: &rest,
+    };
+    product.launch(gpu);
+}
+
+/// See [`Sequence`](crate::backend::sequence::Sequence).
+pub(crate) fn linear_backward(
+    gpu: &mut Gpu,
+    x: Tensor,
+    w: Tensor,
+    dz: Tensor,
+    grad: LinearGrad,
+    dx: Option<LinearInputGrad>,
+) {
+    let shape = Shape::new(gpu, x, w, dz);
+    weights(gpu, shape, x, dz, grad);
+    if let Some(dx) = dx {
+        input(gpu, shape, w, dz, dx);
+    }
+}
+
+/// `dx` from `dz` and the weights.
+fn input(gpu: &mut Gpu, shape: Shape, w: Tensor, dz: Tensor, grad: LinearInputGrad) {
+    let Shape {
+        rows,
+        inputs,
+        outputs,
+    } = shape;
+    let at = grad.through.map(|(_, at)| at);
+    assert!(
+        at.is_none() || !grad.accumulate,
+        "an input that is an activation's output has one reader"
+    );
+    for t in [Some(grad.dx), at].into_iter().flatten() {
+        assert_eq!(t.len(), rows * inputs, "as many as inputs");
+        expect(gpu, Kind::Activation, &[t]);
+    }
+    let out = [
+        optional(gpu, at),
+        gpu.address(grad.dx),
+        number(grad.through.map_or(Act::None, |(act, _)| act)),
+        Arg::I32(i32::from(grad.accumulate)),
+    ];
+    let rest = [&out[..], &shape.args()].concat();
+    let product = Product {
+        kernels: ["linear_naive_dx", "linear_dx_128", "linear_dx_64"],
+        forward: false,
+        vectors: has_vectors(gpu, &[dz], Some(w), &[inputs, outputs]),
+        rows,
+        columns: inputs,
+        length: outputs,
+        activations: dz,
+        w,
+        rest: &rest,
+    };
+    product.launch(gpu);
+}
+
+/// `dw` and `db` from `dz` and the input.
+fn weights(gpu: &mut Gpu, shape: Shape, x: Tensor, dz: Tensor, grad: LinearGrad) {
+    let Shape {
+        rows,
+        inputs,
+        outputs,
+    } = shape;
+    assert_eq!(grad.dw.len(), inputs * outputs, "one gradient a weight");
+    expect(gpu, Kind::Float, &[grad.dw]);
+    if let Some(db) = grad.db {
+        assert_eq!(db.len(), outputs, "one gradient a bias");
+        expect(gpu, Kind::Float, &[db]);
+    }
+    let factors = [dz, x].map(|t| gpu.address(t));
+    let out = [gpu.address(grad.dw), optional(gpu, grad.db)];
+    let accumulate = Arg::I32(i32::from(grad.accumulate));
+    if !has_vectors(gpu, &[x, dz], None, &[inputs, outputs]) {
+        let args = [&factors[..], &out, &[accumulate], &shape.args()].concat();
+        let blocks = tiles(outputs, inputs + 1, NAIVE);
+        gpu.launch("linear_naive_dw", [blocks, 1, 1], ELEMENTS as u32, 0, &args);
+        return;
+    }
+    let chunk = shape.chunk(gpu.stream.capability().multiprocessors as usize);
+    let parts = rows.div_ceil(chunk);
+    let (sums, add) = match parts {
+        1 => (out, accumulate),
+        _ => {
+            let weights = parts * inputs * outputs;
+            let scratch = gpu.scratch(4 * (weights + parts * outputs));
+            let db = grad.db.map_or(0, |_| scratch + 4 * weights as u64);
+            ([scratch, db].map(Arg::Ptr), Arg::I32(0))
+        }
+    };
+    let sizes = [&shape.args()[..], &[Arg::I32(chunk as i32)]].concat();
+    let args = [&factors[..], &sums, &[add], &sizes].concat();
+    let grid = [tiles(outputs, inputs, [TILES[0]; 2]), parts as u32, 1];
+    gpu.launch("linear_dw_128", grid, THREADS, shared(TILES[0]), &args);
+    if parts > 1 {
+        let sizes = [parts, inputs, outputs].map(|size| Arg::I32(size as i32));
+        let args = [&sums[..], &sizes, &[accumulate], &out].concat();
+        let elements = outputs * (inputs + usize::from(grad.db.is_some()));
+        let blocks = elements.div_ceil(ELEMENTS) as u32;
+        gpu.launch(
+            "linear_add_parts",
+            [blocks, 1, 1],
+            ELEMENTS as u32,
+            0,
+            &args,
+        );
+    }
+}

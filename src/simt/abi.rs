@@ -1,0 +1,60 @@
+//! `kernels/simt/abi.h` in Rust: the kernels of this build, and what a launch is.
+
+use std::ffi::{CStr, c_char, c_void};
+
+/// `SimtKernel` of `kernels/simt/abi.h`.
+#[repr(C)]
+pub struct Kernel {
+    pub name: *const c_char,
+    pub file: *const c_char,
+    pub max_threads: u32,
+    pub argc: u32,
+    pub arg_sizes: *const u32,
+    call: extern "C" fn(*mut *mut c_void),
+}
+
+/// `SimtLaunch` of `kernels/simt/abi.h`.
+#[repr(C)]
+pub struct RawLaunch {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub dynamic_shared: u32,
+    pub schedule: u32,
+    pub landing: u32,
+    pub seed: u64,
+}
+
+unsafe extern "C" {
+    fn simt_kernels(count: *mut usize) -> *const *const Kernel;
+    fn simt_launches(kernel: *const Kernel) -> u64;
+    pub fn simt_launch(
+        kernel: *const Kernel,
+        launch: *const RawLaunch,
+        args: *mut *mut c_void,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+}
+
+/// All kernels of this build.
+pub fn kernels() -> &'static [*const Kernel] {
+    let mut count = 0;
+    // SAFETY: the table is made by the build and never changes; `count` is its length.
+    unsafe { std::slice::from_raw_parts(simt_kernels(&mut count), count) }
+}
+
+pub fn text(s: *const c_char) -> &'static str {
+    // SAFETY: names in the table are string literals of the kernels' sources.
+    unsafe { CStr::from_ptr(s) }
+        .to_str()
+        .expect("names are ASCII")
+}
+
+/// Name of every kernel of this build, with the number of its launches in this process.
+pub fn launches() -> Vec<(&'static str, u64)> {
+    let count = |&kernel: &*const Kernel| {
+        // SAFETY: pointers in the table are good for as long as the program runs.
+        unsafe { (text((*kernel).name), simt_launches(kernel)) }
+    };
+    kernels().iter().map(count).collect()
+}

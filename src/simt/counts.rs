@@ -1,0 +1,164 @@
+//! What a profiled launch did, exactly: everything that the SIMT executor sees of it
+//! (`kernels/simt/profile.h`), by line of the source.
+
+use super::checker::Site;
+use std::ops::AddAssign;
+
+/// One way of accessing memory: warps' requests, and what a GPU's memory system makes of them.
+///
+/// A request is one instruction of one warp. Of global memory it moves *sectors* of 32 bytes; of
+/// shared memory it takes *wavefronts*: rounds of 32 banks of 4 bytes each, of which each bank
+/// serves one word a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Warps' instructions.
+    pub requests: u64,
+    /// Bytes that their lanes asked for.
+    pub bytes: u64,
+    /// Sectors of global memory, or wavefronts of shared memory.
+    pub units: u64,
+    /// Units that the same bytes would have taken, had they lain side by side.
+    pub ideal: u64,
+}
+
+/// What instructions did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reads of global memory; also what `cp.async` reads.
+    pub global_read: Traffic,
+    /// Writes to global memory.
+    pub global_write: Traffic,
+    /// Atomic accesses to global memory.
+    pub global_atomic: Traffic,
+    /// Reads of shared memory; also `ldmatrix`.
+    pub shared_read: Traffic,
+    /// Writes to shared memory; also what `cp.async` writes.
+    pub shared_write: Traffic,
+    /// Atomic accesses to shared memory.
+    pub shared_atomic: Traffic,
+    /// Bytes that TMA copied from global memory.
+    pub tma_bytes: u64,
+    /// FLOPs of `mma.sync`, two a multiply-add.
+    pub mma_flops: u64,
+    /// FLOPs of `wgmma`, two a multiply-add.
+    pub wgmma_flops: u64,
+    /// f32 additions, subtractions and multiplications of threads; a fused multiply-add is two.
+    pub flops: u64,
+    /// Of them, pairs of a multiplication and an addition in the same basic block: what the device
+    /// compiler can at most make fused multiply-adds of.
+    pub fusable: u64,
+    /// Divisions, roots, exponentials and the like of threads.
+    pub special: u64,
+    /// Block-wide barriers: how often a block passed one.
+    pub barriers: u64,
+    /// Shuffles, votes and warp barriers: how often a warp did one.
+    pub warp_ops: u64,
+}
+
+/// Global memory that a launch touched, in bytes of whole sectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Read, each sector once for each block: what comes from L2 if L1 holds all that a block
+    /// reads.
+    pub read_by_blocks: u64,
+    /// Written, each sector once for each block.
+    pub written_by_blocks: u64,
+    /// Read, each sector once: what comes from memory if L2 holds everything.
+    pub read: u64,
+    /// Written, each sector once.
+    pub written: u64,
+}
+
+/// What one line of the source did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Where: the innermost line that says what the kernel does, rather than how a load is written.
+    pub site: Site,
+    /// What.
+    pub counts: Counts,
+}
+
+/// A launch and what it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchProfile {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Its file: `kernels/gemm/1_naive.cu`.
+    pub file: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block in bytes.
+    pub dynamic_shared: u32,
+    /// Static shared memory of a block in bytes.
+    pub static_shared: u32,
+    /// Sums over all lines.
+    pub counts: Counts,
+    /// Global memory touched.
+    pub footprint: Footprint,
+    /// By line, in the order of files and lines.
+    pub lines: Vec<Line>,
+}
+
+impl LaunchProfile {
+    /// Blocks of the launch.
+    pub fn blocks(&self) -> u64 {
+        self.grid.iter().map(|n| u64::from(*n)).product()
+    }
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.requests += other.requests;
+        self.bytes += other.bytes;
+        self.units += other.units;
+        self.ideal += other.ideal;
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.global_read += other.global_read;
+        self.global_write += other.global_write;
+        self.global_atomic += other.global_atomic;
+        self.shared_read += other.shared_read;
+        self.shared_write += other.shared_write;
+        self.shared_atomic += other.shared_atomic;
+        self.tma_bytes += other.tma_bytes;
+        self.mma_flops += other.mma_flops;
+        self.wgmma_flops += other.wgmma_flops;
+        self.flops += other.flops;
+        self.fusable += other.fusable;
+        self.special += other.special;
+        self.barriers += other.barriers;
+        self.warp_ops += other.warp_ops;
+    }
+}
+
+impl AddAssign for Footprint {
+    fn add_assign(&mut self, other: Footprint) {
+        self.read_by_blocks += other.read_by_blocks;
+        self.written_by_blocks += other.written_by_blocks;
+        self.read += other.read;
+        self.written += other.written;
+    }
+}
+
+impl Counts {
+    /// Units of global memory's requests.
+    pub fn sectors(&self) -> u64 {
+        self.global_read.units + self.global_write.units + self.global_atomic.units
+    }
+
+    /// Wavefronts of shared memory.
+    pub fn wavefronts(&self) -> u64 {
+        self.shared_read.units + self.shared_write.units + self.shared_atomic.units
+    }
+
+    /// Wavefronts that conflicts between banks cost.
+    pub fn conflicts(&self) -> u64 {
+        let ideal = self.shared_read.ideal + self.shared_write.ideal + self.shared_atomic.ideal;
+        self.wavefronts() - ideal
+    }
+}

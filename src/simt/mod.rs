@@ -1,0 +1,15 @@
+//! The executor that runs `.cu` files on the CPU, one fiber a CUDA thread, as a
+//! [`Driver`](crate::backend::gpu::driver::Driver); `kernels/simt/` is its other half.
+
+mod abi;
+pub mod checker;
+mod code;
+pub mod counts;
+pub(crate) mod notes;
+pub mod profiler;
+mod stream;
+mod symbols;
+
+pub use abi::launches;
+pub(crate) use stream::SMALL;
+pub use stream::{Landing, Schedule, Simt};

@@ -1,0 +1,337 @@
+//! Profiled launches on the SIMT executor: what warps ask of memory and what threads compute is
+//! counted, by line of the source. How it works is in `kernels/simt/profile.h`.
+
+use super::abi::{Kernel, RawLaunch, text};
+use super::checker::out_of_memory;
+use super::code::{Arithmetic, Code};
+use super::counts::{Counts, Footprint, LaunchProfile, Line, Traffic};
+use super::symbols::{SYMBOLS, Site, Symbols};
+use crate::backend::error::DeviceError;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{c_char, c_void};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex};
+
+/// Device memory that a profiler has room for.
+const CAPACITY: usize = 4 << 30;
+
+/// Bytes of a sector.
+const SECTOR: u64 = 32;
+
+/// Headers whose lines say how memory is accessed; whoever looks for what is slow wants to know the
+/// line that asked for it.
+const PRIMITIVES: [&str; 5] = [
+    "kernels/include/bf16.cuh",
+    "kernels/include/copy.cuh",
+    "kernels/include/hopper.cuh",
+    "kernels/include/mma.cuh",
+    "kernels/include/vector.cuh",
+];
+
+/// `SimtProfiler` of `kernels/simt/abi.h`.
+#[repr(C)]
+struct Raw {
+    _opaque: [u8; 0],
+}
+
+/// `SimtTally`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Tally {
+    kind: u32,
+    site: u64,
+    requests: u64,
+    bytes: u64,
+    units: u64,
+    ideal: u64,
+}
+
+/// `SimtFootprint`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RawFootprint {
+    read_by_blocks: u64,
+    written_by_blocks: u64,
+    read: u64,
+    written: u64,
+    static_shared: u32,
+}
+
+unsafe extern "C" {
+    fn simt_profiler_new(capacity: usize) -> *mut Raw;
+    fn simt_profiler_delete(profiler: *mut Raw);
+    fn simt_profiler_alloc(profiler: *mut Raw, bytes: usize) -> *mut u8;
+    fn simt_launch_profiled(
+        profiler: *mut Raw,
+        kernel: *const Kernel,
+        launch: *const RawLaunch,
+        args: *mut *mut c_void,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    fn simt_profiler_tallies(
+        profiler: *const Raw,
+        footprint: *mut RawFootprint,
+        tallies: *mut *const Tally,
+    ) -> usize;
+}
+
+/// A launch as it was counted.
+struct Counted {
+    kernel: &'static str,
+    file: &'static str,
+    grid: [u32; 3],
+    threads: u32,
+    dynamic_shared: u32,
+    footprint: RawFootprint,
+    tallies: Vec<Tally>,
+}
+
+/// Memory for profiled launches, and what they did.
+pub struct Profiler {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    raw: NonNull<Raw>,
+    launches: Vec<Counted>,
+}
+
+// SAFETY: the profiler's memory belongs to no thread, and the mutex around it lets in one at a
+// time.
+unsafe impl Send for Inner {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // SAFETY: made by simt_profiler_new, deleted once.
+        unsafe { simt_profiler_delete(self.raw.as_ptr()) }
+    }
+}
+
+impl Profiler {
+    /// With nothing allocated and nothing counted.
+    ///
+    /// # Errors
+    /// The system refuses the address space (some GiB, of which what is used becomes memory).
+    pub fn new() -> Result<Arc<Profiler>, DeviceError> {
+        // SAFETY: has no preconditions.
+        let raw = NonNull::new(unsafe { simt_profiler_new(CAPACITY) });
+        let raw = raw.ok_or_else(|| out_of_memory(CAPACITY))?;
+        let launches = Vec::new();
+        Ok(Arc::new(Profiler {
+            inner: Mutex::new(Inner { raw, launches }),
+        }))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder panics")
+    }
+
+    /// Zeroed device memory that lives as long as the profiler.
+    pub(super) fn alloc(&self, bytes: usize) -> Result<NonNull<u8>, DeviceError> {
+        let inner = self.lock();
+        // SAFETY: the profiler lives.
+        let start = unsafe { simt_profiler_alloc(inner.raw.as_ptr(), bytes) };
+        NonNull::new(start).ok_or_else(|| out_of_memory(bytes))
+    }
+
+    /// `simt_launch_profiled`.
+    ///
+    /// # Safety
+    /// `kernel` is one of [`checker::kernels`](super::checker::kernels), and `args` are as many as
+    /// it has parameters, each of their sizes.
+    pub(super) unsafe fn launch(
+        &self,
+        kernel: *const Kernel,
+        raw: &RawLaunch,
+        args: &mut [*mut c_void],
+        error: &mut [u8],
+    ) -> i32 {
+        let mut inner = self.lock();
+        let profiler = inner.raw.as_ptr();
+        // SAFETY: the profiler lives and is ours alone as long as the lock is; the caller vouches
+        // for the rest.
+        let failed = unsafe {
+            simt_launch_profiled(
+                profiler,
+                kernel,
+                raw,
+                args.as_mut_ptr(),
+                error.as_mut_ptr().cast(),
+                error.len(),
+            )
+        };
+        let mut footprint = RawFootprint::default();
+        let mut start = std::ptr::null();
+        // SAFETY: so many tallies lie there until the next launch, which waits for the lock; there
+        // is always an array, if only of none.
+        let tallies = unsafe {
+            let count = simt_profiler_tallies(profiler, &mut footprint, &mut start);
+            if count == 0 {
+                &[]
+            } else {
+                std::slice::from_raw_parts(start, count)
+            }
+        };
+        // SAFETY: kernels and their names are constants of the program.
+        let (name, file) = unsafe { (text((*kernel).name), text((*kernel).file)) };
+        inner.launches.push(Counted {
+            kernel: name,
+            file,
+            grid: raw.grid,
+            threads: raw.block[0],
+            dynamic_shared: raw.dynamic_shared,
+            footprint,
+            tallies: tallies.to_vec(),
+        });
+        failed
+    }
+
+    /// Forgets the launches so far.
+    pub fn forget(&self) {
+        self.lock().launches.clear();
+    }
+
+    /// What the launches since the last [`forget`](Profiler::forget) did. The driver must be idle.
+    pub fn profiles(&self) -> Vec<LaunchProfile> {
+        let inner = self.lock();
+        let symbols = SYMBOLS.lock().expect("no holder panics");
+        let mut reader = Reader {
+            symbols: &symbols,
+            code: Code::of_program(),
+            sites: HashMap::new(),
+        };
+        inner.launches.iter().map(|l| reader.profile(l)).collect()
+    }
+}
+
+/// Makes lines of addresses.
+struct Reader<'a> {
+    symbols: &'a Symbols,
+    code: Code,
+    sites: HashMap<(u64, &'static str), Site>,
+}
+
+impl Reader<'_> {
+    fn profile(&mut self, launch: &Counted) -> LaunchProfile {
+        let mut lines: BTreeMap<Place, Counts> = BTreeMap::new();
+        for tally in &launch.tallies {
+            if tally.kind == BASIC_BLOCK {
+                self.add_block(&mut lines, tally, launch.file);
+            } else {
+                let site = self.site(tally.site, launch.file);
+                add(lines.entry(Place::new(site)).or_default(), tally);
+            }
+        }
+        let footprint = Footprint {
+            read_by_blocks: SECTOR * launch.footprint.read_by_blocks,
+            written_by_blocks: SECTOR * launch.footprint.written_by_blocks,
+            read: SECTOR * launch.footprint.read,
+            written: SECTOR * launch.footprint.written,
+        };
+        let mut counts = Counts::default();
+        lines.values().for_each(|line| counts += *line);
+        LaunchProfile {
+            kernel: launch.kernel,
+            file: launch.file,
+            grid: launch.grid,
+            threads: launch.threads,
+            dynamic_shared: launch.dynamic_shared,
+            static_shared: launch.footprint.static_shared,
+            counts,
+            footprint,
+            lines: lines
+                .into_iter()
+                .map(|(place, counts)| Line {
+                    site: place.site,
+                    counts,
+                })
+                .collect(),
+        }
+    }
+
+    fn site(&mut self, address: u64, file: &'static str) -> Site {
+        let symbols = self.symbols;
+        let find = || symbols.site_outside(address, file, &PRIMITIVES);
+        self.sites
+            .entry((address, file))
+            .or_insert_with(find)
+            .clone()
+    }
+
+    fn add_block(
+        &mut self,
+        lines: &mut BTreeMap<Place, Counts>,
+        tally: &Tally,
+        file: &'static str,
+    ) {
+        // Additions and multiplications of each line.
+        let mut work: BTreeMap<Place, [u64; 2]> = BTreeMap::new();
+        for (address, arithmetic) in self.code.arithmetic(tally.site) {
+            let place = Place::new(self.site(address, file));
+            let times = tally.requests;
+            if let Arithmetic::Add(n) | Arithmetic::Multiply(n) = arithmetic {
+                let kind = usize::from(matches!(arithmetic, Arithmetic::Multiply(_)));
+                work.entry(place).or_default()[kind] += times * n;
+                continue;
+            }
+            let counts = lines.entry(place).or_default();
+            match arithmetic {
+                Arithmetic::Special => counts.special += times,
+                _ => {
+                    counts.flops += 2 * times;
+                    counts.fusable += times;
+                }
+            }
+        }
+        for (place, [adds, multiplies]) in work {
+            let counts = lines.entry(place).or_default();
+            counts.flops += adds + multiplies;
+            counts.fusable += adds.min(multiplies);
+        }
+    }
+}
+
+const BASIC_BLOCK: u32 = 11;
+
+/// Adds what is no basic block.
+fn add(counts: &mut Counts, tally: &Tally) {
+    let traffic = Traffic {
+        requests: tally.requests,
+        bytes: tally.bytes,
+        units: tally.units,
+        ideal: tally.ideal,
+    };
+    match tally.kind {
+        0 => counts.global_read += traffic,
+        1 => counts.global_write += traffic,
+        2 => counts.global_atomic += traffic,
+        3 => counts.shared_read += traffic,
+        4 => counts.shared_write += traffic,
+        5 => counts.shared_atomic += traffic,
+        6 => counts.tma_bytes += tally.bytes,
+        7 => counts.mma_flops += tally.units,
+        8 => counts.wgmma_flops += tally.units,
+        9 => counts.barriers += tally.requests,
+        _ => counts.warp_ops += tally.requests,
+    }
+}
+
+/// A site in the order of files and lines.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    file: String,
+    line: u32,
+    site: Site,
+}
+
+impl Place {
+    fn new(site: Site) -> Place {
+        let (file, line) = site.place.rsplit_once(':').unwrap_or((&site.place, "0"));
+        Place {
+            file: file.into(),
+            line: line.parse().unwrap_or(0),
+            site,
+        }
+    }
+}

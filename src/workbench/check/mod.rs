@@ -1,0 +1,193 @@
+//! `kernels check`: every kernel of the build under the checker, launched by the code that launches
+//! it in training, at shapes that are small and odd.
+
+mod attention;
+mod case;
+mod cases;
+mod linear;
+mod pairs;
+mod tokens;
+
+use crate::backend::DeviceError;
+use crate::backend::gpu::Gpu;
+use crate::backend::gpu::catalog::FILES;
+use crate::rng::Stream;
+use crate::simt::checker::{Checker, Finding};
+use crate::simt::notes::{Names, Notes};
+use crate::simt::{Landing, SMALL, Schedule};
+use case::Case;
+use cases::cases;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, HashSet};
+use std::mem::discriminant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How often everything is run: schedules (the random one with another seed each time) with each
+/// landing of asynchronous copies.
+pub const RUNS: [(Schedule, Landing); 9] = [
+    (Schedule::Low, Landing::Late),
+    (Schedule::Low, Landing::AtOnce),
+    (Schedule::Low, Landing::Randomly),
+    (Schedule::High, Landing::Late),
+    (Schedule::High, Landing::AtOnce),
+    (Schedule::High, Landing::Randomly),
+    (Schedule::Random(1), Landing::Late),
+    (Schedule::Random(2), Landing::AtOnce),
+    (Schedule::Random(3), Landing::Randomly),
+];
+
+/// What a check has shown.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Kernels that were asked for, with the number of their launches.
+    pub kernels: BTreeMap<&'static str, u64>,
+    /// What was found in them.
+    pub findings: Vec<Finding>,
+    /// Launches that failed, whatever kernel they were of.
+    pub faults: Vec<String>,
+    /// How many kinds of schedules and of landings there were.
+    pub modes: [usize; 2],
+}
+
+impl Report {
+    /// Whether every kernel was launched and nothing was found.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty() && self.faults.is_empty() && self.missed().next().is_none()
+    }
+
+    /// Kernels that were never launched.
+    pub fn missed(&self) -> impl Iterator<Item = &'static str> {
+        let missed = self.kernels.iter().filter(|(_, launches)| **launches == 0);
+        missed.map(|(kernel, _)| *kernel)
+    }
+
+    /// For people: all findings, and a last line that sums up.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for finding in &self.findings {
+            text += &format!("{finding}\n\n");
+        }
+        for fault in &self.faults {
+            text += &format!("{fault}\n\n");
+        }
+        for kernel in self.missed() {
+            text += &format!("{kernel}: no launch of the check's takes it\n");
+        }
+        let launches: u64 = self.kernels.values().sum();
+        let [schedules, landings] = self.modes;
+        let count = self.findings.len() + self.faults.len();
+        text += &format!(
+            "{} kernels, {launches} launches, {schedules} schedules × {landings} landing modes: \
+             {count} finding{}\n",
+            self.kernels.len(),
+            if count == 1 { "" } else { "s" },
+        );
+        text
+    }
+}
+
+/// Kernels whose name or file contains `name`.
+fn named(name: &str) -> BTreeMap<&'static str, u64> {
+    let mut found = BTreeMap::new();
+    for file in FILES {
+        let kernels = file.kernels.iter();
+        let kernels = kernels.filter(|k| k.contains(name) || file.path.contains(name));
+        found.extend(kernels.map(|kernel| (*kernel, 0)));
+    }
+    found
+}
+
+/// Checks the kernels whose name or file contains `name`, in some of [`RUNS`]; `None` if there are
+/// none. `progress` is told how much of it is done, from 0 to 1.
+///
+/// # Errors
+/// The system refuses the checker's address space.
+pub fn check(
+    name: &str,
+    runs: &[(Schedule, Landing)],
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<Option<Report>, DeviceError> {
+    let kernels = named(name);
+    if kernels.is_empty() {
+        return Ok(None);
+    }
+    let schedules: HashSet<_> = runs.iter().map(|run| discriminant(&run.0)).collect();
+    let landings: HashSet<_> = runs.iter().map(|run| discriminant(&run.1)).collect();
+    let mut report = Report {
+        kernels,
+        modes: [schedules.len(), landings.len()],
+        ..Report::default()
+    };
+    let wanted: Vec<Case> = cases()
+        .into_par_iter()
+        .filter(|case| launches(case).any(|kernel| report.kernels.contains_key(kernel)))
+        .collect();
+    let cases = wanted.iter();
+    let all: Vec<_> = cases
+        .flat_map(|case| runs.iter().map(move |modes| (case, *modes)))
+        .collect();
+    let done = AtomicUsize::new(0);
+    let outcomes: Result<Vec<Outcome>, DeviceError> = all
+        .par_iter()
+        .map(|(case, modes)| {
+            let outcome = run(case, *modes);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            progress(done as f64 / all.len() as f64);
+            outcome
+        })
+        .collect();
+    outcomes?
+        .into_iter()
+        .for_each(|outcome| report.add(outcome));
+    Ok(Some(report))
+}
+
+/// Which kernels a case would launch; if it fails, before it does.
+fn launches(case: &Case) -> impl Iterator<Item = &'static str> {
+    let names = Names::default();
+    let mut gpu = Gpu::new(Box::new(Notes::new(SMALL, names.clone())));
+    let _ = case(&mut gpu, &mut Stream::new(1, 2, 3));
+    std::mem::take(&mut *names.lock().expect("no holder panics")).into_iter()
+}
+
+/// What one run of a case leaves.
+struct Outcome {
+    launches: BTreeMap<&'static str, u64>,
+    findings: Vec<Finding>,
+    fault: Option<String>,
+}
+
+impl Report {
+    fn add(&mut self, outcome: Outcome) {
+        for (kernel, launches) in outcome.launches {
+            if let Some(count) = self.kernels.get_mut(kernel) {
+                *count += launches;
+            }
+        }
+        for finding in outcome.findings {
+            if !self.kernels.contains_key(finding.kernel) {
+                continue;
+            }
+            match self.findings.iter_mut().find(|f| f.is_like(&finding)) {
+                Some(known) => known.count += finding.count,
+                None => self.findings.push(finding),
+            }
+        }
+        self.faults.extend(outcome.fault);
+        self.faults.dedup();
+    }
+}
+
+fn run(case: &Case, (schedule, landing): (Schedule, Landing)) -> Result<Outcome, DeviceError> {
+    let checker = Checker::new()?;
+    let mut gpu = Gpu::simt_checked(schedule, landing, checker.clone());
+    let mut random = Stream::new(1, 2, 3);
+    let ran = case(&mut gpu, &mut random);
+    // Also waits until all is done.
+    let ran = ran.and_then(|()| gpu.block(|driver| driver.synchronize()));
+    Ok(Outcome {
+        launches: checker.launches(),
+        findings: checker.findings(),
+        fault: ran.err().map(|e| e.to_string()),
+    })
+}

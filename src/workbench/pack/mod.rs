@@ -1,0 +1,275 @@
+//! A folder with everything that shows what the kernels do on a GPU, for a machine that has one
+//! and neither Rust nor a network.
+
+use crate::backend::NVCC_REMEDY;
+use crate::backend::gpu::catalog::TOOLKIT;
+use serde::Deserialize;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The program that runs the pack on the other machine.
+const RUN: &str = include_str!("run.sh");
+/// Lists a pack's files; also tells a pack from any other folder.
+const MANIFEST: &str = "pack.txt";
+/// What fits through a mail or a chat.
+const LIMIT: u64 = 30 << 20;
+
+/// No pack could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// Not ours to overwrite.
+    #[error("{}: holds something else than an earlier pack; choose a new folder", .0.display())]
+    Occupied(PathBuf),
+    /// The program was moved away from its sources.
+    #[error(
+        "no sources in {}; run `cargo run --release --bin kernels -- pack DIR` in a checkout",
+        .0.display()
+    )]
+    NoSources(PathBuf),
+    /// There would be nothing to run on a GPU.
+    #[error("this build has no CUDA kernels to pack; {NVCC_REMEDY}")]
+    NoKernels,
+    /// Cargo has said why.
+    #[error("`cargo build` failed ({0})")]
+    Build(String),
+    /// A program could not be started.
+    #[error("cannot run {program}: {source}; {remedy}")]
+    Start {
+        /// Its name.
+        program: &'static str,
+        /// What the system said.
+        source: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A program was started and failed.
+    #[error("{program} failed: {reason}")]
+    Tool {
+        /// Its name.
+        program: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The pack is there, but too big to be sent.
+    #[error("{} MiB, above the limit of {} MiB; the biggest: {biggest}", size >> 20, LIMIT >> 20)]
+    TooBig {
+        /// Bytes of all files.
+        size: u64,
+        /// The biggest files with their sizes.
+        biggest: String,
+    },
+}
+
+impl PackError {
+    /// What the program ends with: 2 for unusable arguments, 1 for a failure.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            PackError::Occupied(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> PackError {
+    let path = path.to_path_buf();
+    |source| PackError::File { path, source }
+}
+
+/// Builds tests, benches and programs and puts them with the fixtures and `run.sh` into `dir`,
+/// which is new, empty or an earlier pack. Returns the pack's size in bytes.
+///
+/// # Errors
+/// [`PackError`], before anything in `dir` is touched unless writing to it fails.
+pub fn pack(dir: &Path) -> Result<u64, PackError> {
+    check_folder(dir)?;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if !sources.join("Cargo.toml").is_file() {
+        return Err(PackError::NoSources(sources.into()));
+    }
+    if TOOLKIT.is_none() {
+        return Err(PackError::NoKernels);
+    }
+    let programs = build(sources)?;
+    // First, so that a pack that was cut short can be made again.
+    let manifest = dir.join(MANIFEST);
+    let head = format!("autoassist {}: bash run.sh\n", env!("CARGO_PKG_VERSION"));
+    fs::create_dir_all(dir).map_err(at(dir))?;
+    fs::write(&manifest, &head).map_err(at(&manifest))?;
+    let (bin, fixtures) = (dir.join("bin"), dir.join("tests/fixtures"));
+    for folder in [&bin, &fixtures] {
+        // An earlier pack's files must not be taken for this one's.
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(at(folder))?;
+        }
+        fs::create_dir_all(folder).map_err(at(folder))?;
+    }
+    let mut files = Vec::new();
+    for (name, built) in programs {
+        let to = bin.join(&name);
+        let args = ["-o".as_ref(), to.as_ref(), built.as_ref()];
+        tool("strip", &args, "install binutils")?;
+        tool("gzip", &["-9".as_ref(), to.as_ref()], "install gzip")?;
+        files.push(bin.join(name + ".gz"));
+    }
+    let from = sources.join("tests/fixtures");
+    for entry in fs::read_dir(&from).map_err(at(&from))? {
+        let entry = entry.map_err(at(&from))?;
+        let to = fixtures.join(entry.file_name());
+        fs::copy(entry.path(), &to).map_err(at(&to))?;
+        files.push(to);
+    }
+    let run = dir.join("run.sh");
+    fs::write(&run, RUN).map_err(at(&run))?;
+    files.push(run);
+    let mut sizes = Vec::new();
+    for path in &files {
+        let size = fs::metadata(path).map_err(at(path))?.len();
+        let name = path.strip_prefix(dir).unwrap_or(path);
+        sizes.push((size, name.display().to_string()));
+    }
+    sizes.sort_by(|a, b| b.cmp(a));
+    let lines: Vec<String> = sizes
+        .iter()
+        .map(|(n, name)| format!("{n:>9} {name}\n"))
+        .collect();
+    fs::write(&manifest, head + &lines.concat()).map_err(at(&manifest))?;
+    check_size(&sizes)
+}
+
+fn check_folder(dir: &Path) -> Result<(), PackError> {
+    let occupied = || Err(PackError::Occupied(dir.into()));
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => occupied(),
+        Ok(mut entries) => match entries.next().is_some() && !dir.join(MANIFEST).is_file() {
+            true => occupied(),
+            false => Ok(()),
+        },
+    }
+}
+
+/// Total of sizes that are in descending order.
+fn check_size(sizes: &[(u64, String)]) -> Result<u64, PackError> {
+    let size = sizes.iter().map(|(n, _)| n).sum();
+    if size <= LIMIT {
+        return Ok(size);
+    }
+    let mib = |n: u64| n as f64 / f64::from(1 << 20);
+    let biggest = sizes.iter().take(5);
+    let biggest = biggest.map(|(n, name)| format!("{name} ({:.1} MiB)", mib(*n)));
+    Err(PackError::TooBig {
+        size,
+        biggest: biggest.collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// One line of cargo's JSON.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    name: String,
+}
+
+/// Builds everything; names in the pack, and where cargo put them.
+fn build(sources: &Path) -> Result<Vec<(String, PathBuf)>, PackError> {
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "build",
+            "--release",
+            "--message-format=json-render-diagnostics",
+        ])
+        .args([
+            "--bins", "--test", "oracle", "--test", "gpu", "--bench", "*",
+        ])
+        .current_dir(sources)
+        .stderr(Stdio::inherit())
+        .output();
+    let output = output.map_err(|source| PackError::Start {
+        program: "cargo",
+        source,
+        remedy: "install Rust",
+    })?;
+    if !output.status.success() {
+        return Err(PackError::Build(output.status.to_string()));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let programs = messages.filter_map(|message: Message| {
+        let (path, target) = (message.executable?, message.target?);
+        let prefix = match target.kind.first()?.as_str() {
+            "bin" => "",
+            "test" => "test-",
+            "bench" => "bench-",
+            _ => return None,
+        };
+        Some((format!("{prefix}{}", target.name), path))
+    });
+    Ok(programs.collect())
+}
+
+/// Runs one of the usual tools.
+fn tool(program: &'static str, args: &[&OsStr], remedy: &'static str) -> Result<(), PackError> {
+    let output = Command::new(program).args(args).output();
+    let output = output.map_err(|source| PackError::Start {
+        program,
+        source,
+        remedy,
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(PackError::Tool {
+        program,
+        reason: String::from_utf8_lossy(&output.stderr).trim().into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_that_is_too_big_says_what_is_big() {
+        let files = |big: u64| vec![(big << 20, "bin/a".to_string()), (1 << 20, "b".into())];
+        assert_eq!(check_size(&files(29)).unwrap(), LIMIT);
+        let error = check_size(&files(40)).unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        let text = error.to_string();
+        assert!(
+            text.contains("41 MiB") && text.contains("bin/a (40.0 MiB)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_new_empty_and_packed_folders_are_packed_into() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_folder(&dir.path().join("new")).is_ok());
+        assert!(check_folder(dir.path()).is_ok());
+        fs::write(dir.path().join("thesis.tex"), "").unwrap();
+        assert_eq!(check_folder(dir.path()).unwrap_err().exit_code(), 2);
+        assert!(check_folder(&dir.path().join("thesis.tex")).is_err());
+        fs::write(dir.path().join(MANIFEST), "").unwrap();
+        assert!(check_folder(dir.path()).is_ok());
+    }
+}

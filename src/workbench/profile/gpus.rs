@@ -1,0 +1,177 @@
+//! GPUs that predictions are made for: what NVIDIA publishes of them.
+
+use crate::backend::gpu::driver::Capability;
+
+/// Peaks and sizes of a GPU. Rates are at boost clock.
+#[derive(Debug, PartialEq)]
+pub struct Specs {
+    /// On the command line.
+    pub key: &'static str,
+    /// As people know it.
+    pub name: &'static str,
+    /// Compute capability.
+    pub arch: (u32, u32),
+    /// The architecture among those that kernels are compiled for whose code it runs, or whose
+    /// registers come nearest.
+    pub code: &'static str,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// FP32 units of a multiprocessor.
+    pub fp32_units: u32,
+    /// FLOP/s of the FP32 units, two a multiply-add.
+    pub fp32: f64,
+    /// FLOP/s of the tensor cores: bf16, sums in f32, nothing sparse.
+    pub tensor: f64,
+    /// How much of that `mma.sync` reaches.
+    pub mma_sync: f64,
+    /// Bytes a second from and to memory.
+    pub memory: f64,
+    /// Bytes of L2.
+    pub l2: u64,
+    /// Bytes a clock from L2, where that is published.
+    pub l2_clock: Option<f64>,
+    /// Shared memory of a multiprocessor, and the most that a block may have, in bytes.
+    pub shared: [u32; 2],
+    /// Most threads and most blocks on a multiprocessor.
+    pub threads: u32,
+    /// See `threads`.
+    pub blocks: u32,
+}
+
+/// Registers of a multiprocessor.
+pub const REGISTERS: u32 = 65_536;
+
+/// All of them. Sizes of multiprocessors: CUDA C++ Programming Guide, "Technical Specifications per
+/// Compute Capability".
+pub static GPUS: [Specs; 5] = [
+    // NVIDIA H100 Tensor Core GPU Architecture (white paper); SXM5.
+    Specs {
+        key: "h100",
+        name: "H100 SXM",
+        arch: (9, 0),
+        code: "90a",
+        multiprocessors: 132,
+        fp32_units: 128,
+        fp32: 66.9e12,
+        tensor: 989.4e12,
+        mma_sync: HOPPER_MMA_SYNC,
+        memory: 3.35e12,
+        l2: 50 << 20,
+        l2_clock: None,
+        shared: [228 << 10, 227 << 10],
+        threads: 2048,
+        blocks: 32,
+    },
+    // NVIDIA H200 Tensor Core GPU (data sheet); SXM. The chip is the H100's.
+    Specs {
+        key: "h200",
+        name: "H200 SXM",
+        arch: (9, 0),
+        code: "90a",
+        multiprocessors: 132,
+        fp32_units: 128,
+        fp32: 66.9e12,
+        tensor: 989.4e12,
+        mma_sync: HOPPER_MMA_SYNC,
+        memory: 4.8e12,
+        l2: 50 << 20,
+        l2_clock: None,
+        shared: [228 << 10, 227 << 10],
+        threads: 2048,
+        blocks: 32,
+    },
+    // NVIDIA A100 Tensor Core GPU Architecture (white paper), and the data sheet of
+    // the one with 80 GB; SXM4.
+    Specs {
+        key: "a100",
+        name: "A100 SXM 80 GB",
+        arch: (8, 0),
+        code: "80",
+        multiprocessors: 108,
+        fp32_units: 64,
+        fp32: 19.5e12,
+        tensor: 312e12,
+        mma_sync: 1.0,
+        memory: 2.039e12,
+        l2: 40 << 20,
+        l2_clock: Some(5120.0),
+        shared: [164 << 10, 163 << 10],
+        threads: 2048,
+        blocks: 32,
+    },
+    // NVIDIA Ada GPU Architecture (white paper).
+    Specs {
+        key: "4090",
+        name: "GeForce RTX 4090",
+        arch: (8, 9),
+        code: "80",
+        multiprocessors: 128,
+        fp32_units: 128,
+        fp32: 82.6e12,
+        tensor: 165.2e12,
+        mma_sync: 1.0,
+        memory: 1.008e12,
+        l2: 72 << 20,
+        l2_clock: None,
+        shared: [100 << 10, 99 << 10],
+        threads: 1536,
+        blocks: 24,
+    },
+    // NVIDIA RTX Blackwell GPU Architecture (white paper).
+    Specs {
+        key: "5090",
+        name: "GeForce RTX 5090",
+        arch: (12, 0),
+        code: "80",
+        multiprocessors: 170,
+        fp32_units: 128,
+        fp32: 104.8e12,
+        tensor: 209.5e12,
+        mma_sync: 1.0,
+        memory: 1.792e12,
+        l2: 96 << 20,
+        l2_clock: None,
+        shared: [100 << 10, 99 << 10],
+        threads: 1536,
+        blocks: 24,
+    },
+];
+
+/// Published by nobody; what those who measured it report, about two thirds.
+const HOPPER_MMA_SYNC: f64 = 0.66;
+
+/// The one with this key, in any case.
+pub fn find(key: &str) -> Option<&'static Specs> {
+    GPUS.iter().find(|gpu| gpu.key.eq_ignore_ascii_case(key))
+}
+
+impl Specs {
+    /// Clocks a second: what the FP32 peak is made of.
+    pub fn clock(&self) -> f64 {
+        self.fp32 / f64::from(2 * self.fp32_units * self.multiprocessors)
+    }
+
+    /// What launch code asks a device for.
+    pub fn capability(&self) -> Capability {
+        Capability {
+            arch: self.arch,
+            hopper: self.arch == (9, 0),
+            multiprocessors: self.multiprocessors,
+            block_shared: self.shared[1],
+            shared: self.shared[0],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_those_on_the_data_sheets() {
+        let clock = |key| (find(key).unwrap().clock() / 1e7).round() / 100.0;
+        let clocks = ["h100", "A100", "4090", "5090"].map(clock);
+        assert_eq!(clocks, [1.98, 1.41, 2.52, 2.41]);
+        assert_eq!(find("3090"), None);
+    }
+}

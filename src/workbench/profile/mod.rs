@@ -1,0 +1,330 @@
+//! `kernels profile` and `kernels ladder`: what launches do, counted while they run on the CPU, and
+//! what that would mean on a GPU.
+
+pub mod gpus;
+pub mod measure;
+pub mod page;
+mod roofline;
+pub mod tables;
+pub mod text;
+
+use super::workload::{Dims, Op, ShapeError, ops};
+use crate::backend::DeviceError;
+use crate::backend::gpu::Gpu;
+use crate::backend::gpu::catalog::{FILES, KernelFile};
+use crate::backend::gpu::driver::Capability;
+use crate::simt::counts::{Counts, LaunchProfile};
+use crate::simt::notes::{Names, Notes};
+use crate::simt::profiler::Profiler;
+use gpus::Specs;
+use measure::{Measured, measure};
+use roofline::predict;
+
+/// What somebody means who names something to profile.
+pub struct Named {
+    /// The op.
+    pub op: &'static Op,
+    /// The step of its ladder that was named, if one was.
+    pub step: Option<u32>,
+}
+
+/// The op of this name, or the first one that has a kernel or a file of it: `gemm`,
+/// `gemm_pipeline`, `kernels/gemm/6_pipeline.cu`.
+///
+/// # Errors
+/// No op has it.
+pub fn find(name: &str) -> Result<Named, ProfileError> {
+    if let Some(op) = ops().find(|op| op.name == name) {
+        return Ok(Named { op, step: None });
+    }
+    let has_name = |file: &&KernelFile| file.path == name || file.kernels.contains(&name);
+    let file = FILES.iter().find(has_name);
+    let named = file.and_then(|file| {
+        let folder = file.path.split('/').nth(1)?;
+        let step = step_of(file.path);
+        let has_file = |op: &&Op| op.folders.contains(&folder) && op.steps.contains(&step);
+        let op = ops().find(has_file)?;
+        let step = Some(step);
+        Some(Named { op, step })
+    });
+    named.ok_or_else(|| ProfileError::Name {
+        name: name.into(),
+        ops: ops().map(|op| op.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Sizes such as `32x32x16` or `32,32,16`.
+///
+/// # Errors
+/// Something that is no number.
+pub fn shape_of(text: &str) -> Result<Vec<usize>, String> {
+    let sizes = text.split(['x', ',']).map(|size| size.trim().parse());
+    sizes
+        .collect::<Result<_, _>>()
+        .map_err(|_| "sizes look like 512x512x512".into())
+}
+
+/// Why an op was not profiled.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// Nothing has the name.
+    #[error(
+        "nothing that can be profiled is called {name:?}; there are {ops}, and their kernels and files"
+    )]
+    Name {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        ops: String,
+    },
+    /// The ladder has no such step.
+    #[error("{op} has no step {step}; it has {steps:?}")]
+    NoStep {
+        /// The op's name.
+        op: &'static str,
+        /// What was asked for.
+        step: u32,
+        /// What there is.
+        steps: &'static [u32],
+    },
+    /// The shape does not suit the op.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The ladder has the step, but not for this shape and device.
+    #[error(
+        "{op} of {}: step {step} does not take that shape on this GPU; {taken} would be taken",
+        Dims(.shape)
+    )]
+    Step {
+        /// The op's name.
+        op: &'static str,
+        /// What was asked for.
+        shape: Vec<usize>,
+        /// What was asked for.
+        step: u32,
+        /// The file of the kernel that the op takes instead.
+        taken: &'static str,
+    },
+    /// The executor failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// One step of a ladder at one shape.
+pub struct Step {
+    /// Its number.
+    pub number: u32,
+    /// The file of its kernel, of one of them if there are several.
+    pub file: &'static str,
+    /// What it launches, in order.
+    pub launches: Vec<LaunchProfile>,
+    /// What that takes, where there is a GPU.
+    pub measured: Option<Measured>,
+}
+
+impl Step {
+    /// `4 tensor cores`.
+    pub fn name(&self) -> String {
+        let name = self.file.rsplit('/').next().unwrap_or(self.file);
+        let name = name.strip_suffix(".cu").unwrap_or(name);
+        name.replace('_', " ")
+    }
+
+    /// Counts of all launches.
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        self.launches.iter().for_each(|l| sum += l.counts);
+        sum
+    }
+
+    /// Seconds that all launches take, one after the other.
+    pub fn predicted(&self, specs: &Specs) -> f64 {
+        let seconds = |launch: &LaunchProfile| predict(specs, launch).seconds();
+        self.launches.iter().map(seconds).sum()
+    }
+
+    /// The launch that takes longest.
+    pub fn slowest(&self, specs: &Specs) -> &LaunchProfile {
+        let seconds = |launch: &LaunchProfile| predict(specs, launch).seconds();
+        let launches = self.launches.iter();
+        let slowest = launches.max_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        slowest.expect("every op launches something")
+    }
+}
+
+/// All steps of a ladder at one shape.
+pub struct Ladder {
+    /// The op.
+    pub op: &'static Op,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// The steps that this shape and the GPU allow.
+    pub steps: Vec<Step>,
+    /// And those that they do not, with the reason.
+    pub skipped: Vec<(u32, String)>,
+}
+
+/// Profiles a step of an op, and measures it too if there is a GPU.
+///
+/// # Errors
+/// A shape or a step that cannot be, or a failure of the device.
+pub fn step(
+    op: &Op,
+    shape: &[usize],
+    number: u32,
+    specs: &Specs,
+    gpu: Option<fn() -> Result<Gpu, DeviceError>>,
+) -> Result<Step, ProfileError> {
+    let file = file_of(op, shape, number, specs.capability())?;
+    let launches = run(op, shape, number, specs.capability())?;
+    let measured = match gpu {
+        None => None,
+        Some(open) => {
+            let mut gpu = open()?;
+            let taken = taken(op, shape, number, gpu.capability())?;
+            match step_of(taken) == number {
+                true => measure(&mut gpu, op, shape, number)?,
+                false => None,
+            }
+        }
+    };
+    Ok(Step {
+        number,
+        file,
+        launches,
+        measured,
+    })
+}
+
+/// Profiles all steps of an op's ladder. `progress` is told which one is under way, and of how many.
+///
+/// # Errors
+/// A shape that cannot be, or a failure of the device.
+pub fn ladder(
+    op: &'static Op,
+    shape: &[usize],
+    specs: &Specs,
+    gpu: Option<fn() -> Result<Gpu, DeviceError>>,
+    progress: &dyn Fn(usize),
+) -> Result<Ladder, ProfileError> {
+    let mut found = Ladder {
+        op,
+        shape: shape.to_vec(),
+        steps: Vec::new(),
+        skipped: Vec::new(),
+    };
+    for (done, &number) in op.steps.iter().enumerate() {
+        progress(done);
+        match step(op, shape, number, specs, gpu) {
+            Ok(step) => found.steps.push(step),
+            Err(e @ ProfileError::Step { .. }) => found.skipped.push((number, e.to_string())),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
+}
+
+/// Runs an op once, with kernels of this step of its ladder, as a device of such capabilities
+/// would; its launches, in order.
+///
+/// # Errors
+/// A shape or a step that cannot be, or a failure of the executor.
+pub fn profile(
+    op: &Op,
+    shape: &[usize],
+    step: u32,
+    capability: Capability,
+) -> Result<Vec<LaunchProfile>, ProfileError> {
+    file_of(op, shape, step, capability)?;
+    run(op, shape, step, capability)
+}
+
+/// The file of a step's kernel, if that is what the op takes.
+fn file_of(
+    op: &Op,
+    shape: &[usize],
+    step: u32,
+    capability: Capability,
+) -> Result<&'static str, ProfileError> {
+    if !op.steps.contains(&step) {
+        return Err(ProfileError::NoStep {
+            op: op.name,
+            step,
+            steps: op.steps,
+        });
+    }
+    let taken = taken(op, shape, step, capability)?;
+    if step_of(taken) != step {
+        return Err(ProfileError::Step {
+            op: op.name,
+            shape: shape.to_vec(),
+            step,
+            taken,
+        });
+    }
+    Ok(taken)
+}
+
+fn run(
+    op: &Op,
+    shape: &[usize],
+    step: u32,
+    capability: Capability,
+) -> Result<Vec<LaunchProfile>, ProfileError> {
+    let profiler = Profiler::new()?;
+    let mut gpu = Gpu::simt_profiled(capability, profiler.clone());
+    op.limit(&mut gpu, step);
+    let work = op.make(&mut gpu, shape)?;
+    gpu.block(|driver| driver.synchronize())?;
+    profiler.forget();
+    work.start(&mut gpu, shape[0])?;
+    let mut launches = profiler.profiles();
+    // What every captured step begins with is not the op's.
+    launches.retain(|launch| !launch.file.starts_with("kernels/step/"));
+    Ok(launches)
+}
+
+/// The file of the highest step that an op takes on a device of such capabilities if it may take no
+/// more than this one. Launches nothing.
+///
+/// # Errors
+/// A shape that cannot be.
+pub fn taken(
+    op: &Op,
+    shape: &[usize],
+    limit: u32,
+    capability: Capability,
+) -> Result<&'static str, ProfileError> {
+    op.check(shape)?;
+    let names = Names::default();
+    let mut gpu = Gpu::new(Box::new(Notes::new(capability, names.clone())));
+    op.limit(&mut gpu, limit);
+    let work = op.make(&mut gpu, shape)?;
+    names.lock().expect("no holder panics").clear();
+    work.start(&mut gpu, shape[0])?;
+    let names = names.lock().expect("no holder panics");
+    let launched = |file: &&KernelFile| file.kernels.iter().any(|kernel| names.contains(kernel));
+    let own = |file: &&KernelFile| {
+        let folder = file.path.split('/').nth(1);
+        folder.is_some_and(|folder| op.folders.contains(&folder))
+    };
+    let files = FILES.iter().filter(own).filter(launched).map(|f| f.path);
+    let last = files.max_by_key(|path| step_of(path));
+    Ok(last.expect("every op launches something"))
+}
+
+/// The last step that an op takes for a shape on a GPU.
+///
+/// # Errors
+/// A shape that cannot be.
+pub fn last_step(op: &Op, shape: &[usize], specs: &Specs) -> Result<u32, ProfileError> {
+    let last = *op.steps.last().expect("every op has steps");
+    Ok(step_of(taken(op, shape, last, specs.capability())?))
+}
+
+/// `2` of `kernels/sgd/2_vectors.cu`.
+pub fn step_of(file: &str) -> u32 {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    let digits = name.split('_').next().unwrap_or(name);
+    digits.parse().unwrap_or(0)
+}

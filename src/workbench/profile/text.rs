@@ -1,0 +1,419 @@
+//! Profiles as text for a terminal.
+
+use super::gpus::Specs;
+use super::measure::{Measured, Times};
+use super::roofline::{occupancy, predict, shares, time};
+use super::{Ladder, Step};
+use crate::backend::gpu::catalog::{FILES, SOURCES};
+use crate::simt::counts::{Counts, LaunchProfile, Line, Traffic};
+use crate::workbench::workload::{Dims, Op};
+use std::fmt::Write as _;
+
+/// Lines that are shown with their code.
+const COSTLIEST: usize = 3;
+
+/// Registers of a thread, where nvcc has compiled the kernel for code that the GPU runs.
+pub fn registers(specs: &Specs, kernel: &str) -> Option<u32> {
+    let mut resources = FILES.iter().flat_map(|file| file.resources);
+    let of_kernel = resources.find(|r| r.kernel == kernel && r.arch == specs.code);
+    of_kernel.map(|r| r.registers)
+}
+
+/// A line of a kernel or of a header, if the place is one.
+pub fn source_line(place: &str) -> Option<&'static str> {
+    let (path, line) = place.rsplit_once(':')?;
+    let (_, text) = SOURCES.iter().find(|(known, _)| *known == path)?;
+    let at: usize = line.parse().ok()?;
+    text.lines().nth(at.checked_sub(1)?).map(str::trim)
+}
+
+/// `1.5 MiB`.
+pub fn bytes(n: u64) -> String {
+    match n {
+        n if n < 10 << 10 => format!("{n} B"),
+        n if n < 1 << 20 => format!("{:.1} KiB", n as f64 / 1024.0),
+        n => format!("{:.1} MiB", n as f64 / f64::from(1 << 20)),
+    }
+}
+
+/// `2.1 GFLOP`.
+pub fn flops(n: u64) -> String {
+    match n as f64 {
+        n if n < 1e6 => format!("{:.1} kFLOP", n / 1e3),
+        n if n < 1e9 => format!("{:.1} MFLOP", n / 1e6),
+        n => format!("{:.2} GFLOP", n / 1e9),
+    }
+}
+
+fn ratio(a: u64, b: u64) -> f64 {
+    if b == 0 { 0.0 } else { a as f64 / b as f64 }
+}
+
+/// The rows of a table of memory accesses.
+fn traffic(counts: &Counts) -> String {
+    let mut text = String::new();
+    let row = |name: &str, t: Traffic, unit: &str| {
+        if t.requests == 0 {
+            return String::new();
+        }
+        let needed = match unit {
+            "sectors" => format!("{:.0} % of them needed", 100.0 * ratio(t.ideal, t.units)),
+            _ => format!("{} conflicts", t.units - t.ideal),
+        };
+        format!(
+            "  {name:<15} {:>10} requests {:>11} {:>6.2} {unit} a request, {needed}\n",
+            t.requests,
+            bytes(t.bytes),
+            ratio(t.units, t.requests)
+        )
+    };
+    text += &row("global reads", counts.global_read, "sectors");
+    text += &row("global writes", counts.global_write, "sectors");
+    text += &row("global atomics", counts.global_atomic, "sectors");
+    text += &row("shared reads", counts.shared_read, "wavefronts");
+    text += &row("shared writes", counts.shared_write, "wavefronts");
+    text += &row("shared atomics", counts.shared_atomic, "wavefronts");
+    if counts.tma_bytes > 0 {
+        let _ = writeln!(text, "  TMA reads {:>35}", bytes(counts.tma_bytes));
+    }
+    text
+}
+
+/// What is computed, and where threads meet.
+fn work(counts: &Counts) -> Vec<String> {
+    let mut parts = Vec::new();
+    let tensor = [
+        (counts.mma_flops, "mma.sync"),
+        (counts.wgmma_flops, "wgmma"),
+    ];
+    for (n, name) in tensor.into_iter().filter(|(n, _)| *n > 0) {
+        parts.push(format!("{} of {name}", flops(n)));
+    }
+    if counts.flops > 0 {
+        let fused = 200.0 * ratio(counts.fusable, counts.flops);
+        parts.push(format!(
+            "{} of FMA units ({fused:.0} % fusable)",
+            flops(counts.flops)
+        ));
+    }
+    let events = [
+        (counts.special, "special functions"),
+        (counts.barriers, "barriers"),
+        (counts.warp_ops, "warp operations"),
+    ];
+    for (n, name) in events.into_iter().filter(|(n, _)| *n > 0) {
+        parts.push(format!("{n} {name}"));
+    }
+    parts
+}
+
+/// The costliest lines with what makes them so.
+fn costliest(specs: &Specs, launch: &LaunchProfile) -> String {
+    let shares = shares(specs, launch);
+    let mut lines: Vec<(&Line, f64)> = launch.lines.iter().zip(shares).collect();
+    lines.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut text = String::new();
+    for (line, share) in lines.into_iter().take(COSTLIEST) {
+        if share == 0.0 {
+            break;
+        }
+        let share = 100.0 * share;
+        let from = line.site.caller.as_deref();
+        let from = from.map_or(String::new(), |from| format!(", from {from}"));
+        let _ = writeln!(
+            text,
+            "  {share:>3.0} %  {}{from}: {}",
+            line.site.place,
+            why(&line.counts)
+        );
+        if let Some(code) = source_line(&line.site.place) {
+            let _ = writeln!(text, "         {code}");
+        }
+    }
+    text
+}
+
+/// In a few words, what a line does.
+pub fn why(counts: &Counts) -> String {
+    let mut parts = Vec::new();
+    let global = [
+        (counts.global_read, "read"),
+        (counts.global_write, "written"),
+        (counts.global_atomic, "changed atomically"),
+    ];
+    for (t, how) in global.into_iter().filter(|(t, _)| t.requests > 0) {
+        let sectors = ratio(t.units, t.requests);
+        parts.push(format!(
+            "{} {how}, {sectors:.1} sectors a request",
+            bytes(t.bytes)
+        ));
+    }
+    let mut shared = counts.shared_read;
+    shared += counts.shared_write;
+    shared += counts.shared_atomic;
+    if shared.requests > 0 {
+        let ways = ratio(shared.units, shared.ideal);
+        let conflicts = match counts.conflicts() {
+            0 => "no conflict".into(),
+            _ => format!("{ways:.1}-way conflicts"),
+        };
+        parts.push(format!(
+            "{} wavefronts of shared memory, {conflicts}",
+            shared.units
+        ));
+    }
+    if counts.tma_bytes > 0 {
+        parts.push(format!("{} by TMA", bytes(counts.tma_bytes)));
+    }
+    parts.extend(work(counts));
+    parts.join("; ")
+}
+
+fn launch_text(specs: &Specs, launch: &LaunchProfile) -> String {
+    let registers = registers(specs, launch.kernel);
+    let shared = launch.static_shared + launch.dynamic_shared;
+    let mut text = format!(
+        "{} ({})\n  {} blocks of {} threads, {} of shared memory, {}: {}\n",
+        launch.kernel,
+        launch.file,
+        launch.blocks(),
+        launch.threads,
+        bytes(u64::from(shared)),
+        registers.map_or("registers unknown without nvcc".into(), |n| format!(
+            "{n} registers"
+        )),
+        occupancy(specs, launch.threads, registers, shared)
+    );
+    text += &traffic(&launch.counts);
+    let work = work(&launch.counts);
+    if !work.is_empty() {
+        let _ = writeln!(text, "  {}", work.join(", "));
+    }
+    let f = &launch.footprint;
+    let reads = launch.counts.global_read.bytes + launch.counts.tma_bytes;
+    let _ = writeln!(
+        text,
+        "  of memory: {} read and {} written; blocks read {}, each byte {:.1} times",
+        bytes(f.read),
+        bytes(f.written),
+        bytes(f.read_by_blocks),
+        ratio(reads, f.read_by_blocks)
+    );
+    let _ = writeln!(text, "  {}", predict(specs, launch));
+    text + &costliest(specs, launch)
+}
+
+/// What `kernels profile` prints.
+pub fn profile(specs: &Specs, op: &Op, shape: &[usize], step: &Step) -> String {
+    let mut text = format!(
+        "{} of {} ({}), step {}. Counts are exact; times are predictions for the {}.\n",
+        op.name,
+        Dims(shape),
+        op.dims.join(" x "),
+        step.number,
+        specs.name
+    );
+    for launch in &step.launches {
+        text += "\n";
+        text += &launch_text(specs, launch);
+    }
+    let minimum = (op.bytes)(shape) as u64;
+    let moved: u64 = step.launches.iter().map(moved).sum();
+    let _ = writeln!(
+        text,
+        "\n{} {} of memory moved, {} at least: {:.0} %",
+        if step.launches.len() == 1 {
+            "1 launch,"
+        } else {
+            "All launches:"
+        },
+        bytes(moved),
+        bytes(minimum),
+        100.0 * ratio(moved, minimum)
+    );
+    let work = (op.flops)(shape) as u64;
+    let seconds = step.predicted(specs);
+    let rate = match work {
+        0 => format!("{:.0} GB/s", minimum as f64 / seconds / 1e9),
+        n => format!("{:.2} TFLOP/s", n as f64 / seconds / 1e12),
+    };
+    let _ = writeln!(text, "predicted {}, {rate}", time(seconds));
+    text + &measured(step, seconds)
+}
+
+/// What was measured, and how far that is from what was predicted.
+fn measured(step: &Step, predicted: f64) -> String {
+    let Some(Measured { warm, cold }) = step.measured else {
+        return String::new();
+    };
+    let line = |name: &str, t: Times| {
+        format!(
+            "measured, {name} L2: {} ({} to {}), {:.2} times the prediction\n",
+            time(t.median),
+            time(t.p20),
+            time(t.p80),
+            t.median / predicted
+        )
+    };
+    line("warm", warm) + &line("cold", cold)
+}
+
+/// Bytes that a launch moves from and to memory.
+pub fn moved(launch: &LaunchProfile) -> u64 {
+    launch.footprint.read + launch.footprint.written
+}
+
+/// What `kernels ladder` prints: a row a step.
+pub fn ladder(specs: &Specs, ladder: &Ladder) -> String {
+    let mut rows = vec![HEADER.map(String::from).to_vec()];
+    let mut before: Option<f64> = None;
+    for step in &ladder.steps {
+        rows.push(row(specs, ladder, step, &mut before));
+    }
+    let mut text = format!(
+        "{} of {} ({}). Counts are exact; times are predictions for the {}.\n\n",
+        ladder.op.name,
+        Dims(&ladder.shape),
+        ladder.op.dims.join(" x "),
+        specs.name
+    );
+    text += &aligned(&rows);
+    for (step, why) in &ladder.skipped {
+        let _ = writeln!(text, "step {step} is left out: {why}");
+    }
+    text
+}
+
+pub(super) const HEADER: [&str; 9] = [
+    "step",
+    "sectors/read",
+    "conflicts",
+    "FLOPs on",
+    "moved, of least",
+    "warps",
+    "predicted",
+    "bound by",
+    "faster",
+];
+
+/// The cells of a step, but for its name in the first column.
+pub(super) fn row(
+    specs: &Specs,
+    ladder: &Ladder,
+    step: &Step,
+    before: &mut Option<f64>,
+) -> Vec<String> {
+    let counts = step.counts();
+    let seconds = step.predicted(specs);
+    let slowest = step.slowest(specs);
+    let minimum = (ladder.op.bytes)(&ladder.shape) as u64;
+    let moved: u64 = step.launches.iter().map(moved).sum();
+    let on = match counts {
+        c if c.wgmma_flops > 0 => "wgmma",
+        c if c.mma_flops > 0 => "mma.sync",
+        c if c.flops > 0 => "FMA",
+        _ => "–",
+    };
+    let read = counts.global_read;
+    let sectors = match read.requests {
+        0 => "TMA".into(),
+        n => format!("{:.1}", ratio(read.units, n)),
+    };
+    let faster = before.replace(seconds);
+    let registers = registers(specs, slowest.kernel);
+    let shared = slowest.static_shared + slowest.dynamic_shared;
+    let held = occupancy(specs, slowest.threads, registers, shared);
+    let mut cells = vec![
+        step.name(),
+        sectors,
+        counts.conflicts().to_string(),
+        on.into(),
+        format!("{:.0} %", 100.0 * ratio(moved, minimum)),
+        format!("{}/{}", held.warps, held.most),
+        time(seconds),
+        predict(specs, slowest).bound().to_string(),
+        faster.map_or("–".into(), |before| format!("{:.2}x", before / seconds)),
+    ];
+    if let Some(measured) = step.measured {
+        let warm = measured.warm.median;
+        cells[6] += &format!(" (measured {}, {:.2}x)", time(warm), warm / seconds);
+    }
+    cells
+}
+
+/// The same table in Markdown, without the step that a GPU's name would be in.
+pub fn markdown(specs: &Specs, ladder: &Ladder) -> String {
+    let mut text = format!(
+        "| {} |\n|{}\n",
+        HEADER.join(" | "),
+        "---|".repeat(HEADER.len())
+    );
+    let mut before = None;
+    for step in &ladder.steps {
+        let _ = writeln!(
+            text,
+            "| {} |",
+            row(specs, ladder, step, &mut before).join(" | ")
+        );
+    }
+    text
+}
+
+fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..HEADER.len()).filter_map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, width))| match column {
+                0 | 3 | 7 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            })
+            .collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{find, gpus, step};
+    use super::*;
+
+    #[test]
+    fn a_measurement_is_shown_beside_the_prediction() {
+        let specs = gpus::find("a100").unwrap();
+        let op = find("copy").unwrap().op;
+        let mut copied = step(op, &[5000], 2, specs, None).unwrap();
+        assert!(!profile(specs, op, &[5000], &copied).contains("measured"));
+        // So small a copy is bound by its launch: 2 µs.
+        let times = |median| Times {
+            p20: 0.9 * median,
+            median,
+            p80: 1.1 * median,
+        };
+        copied.measured = Some(Measured {
+            warm: times(5e-6),
+            cold: times(8e-6),
+        });
+        let text = profile(specs, op, &[5000], &copied);
+        for line in [
+            "measured, warm L2: 5.0 µs (4.5 µs to 5.5 µs), 2.50 times the prediction\n",
+            "measured, cold L2: 8.0 µs (7.2 µs to 8.8 µs), 4.00 times the prediction\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        let steps = Ladder {
+            op,
+            shape: vec![5000],
+            steps: vec![copied],
+            skipped: Vec::new(),
+        };
+        let table = ladder(specs, &steps);
+        assert!(table.contains("2.0 µs (measured 5.0 µs, 2.50x)"), "{table}");
+    }
+}
