@@ -35,6 +35,11 @@ impl About {
             (FORMAT, VERSION.to_string()),
             (PROGRAM, self.program.to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_string()),
+            // Where the build knows it.
+            (
+                "revision",
+                option_env!("AUTOASSIST_REVISION").unwrap_or("unknown").to_string(),
+            ),
             ("precision", "f32".to_string()),
             ("steps", steps.to_string()),
             // What some of PyTorch's loaders look for.
