@@ -38,7 +38,9 @@ impl About {
             // Where the build knows it.
             (
                 "revision",
-                option_env!("AUTOASSIST_REVISION").unwrap_or("unknown").to_string(),
+                option_env!("AUTOASSIST_REVISION")
+                    .unwrap_or("unknown")
+                    .to_string(),
             ),
             ("precision", "f32".to_string()),
             ("steps", steps.to_string()),
