@@ -203,7 +203,10 @@ fn a_build_by_clang_does_not_count() {
     let output = kernels(&["profile", "copy"]);
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).expect("text");
-    assert!(text.contains("CXX=g++") && text.lines().count() == 1, "{text}");
+    assert!(
+        text.contains("CXX=g++") && text.lines().count() == 1,
+        "{text}"
+    );
 }
 
 #[cfg(simt)]

@@ -314,8 +314,10 @@ impl Sentence {
         }
     }
 
-    /// Goes on to a translation of `length` tokens, given the logits `[beams, V]` of the last. As fairseq does it:
-    /// of the 2·beams best continuations those among the first `beams` that end are translations,
+    /// Goes on to a translation of `length` tokens, given the logits `[beams, V]` of the last. As fairseq does it,
+    /// but that no token is ruled out (there padding is, and the end as the first token), and that
+    /// what has become too long is cut (there it has to end): with one beam it is plain argmax.
+    /// Of the 2·beams best continuations those among the first `beams` that end are translations,
     /// and the first `beams` that do not end go on; it is over when there are `beams` translations.
     fn extend(&mut self, logits: &[f32], length: usize, spec: SearchSpec) {
         if self.ended {
