@@ -391,6 +391,39 @@ fn cifar10_is_unpacked_and_nothing_else_is() {
 }
 
 #[test]
+fn cifar100_is_unpacked_with_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let record = |label| [vec![1, label], vec![100 + label; 3072]].concat();
+    let classes: String = (0..100).map(|c| format!("class {c}\n")).collect();
+    let packed = archive(&[
+        (
+            "cifar-100-binary/train.bin",
+            [record(3), record(99)].concat(),
+        ),
+        ("cifar-100-binary/test.bin", record(4)),
+        (
+            "cifar-100-binary/fine_label_names.txt",
+            classes.into_bytes(),
+        ),
+        ("cifar-100-binary/coarse_label_names.txt", b"fish".to_vec()),
+    ]);
+    let file = published("cifar-100-binary.tar.gz", &packed);
+    let server = Server::new(move |_, range| ranged(&packed, range));
+    for _ in 0..2 {
+        downloader(&server.url).cifar100(&file, dir).unwrap();
+    }
+    assert_eq!(server.ranges(), [None]);
+    assert_eq!(names(&dir.join("cifar-100-binary")).len(), 3);
+    let data = autoassist::data::cifar100(dir).unwrap();
+    assert_eq!(
+        (&data.train.labels[..], data.test.image(0)[0]),
+        (&[3, 99][..], 104)
+    );
+    assert_eq!(data.classes[99], "class 99");
+}
+
+#[test]
 fn an_archive_that_is_none_is_explained() {
     let batches = batches();
     let some: Vec<_> = batches[..5]
@@ -462,6 +495,11 @@ fn the_program_says_in_one_line_why_there_is_no_data() {
             &missing,
             "--data cifar10",
             ["no CIFAR-10 in", "--download", "--data-dir"],
+        ),
+        (
+            &other,
+            "--data cifar100 --download",
+            ["cifar-100-binary.tar.gz", "03b5dce0", "try again"],
         ),
         (
             &missing,

@@ -1,5 +1,9 @@
 //! The program `kernels` as a user meets it, and the script that runs a pack.
 
+#[path = "../kernels/build/log.rs"]
+#[allow(dead_code, reason = "the build script's")]
+mod log;
+
 use assert_cmd::Command;
 use autoassist::backend::gpu::catalog::{FILES, TOOLKIT};
 use std::fs;
@@ -66,7 +70,7 @@ fn the_list_names_every_kernel_of_the_sources_with_its_file() {
     assert_eq!(count, FILES.iter().map(|f| f.kernels.len()).sum::<usize>());
     assert_eq!(
         TOOLKIT.is_none(),
-        text.contains("pip install nvidia-cuda-nvcc")
+        text.contains("pip install 'cuda-toolkit[nvcc,cccl]")
     );
 }
 
@@ -191,6 +195,18 @@ fn a_pack_runs_everything_even_after_a_failure_and_says_so() {
     assert_eq!(run(Some("/data/with space"), "second"), Some(0));
     assert!(read("second/summary.txt").ends_with("all passed\n"));
     assert!(read("second/resnet20.log").contains("--data-dir /data/with space --depth 20"));
+}
+
+#[cfg(all(simt, not(simt_counted)))]
+#[test]
+fn a_build_by_clang_does_not_count() {
+    let output = kernels(&["profile", "copy"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        text.contains("CXX=g++") && text.lines().count() == 1,
+        "{text}"
+    );
 }
 
 #[cfg(simt)]

@@ -4,7 +4,7 @@
 use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::{Augment, Executor, Pass, Sgd, StepInputs};
 use autoassist::data::{Dataset, Samples};
-use autoassist::nn::{self, Architecture, InputShape, ResNet};
+use autoassist::nn::{self, About, Architecture, InputShape, ResNet, WeightFile};
 use autoassist::rng;
 use safetensors::tensor::SafeTensors;
 
@@ -235,7 +235,8 @@ fn an_exported_file_means_what_torchvision_means_by_it() {
     let path = temp.path().join("w.safetensors");
     for depth in [8, 18, 50] {
         let (mut cpu, net, _) = trained(depth, Isa::detect().unwrap(), 4);
-        nn::export(&mut cpu, &net.params, 4, &path).unwrap();
+        let about = About::default();
+        nn::export(&mut cpu, &net.params, 4, &about, &path).unwrap();
         // What is imported elsewhere is what was exported here.
         let other = ResNet::new(
             &mut cpu,
@@ -248,7 +249,8 @@ fn an_exported_file_means_what_torchvision_means_by_it() {
             },
             CLASSES,
         );
-        nn::import(&mut cpu, &other.params, &path).unwrap();
+        let file = WeightFile::read(&path).unwrap();
+        nn::import(&mut cpu, &other.params, &file, &about).unwrap();
         assert_eq!(
             cpu.read(net.params.values).unwrap(),
             cpu.read(other.params.values).unwrap()

@@ -1,6 +1,6 @@
 //! What the profiler counts is what arithmetic says.
 
-#![cfg(simt)]
+#![cfg(simt_counted)]
 
 use autoassist::backend::gpu::driver::{Arg, Capability, Driver, Launch};
 use autoassist::simt::Simt;

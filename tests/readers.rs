@@ -1,7 +1,7 @@
 //! Readers of published files on damaged input: an error in one line or a consistent data set,
 //! never a panic, never memory on a header's word.
 
-use autoassist::data::{DataError, Dataset, cifar10, mnist};
+use autoassist::data::{DataError, Dataset, cifar10, cifar100, mnist};
 use flate2::{Compression, write::GzEncoder};
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -232,4 +232,17 @@ fn mutated_cifar10_batches() {
     let classes: String = (0..10).map(|c| format!("class {c}\n")).collect();
     files.push(("batches.meta.txt", classes.into_bytes()));
     run(files, <[u8]>::to_vec, cifar10);
+}
+
+#[test]
+fn mutated_cifar100_batches() {
+    let record = |label: u8| [vec![label / 5, label], vec![label; 3072]].concat();
+    let file = |n: u8| (0..n).flat_map(record).collect::<Vec<u8>>();
+    let names: String = (0..100).map(|c| format!("class {c}\n")).collect();
+    let files = vec![
+        ("train.bin", file(3)),
+        ("test.bin", file(2)),
+        ("fine_label_names.txt", names.into_bytes()),
+    ];
+    run(files, <[u8]>::to_vec, cifar100);
 }

@@ -8,7 +8,7 @@ mod sentences;
 
 use sentences::{pair, transformer, write_pairs};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -167,18 +167,65 @@ fn what_it_has_learnt_it_translates_and_evaluates_the_same() {
     assert_eq!(translated, [saved[0], "", saved[3], "", saved[6], ""]);
     assert!(translate(&out, &["--beam", "1"], b"").stdout.is_empty());
 
-    // What came before a line that it cannot translate is not lost.
-    let long = format!("{}\n{}\n", lines[0][0], "eins ".repeat(200));
-    let output = translate(&out, &[], long.as_bytes());
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), saved[0]);
-    let line = refused(output);
-    assert!(
-        line.contains("line 2: 201 tokens") && line.contains("128"),
-        "{line}"
+    // No line is an end: of one that is too long the beginning is translated, of one that is not
+    // UTF-8 the rest; a mark and the line ends of Windows are nothing.
+    let translated = |flags: &[&str], input: &[u8]| {
+        let output = translate(&out, flags, input);
+        let [text, notes] = [output.stdout, output.stderr].map(|b| String::from_utf8(b).unwrap());
+        assert_eq!(output.status.code(), Some(0), "{notes}");
+        let lines: Vec<String> = text.lines().map(String::from).collect();
+        (lines, notes)
+    };
+    let long = format!("{}\n{}\n{}", lines[0][0], "eins ".repeat(1100), lines[1][0]);
+    let (all, notes) = translated(&[], long.as_bytes());
+    assert_eq!(
+        (all.len(), &all[0][..], &all[2][..]),
+        (3, saved[0], saved[3])
     );
-    let output = translate(&out, &[], b"eins\n\xff\xfe\n");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
-    assert!(refused(output).contains("line 2"));
+    for says in ["line 2: 1101 tokens", "first 128", "--max-length"] {
+        assert!(notes.contains(says), "{notes}");
+    }
+    assert_eq!(notes.lines().count(), 1);
+    let (whole, notes) = translated(&["--max-length", "1024", "--beam", "1"], long.as_bytes());
+    assert!(
+        notes.contains("first 1024") && !notes.contains("--max-length"),
+        "{notes}"
+    );
+    assert_eq!((&whole[0], &whole[2]), (&all[0], &all[2]));
+    let (all, notes) = translated(&[], b"eins\n\xff\xfe\neins\n");
+    assert!(all.len() == 3 && all[0] == all[2], "{all:?}");
+    assert!(notes.contains("line 2: not UTF-8"), "{notes}");
+    let marked = format!("\u{feff}{}\r\n\r\n", lines[0][0]);
+    let (all, notes) = translated(&[], marked.as_bytes());
+    assert_eq!(
+        (all, notes),
+        (vec![saved[0].to_string(), String::new()], String::new())
+    );
+    assert!(refused(translate(&out, &["--max-length", "2000"], b"")).contains("1024"));
+
+    // Who sends a line gets its translation before the next; who leaves is no failure.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_transformer"))
+        .args(["translate", "--model"])
+        .arg(&out)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ask = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap());
+    for (line, expected) in [(&lines[0][0], saved[0]), (&lines[2][0], saved[6])] {
+        writeln!(ask, "{line}").unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer.trim_end(), expected);
+    }
+    drop(answers);
+    writeln!(ask, "{}", lines[0][0]).unwrap();
+    drop(ask);
+    let ended = child.wait_with_output().unwrap();
+    let notes = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && notes.is_empty(), "{notes}");
 
     // A model that is damaged, or none.
     let line = refused(translate(temp.path(), &[], b"eins\n"));
@@ -255,11 +302,6 @@ fn bad_text_is_named_with_its_remedy() {
         &[],
         &["every one of 96 pairs", "128 tokens"],
     );
-    says(
-        &long("test.de", 20),
-        &[],
-        &["test.de", "line 1", "201 tokens", "128"],
-    );
     says(&nothing, &["--vocab", "10"], &["--vocab", "characters"]);
     says(
         &nothing,
@@ -278,22 +320,78 @@ fn bad_text_is_named_with_its_remedy() {
         usage.status.code() == Some(2) && text.contains("transformer"),
         "{text}"
     );
+}
 
-    // Empty sides are left out and counted.
-    let output = run(
-        &|dir| {
-            let mut text = std::fs::read_to_string(dir.join("train.de")).unwrap();
-            text = text.replacen("eins\n", "\n", 1);
-            std::fs::write(dir.join("train.de"), text).unwrap();
-        },
-        &[],
-    );
+#[test]
+fn what_is_empty_or_too_long_is_counted_and_no_line_is_lost() {
+    let (temp, data) = data();
+    let change = |name: &str, line: usize, text: &str| {
+        let path = data.join(name);
+        let old = std::fs::read_to_string(&path).unwrap();
+        let lines = old.lines().enumerate();
+        let lines = lines.map(|(i, l)| if i == line { text } else { l }.to_string() + "\n");
+        std::fs::write(path, lines.collect::<String>()).unwrap();
+    };
+    let long = "eins ".repeat(40);
+    change("train.de", 0, "");
+    change("train.en", 5, " \t");
+    change("train.en", 7, &long);
+    change("valid.de", 3, &long);
+    change("valid.en", 4, "");
+    change("test.de", 2, "");
+    change("test.en", 3, "");
+    change("test.de", 19, " ");
+    change("test.de", 6, &long);
+    // Its reference may be as long as it likes.
+    change("test.en", 7, &long);
+    let out = temp.path().join("run");
+    let mut command = transformer(&data);
+    command.args(["--epochs", "1", "--max-length", "32", "--out"]);
+    let output = command.arg(&out).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    for says in [
+        "train.de: 93 pairs to train on (3 left out: 2 with an empty side, 1 of more than 32 tokens)",
+        "19 pairs to validate on (1 with an empty side left out, 1 cut to 32 tokens)",
+        "20 pairs to test on (3 with an empty side, 1 cut to 32 tokens)",
+        "3 pairs are longer than --max-length 32; up to 1024",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    let translations = std::fs::read_to_string(out.join("translations.txt")).unwrap();
+    let lines: Vec<&str> = translations.split('\n').collect();
+    assert_eq!((lines.len(), lines[20]), (21, ""), "{translations}");
+    let empty: Vec<usize> = (0..20).filter(|i| lines[*i].is_empty()).collect();
+    assert!(empty.contains(&2) && empty.contains(&19), "{translations}");
+    // The score is that of the two files, line by line.
+    let references = std::fs::read_to_string(data.join("test.en")).unwrap();
+    let references: Vec<&str> = references.lines().collect();
+    let expected = autoassist::data::text::bleu::bleu(&lines[..20], &references).score;
+    let summary = std::fs::read_to_string(out.join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert!((summary["bleu"].as_f64().unwrap() - expected).abs() < 1e-9);
+
+    // There is memory for long sentences where there are any, and they are trained on.
+    change("train.de", 9, &"eins ".repeat(1000));
+    let mut command = transformer(&data);
+    command.args([
+        "--epochs",
+        "1",
+        "--max-length",
+        "1024",
+        "--batch",
+        "4",
+        "--out",
+    ]);
+    let output = command.arg(temp.path().join("long")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(
-        output.status.success() && text.contains("95 pairs"),
+        output.status.success() && text.contains("94 pairs to train on") && text.contains("0 cut"),
         "{text}"
     );
-    assert!(text.contains("1 with an empty side"), "{text}");
+    let mut command = transformer(&data);
+    command.args(["--max-length", "4"]);
+    assert!(refused(command.output().unwrap()).contains("--max-length 4"));
 }
 
 #[test]

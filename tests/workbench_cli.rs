@@ -1,6 +1,6 @@
 //! `kernels profile`, `kernels ladder` and `kernels tables` as a user meets them.
 
-#![cfg(simt)]
+#![cfg(simt_counted)]
 
 use assert_cmd::Command;
 use std::fs;

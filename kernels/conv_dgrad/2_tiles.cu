@@ -56,8 +56,10 @@ template <int WIDTH> struct Filters {
 
     DEVICE void fetch() {
         int a = of.a + (of.kh - 1 - tap.a) * stride, b = of.b + (of.kw - 1 - tap.b) * stride;
-        size_t at = ((size_t(tap.c) * kernel + a) * kernel + b) * ci + c;
-        v = load_first(w + at, tap.a < of.kh ? ci - c : 0, ci % 4 == 0);
+        // Past the last tap `a` is negative: no place to point to.
+        const bool there = tap.a < of.kh;
+        const size_t at = ((size_t(tap.c) * kernel + a) * kernel + b) * ci + c;
+        v = load_first(w + (there ? at : 0), there ? ci - c : 0, ci % 4 == 0);
         advance(tap, step, of.kw, co);
     }
 

@@ -47,8 +47,10 @@ template <int WIDTH> struct Filters {
         for (int i = 0; i < VECTORS; i++) {
             int a = of.a + (of.kh - 1 - tap[i].a) * stride;
             int b = of.b + (of.kw - 1 - tap[i].b) * stride;
-            size_t at = ((size_t(tap[i].c) * kernel + a) * kernel + b) * ci + c;
-            v[i] = load_first8(w + at, tap[i].a < of.kh ? ci - c : 0, ci % 8 == 0);
+            // Past the last tap `a` is negative: no place to point to.
+            const bool there = tap[i].a < of.kh;
+            const size_t at = ((size_t(tap[i].c) * kernel + a) * kernel + b) * ci + c;
+            v[i] = load_first8(w + (there ? at : 0), there ? ci - c : 0, ci % 8 == 0);
             advance(tap[i], step, of.kw, co);
         }
     }

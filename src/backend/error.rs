@@ -20,6 +20,12 @@ pub enum DeviceError {
          again"
     )]
     NoSimt,
+    /// The build's C++ compiler is clang, whose code is no measure of what a source computes.
+    #[error(
+        "clang compiled this build's kernels, and what arithmetic they do can only be counted in a \
+         build by g++ (CXX=g++)"
+    )]
+    NotCounted,
     /// `AUTOASSIST_SIMT_SCHEDULE` names none.
     #[error("AUTOASSIST_SIMT_SCHEDULE={0}: choose low, high or random")]
     Schedule(String),

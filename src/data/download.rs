@@ -15,13 +15,14 @@ use sha2::digest::DynDigest;
 use ureq::http::{Response, StatusCode, header};
 
 use self::part::Part;
-use super::{cifar10, idx};
+use super::cifar::{self, Set};
+use super::idx;
 use crate::files::{self, WriteError};
 
 /// Bytes that a file may have: more than any published one, less than fills a disk.
 const MAX_FILE: u64 = 1 << 30;
-/// Bytes that a file in the archive of CIFAR-10 may have: a batch has 30,730,000.
-const MAX_MEMBER: u64 = 64 << 20;
+/// Bytes that a file in an archive may have: CIFAR-100's training batch has 153,700,000.
+const MAX_MEMBER: u64 = 256 << 20;
 /// How long a server may take to accept a connection or to send its next bytes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes read at a time.
@@ -75,6 +76,13 @@ pub const CIFAR10: Published = Published {
     name: "cifar-10-binary.tar.gz",
     digest: Digest::Sha256("c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
 };
+
+/// CIFAR-100 (Krizhevsky, 2009), binary version.
+pub const CIFAR100: Published = md5(
+    CIFAR10.base,
+    "cifar-100-binary.tar.gz",
+    "03b5dce01913d631647c71ecec9e9cb8",
+);
 
 const MNIST_BASE: &str = "https://ossci-datasets.s3.amazonaws.com/mnist";
 const FASHION_BASE: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
@@ -220,11 +228,23 @@ impl Downloader<'_> {
     /// # Errors
     /// Any [`DownloadError`].
     pub fn cifar10(&self, archive: &Published, dir: &Path) -> Result<(), DownloadError> {
-        if cifar10::is_complete(dir) {
+        self.archive(archive, &cifar::CIFAR10, dir)
+    }
+
+    /// The same for CIFAR-100, of which `archive` is [`CIFAR100`].
+    ///
+    /// # Errors
+    /// Any [`DownloadError`].
+    pub fn cifar100(&self, archive: &Published, dir: &Path) -> Result<(), DownloadError> {
+        self.archive(archive, &cifar::CIFAR100, dir)
+    }
+
+    fn archive(&self, archive: &Published, set: &Set, dir: &Path) -> Result<(), DownloadError> {
+        if set.is_complete(dir) {
             return Ok(());
         }
         let path = self.fetch(archive, dir)?;
-        unpack(&path, dir)?;
+        unpack(&path, set, dir)?;
         fs::remove_file(&path).map_err(|source| WriteError { path, source }.into())
     }
 
@@ -402,14 +422,14 @@ fn reason(error: impl Into<ureq::Error>) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Unpacks the files of CIFAR-10 and nothing else into their folder in `dir`, each as a whole.
-fn unpack(archive: &Path, dir: &Path) -> Result<(), DownloadError> {
+/// Unpacks the files of a set and nothing else into their folder in `dir`, each as a whole.
+fn unpack(archive: &Path, set: &Set, dir: &Path) -> Result<(), DownloadError> {
     let broken = |reason: String| DownloadError::Archive {
         path: archive.to_owned(),
         reason,
     };
     let failed = |error: io::Error| broken(reason(error));
-    let folder = dir.join(cifar10::FOLDER);
+    let folder = dir.join(set.folder);
     fs::create_dir_all(&folder).map_err(|source| WriteError {
         path: folder.clone(),
         source,
@@ -419,9 +439,9 @@ fn unpack(archive: &Path, dir: &Path) -> Result<(), DownloadError> {
     for entry in tar.entries().map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let path = entry.path().map_err(failed)?.into_owned();
-        let known = [cifar10::NAMES].into_iter().chain(cifar10::BATCHES);
-        let is = |name: &&str| path == Path::new(cifar10::FOLDER).join(name);
-        let Some(name) = known.into_iter().find(is) else {
+        let mut known = [set.names].into_iter().chain(set.batches.iter().copied());
+        let is = |name: &&str| path == Path::new(set.folder).join(name);
+        let Some(name) = known.find(is) else {
             continue;
         };
         let mut bytes = Vec::new();
@@ -432,7 +452,7 @@ fn unpack(archive: &Path, dir: &Path) -> Result<(), DownloadError> {
         }
         files::write(&folder.join(name), &bytes)?;
     }
-    match cifar10::is_complete(dir) {
+    match set.is_complete(dir) {
         true => Ok(()),
         false => Err(broken("batches are missing in it".into())),
     }

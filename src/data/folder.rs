@@ -1,16 +1,19 @@
 //! Images in folders: `train/<class>/*.{jpg,jpeg,png}` and `test/<class>/…`, the tree that
 //! torchvision's `ImageFolder` reads too.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+mod jpeg;
+mod tree;
+
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Cursor, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
+use self::tree::{Files, Tree};
 use super::{DataError, Dataset, Samples};
 
 /// Pixels from edge to edge that an image may have.
@@ -23,159 +26,99 @@ const MAX_ALLOC: u64 = 64 << 20;
 /// Reads a tree of images into memory as RGB: grey is converted, alpha dropped, 16 bits become 8.
 ///
 /// Classes are the folders in `train`, in the order of their names; so are the images of a class,
-/// class after class, which makes instance numbers stable. Extensions count in any case; hidden
-/// and other files are ignored. `progress` shows a bar where standard error is a terminal.
+/// class after class, which makes instance numbers stable. Without `test`, `val`, `valid` or
+/// `validation` takes its place. Extensions count in any case; hidden files are ignored, others
+/// counted in the data set's notes. `progress` shows a bar where standard error is a terminal.
 ///
 /// # Errors
-/// All of [`DataError`] but `Inconsistent`: the first file in that order that is not an image, is
-/// damaged, larger than 1024×1024 or not of the first training image's size; missing, empty or
-/// unmatched folders; whatever cannot be read or does not fit into memory.
+/// All of [`DataError`] but `Inconsistent`: files that are not images, are damaged, larger than
+/// 1024×1024 or not of the size of most, several of them at once; missing, empty or unmatched
+/// folders; whatever cannot be read or does not fit into memory.
 pub fn folder(dir: &Path, progress: bool) -> Result<Dataset, DataError> {
-    let need = |path: &Path, expected| match path.is_dir() {
-        true => Ok(()),
-        false => Err(DataError::NoFolder {
-            path: path.to_owned(),
-            expected,
-        }),
-    };
-    let (train, test) = (dir.join("train"), dir.join("test"));
-    need(dir, "a folder with train/<class>/ and test/<class>/ in it")?;
-    need(&train, "the training images, in one folder a class")?;
-    need(
-        &test,
-        "the test images, in one folder a class like those in train/",
-    )?;
-
-    let train_classes = classes(&train)?;
-    if train_classes.len() < 2 {
-        return Err(DataError::TooFewClasses {
-            path: train,
-            found: train_classes.len(),
-        });
-    }
-    let test_classes = classes(&test)?;
-    same_classes(&train_classes, &test_classes)?;
-    let names = train_classes
-        .keys()
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect();
-    let (train_files, test_files) = (files(&train_classes)?, files(&test_classes)?);
-
+    let tree = Tree::of(dir)?;
+    let images = tree.train.len() + tree.test.len();
     let bar = match progress && io::stderr().is_terminal() {
-        true => ProgressBar::new((train_files.len() + test_files.len()) as u64),
+        true => ProgressBar::new(images as u64),
         false => ProgressBar::hidden(),
     };
     bar.set_style(
         ProgressStyle::with_template("reading images {bar:40} {pos}/{len} ({per_sec}, {eta} left)")
             .expect("the template is well formed"),
     );
-    // The first training image sets the size of all.
-    let first = &train_files[0].0;
-    let (width, height) = decode(first)?.dimensions();
-    let expected = Expected {
-        file: first,
-        width,
-        height,
-    };
     let name = dir.display().to_string();
-    let samples = read(&name, &train_files, &expected, &bar)
-        .and_then(|train| Ok((train, read(&name, &test_files, &expected, &bar)?)));
+    let read = read_all(&name, &tree, &bar);
     // Also before an error, which would be printed behind it.
     bar.finish_and_clear();
-    let (train, test) = samples?;
-    Dataset::new(
-        name,
-        names,
-        [height as usize, width as usize, 3],
-        train,
-        test,
-        true,
-    )
+    let ((train, test), [width, height]) = read?;
+    let shape = [height as usize, width as usize, 3];
+    let mut data = Dataset::new(name, tree.classes, shape, train, test, true)?;
+    data.notes = tree.notes;
+    Ok(data)
 }
 
-type Classes = BTreeMap<OsString, PathBuf>;
-
-/// The entries of a folder, but for hidden ones: `(name, path)`.
-fn entries(dir: &Path) -> Result<Vec<(OsString, fs::DirEntry)>, DataError> {
-    let unreadable = |source| DataError::Unreadable {
-        path: dir.to_owned(),
-        source,
+/// Both splits, and width and height of all images.
+fn read_all(
+    name: &str,
+    tree: &Tree,
+    bar: &ProgressBar,
+) -> Result<((Samples, Samples), [u32; 2]), DataError> {
+    // The first training image that is one sets the size of all.
+    let mut headers = tree.train.iter().filter_map(|(file, _)| {
+        let (width, height) = decode(file).ok()?.dimensions();
+        Some(Expected {
+            file,
+            width,
+            height,
+        })
+    });
+    let none = Expected {
+        file: &tree.train[0].0,
+        width: 1,
+        height: 1,
     };
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(dir).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") {
-            entries.push((name, entry));
-        }
+    let expected = headers.next().unwrap_or(none);
+    let mut errors = Vec::new();
+    let train = read(name, &tree.train, &expected, bar, &mut errors)?;
+    let test = read(name, &tree.test, &expected, bar, &mut errors)?;
+    match errors.is_empty() {
+        true => Ok(((train, test), [expected.width, expected.height])),
+        false => Err(DataError::several(by_majority(tree, &expected, errors))),
     }
-    Ok(entries)
 }
 
-/// The kind of an entry, or of what a symbolic link points to.
-fn kind(entry: &fs::DirEntry) -> Result<fs::FileType, DataError> {
-    let path = || entry.path();
-    match entry.file_type() {
-        Ok(kind) if kind.is_symlink() => fs::metadata(path()).map(|m| m.file_type()),
-        kind => kind,
-    }
-    .map_err(|source| DataError::Unreadable {
-        path: path(),
-        source,
-    })
-}
-
-fn classes(dir: &Path) -> Result<Classes, DataError> {
-    let mut classes = Classes::new();
-    for (name, entry) in entries(dir)? {
-        if kind(&entry)?.is_dir() {
-            classes.insert(name, entry.path());
+/// The errors as they would be if the size that most images have were expected.
+fn by_majority(tree: &Tree, expected: &Expected, errors: Vec<DataError>) -> Vec<DataError> {
+    let mut sizes: HashMap<(u32, u32), (usize, &Path)> = HashMap::new();
+    for error in &errors {
+        if let DataError::SizeMismatch { path, size, .. } = error {
+            sizes.entry(*size).or_insert((0, path)).0 += 1;
         }
     }
-    Ok(classes)
-}
-
-fn same_classes(train: &Classes, test: &Classes) -> Result<(), DataError> {
-    for (these, others) in [(train, test), (test, train)] {
-        if let Some((name, present)) = these.iter().find(|(name, _)| !others.contains_key(*name)) {
-            let split = if std::ptr::eq(these, train) {
-                "test"
-            } else {
-                "train"
-            };
-            let root = present.ancestors().nth(2).unwrap_or(Path::new(""));
-            return Err(DataError::ClassMismatch {
-                missing: root.join(split).join(name),
-                present: present.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The images of all classes with their labels, sorted by class and name.
-fn files(classes: &Classes) -> Result<Vec<(PathBuf, u32)>, DataError> {
-    let mut all = Vec::new();
-    for (dir, label) in classes.values().zip(0..) {
-        let before = all.len();
-        for (name, entry) in entries(dir)? {
-            if is_image(&name) && kind(&entry)?.is_file() {
-                all.push((entry.path(), label));
-            }
-        }
-        if all.len() == before {
-            return Err(DataError::EmptyClass { path: dir.clone() });
-        }
-        all[before..].sort_unstable();
-    }
-    Ok(all)
-}
-
-fn is_image(name: &OsStr) -> bool {
-    let extension = Path::new(name).extension().unwrap_or_default();
-    ["jpg", "jpeg", "png"]
-        .iter()
-        .any(|known| extension.eq_ignore_ascii_case(known))
+    let files = tree.train.iter().chain(&tree.test);
+    let as_expected = files.clone().count() - errors.len();
+    let most = sizes.iter().max_by_key(|(_, (count, _))| *count);
+    let Some((&usual, &(_, example))) = most.filter(|(_, (count, _))| *count > as_expected) else {
+        return errors;
+    };
+    let example = example.to_owned();
+    let mismatch = |path: &Path, size| DataError::SizeMismatch {
+        path: path.to_owned(),
+        size,
+        first: example.clone(),
+        first_size: usual,
+    };
+    let first_size = (expected.width, expected.height);
+    let mut errors = errors.into_iter().peekable();
+    let again =
+        files.filter_map(
+            |(file, _)| match errors.next_if(|error| error.path() == Some(file)) {
+                None => Some(mismatch(file, first_size)),
+                Some(DataError::SizeMismatch { size, .. }) if size == usual => None,
+                Some(DataError::SizeMismatch { size, .. }) => Some(mismatch(file, size)),
+                error => error,
+            },
+        );
+    again.collect()
 }
 
 /// The size that all images must have, and the file that says so.
@@ -185,12 +128,14 @@ struct Expected<'a> {
     height: u32,
 }
 
-/// Decodes the files of one split, in parallel, each into its place.
+/// Decodes the files of one split, in parallel, each into its place. What is wrong with them comes
+/// behind `errors`, in the order of the files.
 fn read(
     name: &str,
-    files: &[(PathBuf, u32)],
+    files: &Files,
     expected: &Expected,
     bar: &ProgressBar,
+    errors: &mut Vec<DataError>,
 ) -> Result<Samples, DataError> {
     let size = expected.width as usize * expected.height as usize * 3;
     let mut pixels = Vec::new();
@@ -205,23 +150,17 @@ fn read(
         });
     };
     pixels.resize(bytes, 0);
-    // The first error in the order of the files, whichever thread finds one first.
-    let error =
-        pixels
-            .par_chunks_exact_mut(size)
-            .zip(files)
-            .find_map_first(|(image, (file, _))| {
-                let result = read_image(file, expected, image);
-                bar.inc(1);
-                result.err()
-            });
-    match error {
-        Some(error) => Err(error),
-        None => Ok(Samples {
-            pixels,
-            labels: files.iter().map(|&(_, label)| label).collect(),
-        }),
-    }
+    let images = pixels.par_chunks_exact_mut(size).zip(files);
+    let bad = images.filter_map(|(image, (file, _))| {
+        let result = read_image(file, expected, image);
+        bar.inc(1);
+        result.err()
+    });
+    errors.par_extend(bad);
+    Ok(Samples {
+        pixels,
+        labels: files.iter().map(|&(_, label)| label).collect(),
+    })
 }
 
 /// Decodes one file into `[height, width, 3]`.
@@ -260,7 +199,7 @@ fn decode(path: &Path) -> Result<impl ImageDecoder + use<>, DataError> {
             format!("{} MiB", MAX_FILE >> 20),
         ));
     }
-    let cut = jpeg_is_cut(&bytes);
+    let cut = jpeg::is_cut(&bytes);
     let mut reader = ImageReader::new(Cursor::new(bytes));
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_ALLOC);
@@ -278,13 +217,6 @@ fn decode(path: &Path) -> Result<impl ImageDecoder + use<>, DataError> {
         return Err(too_large(path, format!("{width}x{height} pixels"), limit));
     }
     Ok(decoder)
-}
-
-/// Whether no end marker follows the last scan of a JPEG file. The decoder would fill the rest with
-/// grey and say nothing. (Within a scan, neither marker can occur.)
-fn jpeg_is_cut(bytes: &[u8]) -> bool {
-    let last = |code| bytes.windows(2).rposition(|pair| pair == [0xff, code]);
-    last(0xd9) < last(0xda)
 }
 
 fn undecodable(path: &Path, reason: impl ToString) -> DataError {

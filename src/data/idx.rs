@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
-
+use super::gunzip::{Gunzip, is_gzip};
 use super::{DataError, Dataset, Samples};
 
 /// Bytes of three dimensions, and of one.
@@ -39,12 +38,13 @@ const FASHION: [&str; 10] = [
 ];
 
 /// Reads MNIST, or any set in its format with ten classes, as digits 0 to 9: images
-/// `[H, W, 1]`, never flipped. The files are as published, gzipped or not, `.idx` for `-idx` too.
+/// `[H, W, 1]`, never flipped. (Those of EMNIST are transposed, which a network does not mind.) The files are as published, gzipped or not, `.idx` for `-idx` too.
 ///
 /// # Errors
 /// [`DataError::Missing`] without all four files, [`DataError::Damaged`] for one that is not what
 /// its header says, has the wrong header, a label above 9, a damaged gzip stream or another number
-/// or size of images than its companions; [`DataError::Unreadable`], [`DataError::TooLarge`] and
+/// or size of images than its companions; [`DataError::OtherClasses`] where many labels are above 9;
+/// [`DataError::Unreadable`], [`DataError::TooLarge`] and
 /// [`DataError::OutOfMemory`]. Memory is taken for what a file holds, never for what its header
 /// promises.
 pub fn mnist(dir: &Path) -> Result<Dataset, DataError> {
@@ -79,7 +79,7 @@ fn read(dir: &Path, set: &str, name: String, classes: [&str; 10]) -> Result<Data
     let missing = |what: &str| DataError::Missing {
         what: what.into(),
         dir: dir.into(),
-        expected: "train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-…, plain or .gz",
+        expected: EXPECTED.to_owned() + &other_names(dir),
     };
     let [
         Some(train),
@@ -106,6 +106,29 @@ fn read(dir: &Path, set: &str, name: String, classes: [&str; 10]) -> Result<Data
     Dataset::new(name, classes, [size.0, size.1, 1], train, test, false)
 }
 
+/// What makes up a data set.
+const EXPECTED: &str = "train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-…, plain or .gz";
+
+/// Says so if files of the format lie there under other names, as those of EMNIST do.
+fn other_names(dir: &Path) -> String {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+    let is_idx = |name: &String| {
+        let known = FILES
+            .iter()
+            .any(|file| name.trim_end_matches(".gz") == *file);
+        name.contains("-idx") && name.contains("-ubyte") && !known
+    };
+    // The same in every run.
+    let Some(name) = names.filter(is_idx).min() else {
+        return String::new();
+    };
+    format!(
+        "; {name} and its like are there: give those of a set of ten classes these names (of EMNIST, \
+         digits and mnist are such sets)"
+    )
+}
+
 /// Images with their labels, and height and width.
 fn split(images: &Path, labels: &Path) -> Result<(Samples, (usize, usize)), DataError> {
     let ([count, height, width], pixels) = content(images, IMAGES)?;
@@ -115,9 +138,7 @@ fn split(images: &Path, labels: &Path) -> Result<(Samples, (usize, usize)), Data
         return Err(DataError::damaged(labels, problem));
     }
     if let Some(bad) = classes.iter().position(|&c| usize::from(c) >= DIGITS.len()) {
-        let label = classes[bad];
-        let problem = format!("has the label {label} for image {bad}, but labels are 0 to 9");
-        return Err(DataError::damaged(labels, problem));
+        return Err(bad_label(labels, &classes, bad));
     }
     let labels = classes.into_iter().map(u32::from).collect();
     Ok((
@@ -125,6 +146,31 @@ fn split(images: &Path, labels: &Path) -> Result<(Samples, (usize, usize)), Data
         (height as usize, width as usize),
     ))
 }
+
+/// Why a label above 9 cannot be used: one or few of many are damage, else it is another set.
+fn bad_label(path: &Path, labels: &[u8], bad: usize) -> DataError {
+    let problem = format!(
+        "has the label {} for image {bad}, but labels are 0 to 9",
+        labels[bad]
+    );
+    let mut there = labels.to_vec();
+    there.sort_unstable();
+    let above = |sorted: &[u8]| sorted.len() - sorted.partition_point(|c| *c <= 9);
+    let rare = above(&there) * RARE < labels.len();
+    there.dedup();
+    if rare || above(&there) == 1 {
+        return DataError::damaged(path, problem);
+    }
+    DataError::OtherClasses {
+        path: path.to_owned(),
+        first: there[0],
+        last: there[there.len() - 1],
+        classes: there.len(),
+    }
+}
+
+/// One in so many labels that cannot be is a damaged file.
+const RARE: usize = 100;
 
 /// The dimensions that the header of a file says and the bytes that follow it, which are as many.
 fn content<const D: usize>(path: &Path, magic: u32) -> Result<([u32; D], Vec<u8>), DataError> {
@@ -204,7 +250,7 @@ fn items(shape: &[u32]) -> String {
 fn open(path: &Path) -> Result<(Box<dyn Read>, bool), DataError> {
     let open = || {
         let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
-        let gz = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+        let gz = is_gzip(file.fill_buf()?);
         Ok((file, gz))
     };
     let (file, gz) = open().map_err(|source| DataError::Unreadable {
@@ -212,8 +258,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, bool), DataError> {
         source,
     })?;
     Ok(match gz {
-        // Several members are one stream by the standard; anything else behind it is an error.
-        true => (Box::new(MultiGzDecoder::new(file)), true),
+        true => (Box::new(Gunzip::new(file)), true),
         false => (Box::new(file), false),
     })
 }

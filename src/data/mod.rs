@@ -1,157 +1,24 @@
 //! Data sets and their readers.
 
-mod cifar10;
+mod cifar;
 pub mod download;
+mod error;
 mod folder;
+mod gunzip;
 mod idx;
 pub mod pairs;
 mod synthetic;
 pub mod text;
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-pub use cifar10::cifar10;
+pub use cifar::{cifar10, cifar100};
+pub use error::DataError;
 pub use folder::folder;
 pub use idx::{fashion_mnist, mnist};
 pub use synthetic::{Split, Truth, synthetic, truth};
-
-/// Why a data set cannot be used: what, where, and what to do, in one line. Nothing but other
-/// arguments or other files helps, so programs exit with 2.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// The folder itself, or one that must be in it, is not there.
-    #[error("{path:?} is not a folder: expected {expected}")]
-    NoFolder {
-        /// What was looked for.
-        path: PathBuf,
-        /// What it should have been.
-        expected: &'static str,
-    },
-    /// Fewer than two classes.
-    #[error(
-        "{path:?} holds {found} class folder(s): at least two are needed, each \
-         named by its class, images inside"
-    )]
-    TooFewClasses {
-        /// The `train` folder.
-        path: PathBuf,
-        /// How many there are.
-        found: usize,
-    },
-    /// A class folder without images.
-    #[error(
-        "{path:?} holds no .jpg, .jpeg or .png file: put the images of the \
-         class straight into it, or remove it"
-    )]
-    EmptyClass {
-        /// The class folder.
-        path: PathBuf,
-    },
-    /// A class to train on that could not be evaluated, or the reverse.
-    #[error(
-        "{missing:?} is missing, but {present:?} exists: train/ and test/ must have the \
-         same class folders"
-    )]
-    ClassMismatch {
-        /// The class folder that should be there.
-        missing: PathBuf,
-        /// Its counterpart.
-        present: PathBuf,
-    },
-    /// The file system said no.
-    #[error("cannot read {path:?}: {source}; check that it exists and its permissions")]
-    Unreadable {
-        /// File or folder.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
-    /// Not an image, or a damaged one.
-    #[error("{path:?} is not a whole JPEG or PNG image ({reason}): replace or remove it")]
-    Undecodable {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        reason: String,
-    },
-    /// An image, or the file it is in, beyond the limits.
-    #[error(
-        "{path:?} is too large ({size}; at most {limit}): shrink the images first, all to one size"
-    )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// How large.
-        size: String,
-        /// How large is allowed.
-        limit: String,
-    },
-    /// Two images of different sizes.
-    #[error(
-        "{path:?} is {}x{} pixels, but {first:?} is {}x{}: resize all images to one size",
-        .size.0, .size.1, .first_size.0, .first_size.1
-    )]
-    SizeMismatch {
-        /// The file that differs.
-        path: PathBuf,
-        /// Its width and height.
-        size: (u32, u32),
-        /// The first file.
-        first: PathBuf,
-        /// Its width and height.
-        first_size: (u32, u32),
-    },
-    /// A published data set, or a file of it, is not there.
-    #[error(
-        "no {what} in {dir:?}: add --download to fetch what is missing, or give --data-dir DIR \
-         with {expected}"
-    )]
-    Missing {
-        /// The data set or the file.
-        what: String,
-        /// Where it was looked for.
-        dir: PathBuf,
-        /// What makes up the data set.
-        expected: &'static str,
-    },
-    /// A file of a published data set whose bytes are not what its format says.
-    #[error("{path:?} {problem}: replace it, or remove it and fetch it anew with --download")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, as the rest of a sentence about the file.
-        problem: String,
-    },
-    /// More than memory holds.
-    #[error("{name}: {bytes} bytes of pixels do not fit into memory: use fewer or smaller images")]
-    OutOfMemory {
-        /// The data set.
-        name: String,
-        /// Wanted for one split.
-        bytes: u128,
-    },
-    /// Parts that do not belong together.
-    #[error("{name}: {problem}")]
-    Inconsistent {
-        /// The data set.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl DataError {
-    fn damaged(path: &Path, problem: String) -> DataError {
-        DataError::Damaged {
-            path: path.to_owned(),
-            problem,
-        }
-    }
-}
 
 /// Labelled images of one size, in memory as they came: `[N, H, W, C]`, one byte a channel.
 #[derive(Clone, Debug)]
@@ -166,9 +33,10 @@ pub struct Images {
     pub width: usize,
     /// 3 for colour, 1 for grey.
     pub channels: usize,
-    /// Per channel mean of the *training* images, in 0..1: normalisation subtracts it.
+    /// Per channel mean of the *training* images (or of those that given weights were trained on), in
+    /// 0..1: normalisation subtracts it.
     pub mean: Vec<f32>,
-    /// Per channel standard deviation of the training images, in 0..1, never 0.
+    /// Per channel standard deviation of the same images, in 0..1, never 0.
     pub std: Vec<f32>,
 }
 
@@ -220,6 +88,8 @@ pub struct Dataset {
     pub test: Arc<Images>,
     /// Whether a mirrored image is as good an example.
     pub flip: bool,
+    /// What was left out of it and why, each for a line.
+    pub notes: Vec<String>,
 }
 
 /// Pixels `[N, H, W, C]` and labels `[N]` of one split, before they are checked.
@@ -307,7 +177,21 @@ impl Dataset {
             train,
             test,
             flip,
+            notes: Vec::new(),
         })
+    }
+
+    /// Normalises both splits by other means and standard deviations, one a channel, than those of
+    /// the training images: those that weights were trained with.
+    ///
+    /// # Panics
+    /// If there are not as many as channels: a bug in the caller.
+    pub fn normalise(&mut self, mean: &[f32], std: &[f32]) {
+        for images in [&mut self.train, &mut self.test] {
+            assert_eq!([mean.len(), std.len()], [images.channels; 2], "channels");
+            let images = Arc::make_mut(images);
+            (images.mean, images.std) = (mean.to_vec(), std.to_vec());
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod weights;
 pub use params::{Entry, Init, ParamList, Params};
 pub use resnet::{Architecture, InputShape, ResNet};
 pub use transformer::{
-    BeamSearch, Bound, Hypothesis, NormPlace, Results, SearchSpec, TABLE, TrainSpec, Transformer,
-    TransformerConfig,
+    BeamSearch, Bound, Hypothesis, NormPlace, Results, Room, SearchSpec, TABLE, TrainSpec,
+    Transformer, TransformerConfig, longest_translation,
 };
-pub use weights::{WeightsError, export, import, shape_of};
+pub use weights::{About, MODEL, WeightFile, WeightsError, export, import};

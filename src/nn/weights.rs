@@ -1,10 +1,15 @@
 //! Weight files: safetensors with torchvision's names and layouts, so that PyTorch loads them as
-//! they are.
+//! they are, and with all that is needed to use them in their metadata.
+
+mod about;
+
+pub use about::{About, MODEL, WeightFile};
 
 use super::Params;
 use crate::backend::{DeviceError, Executor};
 use crate::files;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, TensorView, serialize};
 use std::path::{Path, PathBuf};
 
 /// Why a weight file could not be used or written.
@@ -26,13 +31,86 @@ pub enum WeightsError {
         /// What the reader said.
         reason: String,
     },
+    /// A folder, but not of a finished run.
+    #[error(
+        "{} is a folder without {MODEL}: no trained model is there; give a weight file, or the \
+         folder of a finished run (of a comparison, that of one of its arms)", dir.display()
+    )]
+    NoModel {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// PyTorch's own format.
+    #[error(
+        "{} was written by torch.save; write it anew as safetensors: \
+         safetensors.torch.save_file(torch.load(FILE), 'FILE.safetensors')", path.display()
+    )]
+    Torch {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a program of the future.
+    #[error(
+        "{} has format {format} of a newer version of this program; use that version",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: String,
+    },
+    /// A run's checkpoint is no weight file.
+    #[error(
+        "{} is a run's checkpoint, not its weights: go on with it by --resume, or give the {MODEL} \
+         beside it", path.display()
+    )]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file belongs to another program.
+    #[error("{} holds weights of `{other}`, not of `{program}`; give them to that program", path.display())]
+    OtherProgram {
+        /// The file.
+        path: PathBuf,
+        /// The one that wrote it.
+        other: String,
+        /// This one.
+        program: &'static str,
+    },
     /// The file belongs to another network.
-    #[error("{} holds the weights of another network: {reason}; choose --depth and the data to match", path.display())]
+    #[error("{} holds the weights of another network: {reason}; {remedy}", path.display())]
     OtherNetwork {
         /// The file.
         path: PathBuf,
-        /// The first tensor that differs.
+        /// What differs.
         reason: String,
+        /// What to change.
+        remedy: String,
+    },
+    /// The file belongs to other data.
+    #[error("{} was trained on other data: {reason}; {remedy}", path.display())]
+    OtherData {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+        /// What to change.
+        remedy: &'static str,
+    },
+    /// Numbers that are no floating-point numbers of 16 bits or more.
+    #[error(
+        "{}: {tensor} is of type {dtype}; f16, bf16, f32 and f64 are read: convert it, in PyTorch \
+         by tensor.float()", path.display()
+    )]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: Dtype,
     },
     /// NaN or infinity.
     #[error("{}: {tensor} is not finite; use an earlier file", path.display())]
@@ -71,8 +149,8 @@ fn file_shape(rank: usize, [d0, d1, d2, d3]: [usize; 4]) -> Vec<usize> {
     }
 }
 
-/// Writes all learned tensors and running statistics, convolutions as OIHW; `steps` becomes
-/// `num_batches_tracked`.
+/// Writes all learned tensors and running statistics, convolutions as OIHW, and what there is to
+/// know `about` them; `steps` becomes `num_batches_tracked`.
 ///
 /// # Errors
 /// [`WeightsError::Write`]; an existing file is then untouched.
@@ -80,6 +158,7 @@ pub fn export(
     exec: &mut dyn Executor,
     params: &Params,
     steps: u64,
+    about: &About,
     path: &Path,
 ) -> Result<(), WeightsError> {
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -113,74 +192,62 @@ pub fn export(
         )
     });
     let bytes = serialize(views, None).expect("names are unique and shapes right");
-    Ok(files::write(path, &bytes)?)
+    Ok(files::write(path, &about.write(steps, &bytes))?)
 }
 
-/// The bytes of a file.
-fn read(path: &Path) -> Result<Vec<u8>, WeightsError> {
-    std::fs::read(path).map_err(|source| WeightsError::Read {
-        path: path.to_path_buf(),
-        source,
-    })
+/// The numbers of a tensor as f32, if its type is one of floating point that has room for weights:
+/// what PyTorch's `load_state_dict` does.
+fn floats(view: &TensorView) -> Option<Vec<f32>> {
+    fn each<const N: usize>(bytes: &[u8], number: fn([u8; N]) -> f32) -> Vec<f32> {
+        let (numbers, _) = bytes.as_chunks::<N>();
+        numbers.iter().map(|bytes| number(*bytes)).collect()
+    }
+    let bytes = view.data();
+    match view.dtype() {
+        Dtype::F32 => Some(each(bytes, f32::from_le_bytes)),
+        Dtype::F16 => Some(each(bytes, |b| f16::from_le_bytes(b).to_f32())),
+        Dtype::BF16 => Some(each(bytes, |b| bf16::from_le_bytes(b).to_f32())),
+        Dtype::F64 => Some(each(bytes, |b| f64::from_le_bytes(b) as f32)),
+        _ => None,
+    }
 }
 
-/// What they hold.
-fn parse<'a>(bytes: &'a [u8], path: &Path) -> Result<SafeTensors<'a>, WeightsError> {
-    SafeTensors::deserialize(bytes).map_err(|e| WeightsError::Damaged {
-        path: path.to_path_buf(),
-        reason: e.to_string(),
-    })
-}
-
-/// The shape of one tensor of a file.
-///
-/// # Errors
-/// A file that cannot be read, is none of weights, or has no such tensor.
-pub fn shape_of(path: &Path, name: &str) -> Result<Vec<usize>, WeightsError> {
-    let bytes = read(path)?;
-    let file = parse(&bytes, path)?;
-    let tensor = file.tensor(name).map_err(|_| WeightsError::OtherNetwork {
-        path: path.to_path_buf(),
-        reason: format!("it has no {name}"),
-    })?;
-    Ok(tensor.shape().to_vec())
-}
-
-/// Reads what [`export`] or PyTorch wrote. Nothing is changed unless the whole file fits.
+/// Takes over what [`export`] or PyTorch wrote, which what is known `about` the network must not
+/// contradict. Nothing is changed unless the whole file fits.
 ///
 /// # Errors
 /// Everything but [`WeightsError::Write`].
-pub fn import(exec: &mut dyn Executor, params: &Params, path: &Path) -> Result<(), WeightsError> {
-    let path_buf = || path.to_path_buf();
-    let bytes = read(path)?;
-    let file = parse(&bytes, path)?;
+pub fn import(
+    exec: &mut dyn Executor,
+    params: &Params,
+    file: &WeightFile,
+    about: &About,
+) -> Result<(), WeightsError> {
+    about.check(file)?;
+    let path = || file.path().to_path_buf();
     let other = |reason| WeightsError::OtherNetwork {
-        path: path_buf(),
+        path: path(),
         reason,
+        remedy: about.remedy(),
     };
+    let tensors = file.tensors()?;
     let mut loaded = Vec::new();
     for (entry, tensor) in params.tensors() {
-        let view = file
-            .tensor(&entry.name)
-            .map_err(|_| other(format!("it has no {}", entry.name)))?;
-        let shape = file_shape(entry.rank, entry.dims);
-        if view.shape() != shape || view.dtype() != Dtype::F32 {
-            let (found, dtype) = (view.shape(), view.dtype());
-            return Err(other(format!(
-                "{} is {found:?} {dtype}, not {shape:?} F32",
-                entry.name
-            )));
+        let name = || entry.name.clone();
+        let view = tensors.tensor(&entry.name);
+        let view = view.map_err(|_| other(format!("it has no {}", entry.name)))?;
+        let (shape, found) = (file_shape(entry.rank, entry.dims), view.shape());
+        if found != shape {
+            return Err(other(format!("{} is {found:?}, not {shape:?}", entry.name)));
         }
-        let values: Vec<f32> = view
-            .data()
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect();
+        let values = floats(&view).ok_or_else(|| WeightsError::Type {
+            path: path(),
+            tensor: name(),
+            dtype: view.dtype(),
+        })?;
         if values.iter().any(|v| !v.is_finite()) {
-            return Err(WeightsError::NotFinite {
-                path: path_buf(),
-                tensor: entry.name.clone(),
-            });
+            let (path, tensor) = (path(), name());
+            return Err(WeightsError::NotFinite { path, tensor });
         }
         let [co, kh, kw, ci] = entry.dims;
         let values = if entry.rank == 4 {
@@ -190,12 +257,9 @@ pub fn import(exec: &mut dyn Executor, params: &Params, path: &Path) -> Result<(
         };
         loaded.push((tensor, values));
     }
-    let known = loaded.len();
-    let counted = file
-        .names()
-        .iter()
-        .filter(|n| !n.ends_with("num_batches_tracked"))
-        .count();
+    let (names, known) = (tensors.names(), loaded.len());
+    let counted = names.iter().filter(|n| !n.ends_with("num_batches_tracked"));
+    let counted = counted.count();
     if counted != known {
         return Err(other(format!(
             "it has {counted} tensors, this network {known}"

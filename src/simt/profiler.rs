@@ -112,8 +112,13 @@ impl Profiler {
     /// With nothing allocated and nothing counted.
     ///
     /// # Errors
-    /// The system refuses the address space (some GiB, of which what is used becomes memory).
+    /// The system refuses the address space (some GiB, of which what is used becomes memory). A
+    /// build by clang: memory is accessed there as in one by g++, but FLOPs are read from basic
+    /// blocks, which are others.
     pub fn new() -> Result<Arc<Profiler>, DeviceError> {
+        if !cfg!(simt_counted) {
+            return Err(DeviceError::NotCounted);
+        }
         // SAFETY: has no preconditions.
         let raw = NonNull::new(unsafe { simt_profiler_new(CAPACITY) });
         let raw = raw.ok_or_else(|| out_of_memory(CAPACITY))?;

@@ -267,7 +267,7 @@ fn export<T: Args>(args: &Flags<T>, run: &Path) -> Result<(), TrainError> {
     let Some(to) = &args.export else {
         return Ok(());
     };
-    let model = run.join("model.safetensors");
+    let model = run.join(crate::nn::MODEL);
     let bytes = std::fs::read(&model).map_err(TrainError::failed)?;
     files::write(to, &bytes).map_err(TrainError::failed)
 }

@@ -67,7 +67,12 @@ impl Job<'_> {
             None => params
                 .initialise(exec, self.config.seed)
                 .map_err(|e| TrainError::unusable(e.at_batch(self.config.batch))),
-            Some(file) => nn::import(exec, params, file).map_err(TrainError::unusable),
+            Some(file) => {
+                let about = self.task.about();
+                nn::WeightFile::of_program(file, about.program)
+                    .and_then(|file| nn::import(exec, params, &file, &about))
+                    .map_err(TrainError::unusable)
+            }
         }
     }
 
@@ -561,9 +566,10 @@ impl<'a> Run<'a> {
         self.evaluate(&indicatif::ProgressBar::hidden())?;
         let dir = &self.job.dir;
         let score: Score = self.boss.score(Some(dir))?;
-        let model = dir.join("model.safetensors");
+        let (model, about) = (dir.join(nn::MODEL), self.job.task.about());
         let (exec, params) = self.boss.parts();
-        nn::export(exec, params, self.progress.step, &model).map_err(TrainError::failed)?;
+        let exported = nn::export(exec, params, self.progress.step, &about, &model);
+        exported.map_err(TrainError::failed)?;
         let device = exec.describe();
         let (stats, quality) = (self.feeder.stats(), self.feeder.quality());
         let (progress, full_ops) = (&self.progress, self.full_ops);

@@ -5,7 +5,7 @@ use super::{Config, Guess, TrainError};
 use crate::assist::{Drain, Instances, LossRing, StepRecords};
 use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
 use crate::files::WriteError;
-use crate::nn::Params;
+use crate::nn::{About, Params};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub trait Task: Sync {
     fn data(&self) -> String;
     /// How to speak of it.
     fn words(&self) -> &'static Words;
+    /// What files with its network's weights say of them.
+    fn about(&self) -> About;
     /// Its own settings, as keys of `config.toml`.
     fn settings(&self) -> toml::Table;
     /// Training instances.

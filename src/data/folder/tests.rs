@@ -1,5 +1,7 @@
 use super::*;
+use crate::rng;
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+use std::fs;
 use tempfile::TempDir;
 
 /// A tree with two classes and two images each, 4 wide and 3 high, in `train` and `test`.
@@ -76,7 +78,12 @@ fn broken_trees_are_explained() {
     fs::remove_dir_all(dir.path().join("test/dog")).unwrap();
     says(&dir, &["test/dog\" is missing", "train/dog\" exists"]);
     fs::create_dir(dir.path().join("test/dog")).unwrap();
-    says(&dir, &["test/dog\" holds no .jpg"]);
+    says(&dir, &["test/dog\" holds no .jpg, .jpeg or .png file: put"]);
+    for name in ["a.webp", "b.WEBP", "c.txt"] {
+        fs::write(dir.path().join("test/dog").join(name), "x").unwrap();
+    }
+    fs::create_dir(dir.path().join("test/dog/more")).unwrap();
+    says(&dir, &["png file, but .webp 2, .txt 1, folders 1: put"]);
     fs::remove_dir_all(dir.path().join("train/dog")).unwrap();
     says(&dir, &["train\" holds 1 class folder"]);
     fs::rename(dir.path().join("test/cat"), dir.path().join("train/dog")).unwrap();
@@ -99,7 +106,7 @@ fn bad_files_are_named() {
     let whole = {
         let dir = tempfile::tempdir().unwrap();
         let noise = |x: u32, y: u32| {
-            let bits = crate::rng::hash(1, x.into(), y.into());
+            let bits = rng::hash(1, x.into(), y.into());
             Rgb([bits as u8, (bits >> 8) as u8, (bits >> 16) as u8])
         };
         let image = RgbImage::from_fn(40, 30, noise);
@@ -149,14 +156,164 @@ fn bad_files_are_named() {
 }
 
 #[test]
-fn the_first_bad_file_in_order_is_reported() {
+fn bad_files_are_named_together_in_order_up_to_ten() {
     let dir = tree();
-    for name in ["train/dog/q.jpg", "train/cat/p.jpg", "train/cat/z.jpg"] {
-        fs::write(dir.path().join(name), "text").unwrap();
-    }
+    let bad = |names: &[&str]| {
+        for name in names {
+            fs::write(dir.path().join(name), "text").unwrap();
+        }
+    };
+    bad(&["test/dog/q.jpg", "train/cat/p.jpg", "train/cat/z.jpg"]);
+    rgb(5, 4, 1)
+        .save(dir.path().join("test/cat/0.png"))
+        .unwrap();
     for _ in 0..20 {
-        says(&dir, &["train/cat/p.jpg"]);
+        let error = error(dir.path());
+        let names = [
+            "4 files cannot",
+            "train/cat/p",
+            "train/cat/z",
+            "test/cat/0",
+            "test/dog/q",
+        ];
+        let places = names.map(|name| error.find(name).unwrap_or_else(|| panic!("{error}")));
+        assert!(places.is_sorted(), "{error}");
+        assert!(
+            error.contains("is 5x4 pixels") && !error.contains("more"),
+            "{error}"
+        );
     }
+    // Also where the first of all is one of them, and the rest of them unreadable.
+    let names: Vec<String> = (0..9).map(|i| format!("train/cat/A{i}.jpg")).collect();
+    bad(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let error = error(dir.path());
+    assert!(error.starts_with("13 files cannot be used") && error.ends_with("; and 3 more"));
+    assert!(
+        error.contains("train/cat/A8.jpg") && !error.contains("test/"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_size_that_most_have_is_the_one_to_have() {
+    let dir = tree();
+    for name in ["train/cat/0.png", "test/dog/0.png"] {
+        rgb(7, 5, 1).save(dir.path().join(name)).unwrap();
+    }
+    fs::write(dir.path().join("train/dog/0.png"), "text").unwrap();
+    rgb(9, 9, 1)
+        .save(dir.path().join("test/cat/9.png"))
+        .unwrap();
+    says(
+        &dir,
+        &[
+            "4 files cannot be used",
+            "train/cat/0.png\" is 7x5 pixels, but",
+            "train/cat/a.png\" is 4x3",
+            "mogrify -resize 4x3!",
+            "train/dog/0.png\" is not a whole",
+            "test/cat/9.png\" is 9x9 pixels, but",
+            "test/dog/0.png\" is 7x5",
+        ],
+    );
+    assert!(!error(dir.path()).contains("b.png"));
+}
+
+#[test]
+fn what_is_not_read_is_counted_and_named() {
+    let dir = tree();
+    let at = |name: &str| dir.path().join(name);
+    assert!(folder(dir.path(), false).unwrap().notes.is_empty());
+    for name in [
+        "train/cat/a.webp",
+        "train/cat/b.webp",
+        "train/cat/c.TXT",
+        "test/dog/README",
+    ] {
+        fs::write(at(name), "x").unwrap();
+    }
+    fs::write(at("train/labels.csv"), "x").unwrap();
+    fs::write(at("train/cat/.DS_Store"), "x").unwrap();
+    fs::create_dir_all(at("train/dog/more/.hidden")).unwrap();
+    fs::create_dir_all(at("val/dog")).unwrap();
+    let data = folder(dir.path(), false).unwrap();
+    assert_eq!((data.train.len(), data.test.len()), (4, 4));
+    assert_eq!(
+        data.notes,
+        [
+            "val/ is not read: test/ is evaluated on",
+            "1 file in train is in no class folder (.csv 1)",
+            "3 files in train/cat are no PNG or JPEG (.webp 2, .txt 1)",
+            "1 folder in train/dog is not looked into",
+            "1 file in test/dog is no PNG or JPEG (without ending 1)",
+        ]
+    );
+    // Of many classes a few lines.
+    for class in 0..20 {
+        for split in ["train", "test"] {
+            let class = at(split).join(format!("k{class}"));
+            fs::create_dir(&class).unwrap();
+            rgb(4, 3, 1).save(class.join("a.png")).unwrap();
+            fs::write(class.join("a.gif"), "x").unwrap();
+        }
+    }
+    let notes = folder(dir.path(), false).unwrap().notes;
+    assert_eq!(
+        (notes.len(), &notes[10][..]),
+        (11, "35 more folders hold what is not read")
+    );
+}
+
+#[test]
+fn a_validation_set_takes_the_place_of_a_missing_test_set() {
+    for name in ["val", "valid", "validation"] {
+        let dir = tree();
+        fs::rename(dir.path().join("test"), dir.path().join(name)).unwrap();
+        let data = folder(dir.path(), false).unwrap();
+        assert_eq!(data.test.len(), 4);
+        assert_eq!(
+            data.notes,
+            [format!("there is no test/: {name}/ is evaluated on")]
+        );
+        fs::remove_dir_all(dir.path().join(name).join("cat")).unwrap();
+        says(
+            &dir,
+            &[&format!("{name}/cat\" is missing"), "train/cat\" exists"],
+        );
+        fs::remove_dir_all(dir.path().join(name)).unwrap();
+        says(
+            &dir,
+            &["test\" is not a folder", "val/, valid/ or validation/"],
+        );
+    }
+}
+
+/// What telephones write: a film behind the picture, with markers in it; what cameras do: zeros.
+#[test]
+fn what_follows_an_image_does_not_matter() {
+    let plain = tree();
+    let name = |i: usize| plain.path().join(format!("train/cat/{i}.jpg"));
+    rgb(4, 3, 90).save(name(0)).unwrap();
+    let bytes = fs::read(name(0)).unwrap();
+    let film = [
+        &b"\0\0\0\x18ftypmp42"[..],
+        &[0xff, 0xda, 0, 8, 1, 0xff, 0xd8, 7],
+    ]
+    .concat();
+    for (i, behind) in [film, vec![0; 4096], bytes.clone(), vec![0xff; 3]]
+        .iter()
+        .enumerate()
+    {
+        fs::write(name(i + 1), [&bytes[..], behind].concat()).unwrap();
+    }
+    let png = plain.path().join("train/cat/b.png");
+    let bytes = fs::read(&png).unwrap();
+    fs::write(&png, [&bytes[..], &[0; 512]].concat()).unwrap();
+    let data = folder(plain.path(), false).unwrap();
+    for i in 1..5 {
+        assert_eq!(data.train.image(i), data.train.image(0));
+    }
+    assert_eq!(data.train.image(6)[0], 50);
 }
 
 #[test]

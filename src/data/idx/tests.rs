@@ -74,6 +74,68 @@ fn a_gzip_file_of_several_members_is_one_stream() {
 }
 
 #[test]
+fn zeros_behind_a_gzip_stream_are_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let padded = good().map(|bytes| [gzip(&bytes), vec![0; 700]].concat());
+    write(dir.path(), &padded);
+    assert_eq!(mnist(dir.path()).unwrap().train.labels, [7, 0, 9]);
+}
+
+#[test]
+fn sets_of_more_classes_are_called_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut files = good();
+    let pixels = vec![1; 3 * 2 * 52];
+    files[0] = idx(IMAGES, &[52, 2, 3], &pixels[..312]);
+    // The letters of EMNIST, and sets numbered from 0.
+    for (labels, says) in [
+        (
+            (0..52).map(|i| 1 + i % 26).collect::<Vec<u8>>(),
+            "has 26 classes, labels 1 to 26",
+        ),
+        (
+            (0..52).map(|i| i % 47).collect(),
+            "has 47 classes, labels 0 to 46",
+        ),
+    ] {
+        files[1] = idx(LABELS, &[52], &labels);
+        write(dir, &files);
+        let error = mnist(dir).unwrap_err().to_string();
+        for says in [FILES[1], says, "--data folder", "digits and mnist"] {
+            assert!(error.contains(says), "{error}");
+        }
+        assert!(!error.contains("replace it"), "{error}");
+    }
+    // A label or two among many that cannot be are damage.
+    let mut labels: Vec<u8> = (0..52).map(|i| i % 10).collect();
+    labels[7] = 99;
+    files[1] = idx(LABELS, &[52], &labels);
+    write(dir, &files);
+    let error = mnist(dir).unwrap_err().to_string();
+    assert!(error.contains("the label 99 for image 7") && error.contains("replace it"));
+
+    // Under names of its own.
+    let other = dir.join("emnist");
+    std::fs::create_dir(&other).unwrap();
+    for name in [
+        "emnist-letters-train-images-idx3-ubyte.gz",
+        "emnist-letters-test-labels-idx1-ubyte",
+    ] {
+        fs::write(other.join(name), "x").unwrap();
+    }
+    let error = mnist(&other).unwrap_err().to_string();
+    for says in [
+        "no MNIST in",
+        "emnist-letters-test-labels-idx1-ubyte",
+        "give those",
+        "ten classes",
+    ] {
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn what_is_missing_or_damaged_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -142,7 +204,7 @@ fn what_is_missing_or_damaged_is_named() {
         ),
         (
             0,
-            [&packed[..], &[0; 512]].concat(),
+            [&packed[..], &[0; 512], &[7]].concat(),
             "more than a gzip stream",
         ),
         (

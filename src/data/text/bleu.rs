@@ -309,6 +309,16 @@ mod tests {
         assert_eq!(ours, fixture.signature.rsplit_once(':').unwrap().0);
     }
 
+    /// The scores that sacreBLEU 2.6 gives.
+    #[test]
+    fn empty_lines_count_as_what_they_are() {
+        let (hypotheses, references) = (["a b c d e", "q", "x y"], ["a b c d e", "", "x y"]);
+        assert!((bleu(&hypotheses, &references).score - 96.71682101338351).abs() < 1e-9);
+        let (hypotheses, references) = (["a b c d e", "x", ""], ["a b c d e", "", "y z"]);
+        assert!((bleu(&hypotheses, &references).score - 80.87648627794573).abs() < 1e-9);
+        assert_eq!(bleu(&["", ""], &["", ""]).score, 0.0);
+    }
+
     #[test]
     fn tokens_are_those_of_13a() {
         let fixture = fixture();

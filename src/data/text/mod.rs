@@ -15,7 +15,7 @@ pub use reader::Parallel;
 pub use synthetic::{SYNTHETIC_VOCAB, synthetic};
 pub use tokenizer::{SPECIAL, Tokenizer};
 
-use super::pairs::{SentencePairs, Sentences};
+use super::pairs::{EOS, SentencePairs, Sentences};
 use crate::files::WriteError;
 
 /// Why text cannot be used: what, where, and what to do, in one line. Nothing but other arguments
@@ -63,7 +63,7 @@ pub enum TextError {
     /// The length filter left nothing.
     #[error(
         "{:?} and {:?}: every one of {pairs} pairs has a side of more than {limit} tokens; raise \
-         the limit, or check that a line is a sentence", .files[0], .files[1]
+         --max-length, or check that a line is a sentence", .files[0], .files[1]
     )]
     AllTooLong {
         /// Both files.
@@ -73,25 +73,10 @@ pub enum TextError {
         /// Most tokens a side may have.
         limit: usize,
     },
-    /// A sentence to evaluate that the network has no room for.
-    #[error(
-        "{path:?}, line {line}: {tokens} tokens, more than the {limit} that the network has \
-         places for; shorten or remove the line, or raise the limit"
-    )]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// Tokens it has, the end included.
-        tokens: usize,
-        /// Most it may have.
-        limit: usize,
-    },
     /// A pair that is a batch too large by itself.
     #[error(
         "a pair of sentences of {source_tokens} and {target_tokens} tokens does not fit into a \
-         batch of {max_tokens} padded tokens; raise --max-tokens, or leave out long sentences"
+         batch of {max_tokens} padded tokens; raise --max-tokens, or lower --max-length"
     )]
     PairTooLarge {
         /// Tokens of the first side.
@@ -133,6 +118,28 @@ pub enum TextError {
         /// What was expected.
         expected: usize,
     },
+    /// A tokenizer that belongs to other weights.
+    #[error(
+        "{path:?} is not the tokenizer that {weights:?} was trained with: put that one back, or move \
+         this one away (those of this program have theirs inside, too)"
+    )]
+    OtherTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// The weights.
+        weights: PathBuf,
+    },
+    /// Weights that come without their tokenizer.
+    #[error(
+        "{weights:?} comes without the tokenizer that it was trained with, and there is no \
+         {beside:?}: put it there; a new one would number the words otherwise"
+    )]
+    NoTokenizer {
+        /// The weights.
+        weights: PathBuf,
+        /// Where the tokenizer was looked for.
+        beside: PathBuf,
+    },
     /// The tokenizer itself failed.
     #[error("cannot tokenise: {reason}")]
     Tokenizer {
@@ -153,19 +160,20 @@ pub struct Corpus {
     pub source: Vec<String>,
     /// Their translations.
     pub target: Vec<String>,
-    /// Pairs left out because a side was empty.
+    /// Pairs of which a side was empty; in a test set they are there.
     pub empty: usize,
-    /// Pairs left out because a side was too long.
+    /// Pairs of which a side had too many tokens. In training they are left out, else the side was
+    /// cut.
     pub long: usize,
 }
 
-/// Most tokens a sentence may have, its end included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LengthLimits {
-    /// Training pairs with a longer side are left out and counted.
-    pub train: usize,
-    /// What the network has places for: a longer sentence to evaluate is an error.
-    pub evaluate: usize,
+/// What a corpus is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Train,
+    Valid,
+    /// Line by line as it came: what is translated is compared and scored with the files.
+    Test,
 }
 
 /// Text to learn translation from, and to measure it on.
@@ -182,23 +190,23 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// Tokenises training, validation and test text.
+    /// Tokenises training, validation and test text. Sentences have at most `longest` tokens, their
+    /// ends included.
     ///
     /// # Errors
-    /// [`TextError::AllTooLong`] if no training pair is left, [`TextError::TooLong`] for the first
-    /// sentence of the other two that the network has no room for.
+    /// [`TextError::AllTooLong`] if no training pair is left.
     pub fn new(
         name: impl Into<String>,
         texts: [Parallel; 3],
         tokenizer: &Tokenizer,
-        limits: LengthLimits,
+        longest: usize,
     ) -> Result<Translation, TextError> {
         let [train, valid, test] = texts;
         Ok(Translation {
             name: name.into(),
-            train: Corpus::filtered(train, tokenizer, limits.train)?,
-            valid: Corpus::whole(valid, tokenizer, limits.evaluate)?,
-            test: Corpus::whole(test, tokenizer, limits.evaluate)?,
+            train: Corpus::new(train, tokenizer, longest, Part::Train)?,
+            valid: Corpus::new(valid, tokenizer, longest, Part::Valid)?,
+            test: Corpus::new(test, tokenizer, longest, Part::Test)?,
         })
     }
 
@@ -217,24 +225,50 @@ impl Translation {
 }
 
 impl Corpus {
-    /// Without the pairs that have a side of more than `limit` tokens.
-    fn filtered(text: Parallel, tokenizer: &Tokenizer, limit: usize) -> Result<Corpus, TextError> {
-        let pairs = text.len();
-        let (from, to) = (
-            tokenizer.encode_all(&text.source)?,
-            tokenizer.encode_all(&text.target)?,
-        );
-        let keep: Vec<usize> = (0..pairs)
-            .filter(|&i| from.get(i).len() <= limit && to.get(i).len() <= limit)
-            .collect();
+    fn new(
+        text: Parallel,
+        tokenizer: &Tokenizer,
+        longest: usize,
+        part: Part,
+    ) -> Result<Corpus, TextError> {
+        let sides = [&text.source, &text.target].map(|side| tokenizer.encode_all(side));
+        let [from, to] = sides;
+        let (from, to) = (from?, to?);
+        let (mut empty, mut long) = (0, 0);
+        let mut keep = Vec::with_capacity(text.len());
+        for i in 0..text.len() {
+            let [source, target] = [from.get(i).len(), to.get(i).len()];
+            // An end alone is no sentence.
+            let nothing = source.min(target) == 1;
+            // References are compared as text, whatever their length.
+            let measured = match part {
+                Part::Test => source,
+                _ => source.max(target),
+            };
+            let too_long = !nothing && measured > longest;
+            empty += usize::from(nothing);
+            long += usize::from(too_long);
+            let kept = match part {
+                Part::Train => !nothing && !too_long,
+                Part::Valid => !nothing,
+                Part::Test => true,
+            };
+            if kept {
+                keep.push(i);
+            }
+        }
         if keep.is_empty() {
             return Err(TextError::AllTooLong {
                 files: text.files,
-                pairs,
-                limit,
+                pairs: long,
+                limit: longest,
             });
         }
-        let tokens = |all: &Sentences| keep.iter().map(|&i| all.get(i)).collect();
+        let tokens = |all: &Sentences| -> Sentences {
+            let sentences = keep.iter().map(|&i| cut(all.get(i), longest));
+            let sentences: Vec<Vec<i32>> = sentences.collect();
+            sentences.iter().map(Vec::as_slice).collect()
+        };
         let kept = |mut all: Vec<String>| -> Vec<String> {
             keep.iter().map(|&i| std::mem::take(&mut all[i])).collect()
         };
@@ -242,38 +276,17 @@ impl Corpus {
             pairs: Arc::new(SentencePairs::new(tokens(&from), tokens(&to))),
             source: kept(text.source),
             target: kept(text.target),
-            empty: text.empty,
-            long: pairs - keep.len(),
+            empty,
+            long,
         })
     }
+}
 
-    /// All pairs, none of which may have a side of more than `limit` tokens.
-    fn whole(text: Parallel, tokenizer: &Tokenizer, limit: usize) -> Result<Corpus, TextError> {
-        let sides = [
-            tokenizer.encode_all(&text.source)?,
-            tokenizer.encode_all(&text.target)?,
-        ];
-        for (index, &line) in text.lines.iter().enumerate() {
-            for (side, path) in sides.iter().zip(&text.files) {
-                let tokens = side.get(index).len();
-                if tokens > limit {
-                    return Err(TextError::TooLong {
-                        path: path.clone(),
-                        line,
-                        tokens,
-                        limit,
-                    });
-                }
-            }
-        }
-        let [from, to] = sides;
-        Ok(Corpus {
-            pairs: Arc::new(SentencePairs::new(from, to)),
-            source: text.source,
-            target: text.target,
-            empty: text.empty,
-            long: 0,
-        })
+/// A sentence of at most `longest` tokens, its end included.
+pub fn cut(tokens: &[i32], longest: usize) -> Vec<i32> {
+    match tokens.len() > longest {
+        true => [&tokens[..longest - 1], &[EOS]].concat(),
+        false => tokens.to_vec(),
     }
 }
 
@@ -285,39 +298,39 @@ mod tests {
         Parallel {
             source: pairs.iter().map(|p| p.0.to_owned()).collect(),
             target: pairs.iter().map(|p| p.1.to_owned()).collect(),
-            lines: (first..).take(pairs.len()).collect(),
             files: [format!("{first}.de").into(), format!("{first}.en").into()],
-            empty: 1,
         }
     }
 
-    const TRAIN: [(&str, &str); 4] = [
+    const TRAIN: [(&str, &str); 6] = [
         ("ein Hund", "a dog"),
+        (" ", "a cat"),
         ("zwei Hunde laufen", "two dogs run"),
+        ("", ""),
         ("drei", "three cats and three dogs"),
         ("eine Katze", "a cat"),
     ];
 
     /// Every word is a token.
     fn translation(
-        valid: (&str, &str),
-        test: (&str, &str),
-        train: usize,
-        evaluate: usize,
+        valid: &[(&str, &str)],
+        test: &[(&str, &str)],
+        longest: usize,
     ) -> Result<Translation, TextError> {
         let all = TRAIN.iter().flat_map(|&(a, b)| [a, b]);
         let tokenizer = Tokenizer::train(all, 1000).unwrap();
-        let texts = [text(&TRAIN, 10), text(&[valid], 20), text(&[test], 30)];
-        Translation::new("tiny", texts, &tokenizer, LengthLimits { train, evaluate })
+        let texts = [text(&TRAIN, 10), text(valid, 20), text(test, 30)];
+        Translation::new("tiny", texts, &tokenizer, longest)
     }
 
+    const SHORT: (&str, &str) = ("ein", "a");
+
     #[test]
-    fn long_training_pairs_are_left_out_and_counted() {
-        let short = ("ein", "a");
-        let data = translation(short, short, 4, 3).unwrap();
+    fn long_and_empty_training_pairs_are_left_out_and_counted() {
+        let data = translation(&[SHORT], &[SHORT], 4).unwrap();
         let train = &data.train;
         // "three cats and three dogs" has five words, and its end.
-        assert_eq!((train.long, train.empty, train.pairs.len()), (1, 1, 3));
+        assert_eq!((train.long, train.empty, train.pairs.len()), (1, 2, 3));
         assert_eq!(
             train.source,
             ["ein Hund", "zwei Hunde laufen", "eine Katze"]
@@ -325,33 +338,44 @@ mod tests {
         assert_eq!(train.target, ["a dog", "two dogs run", "a cat"]);
         assert_eq!(train.pairs.source().get(1).len(), 4);
         assert_eq!((data.valid.long, data.valid.pairs.len()), (0, 1));
-        assert_eq!(translation(short, short, 6, 3).unwrap().train.long, 0);
+        assert_eq!(translation(&[SHORT], &[SHORT], 6).unwrap().train.long, 0);
 
-        let error = translation(short, short, 2, 3).unwrap_err().to_string();
+        let error = translation(&[SHORT], &[SHORT], 2).unwrap_err().to_string();
         for says in ["10.de", "10.en", "every one of 4 pairs", "2 tokens"] {
             assert!(error.contains(says), "{error}");
         }
     }
 
     #[test]
-    fn long_sentences_to_evaluate_are_an_error() {
-        let (short, long) = (("ein", "a"), ("zwei Hunde", "two cats and a dog"));
-        let error = translation(short, long, 9, 5).unwrap_err().to_string();
-        for says in ["30.en", "line 30", "6 tokens", "the 5 that"] {
-            assert!(error.contains(says), "{error}");
-        }
-        let error = translation((long.1, "a"), short, 9, 5).unwrap_err();
-        assert!(error.to_string().contains("20.de"), "{error}");
-        assert!(translation(long, long, 9, 6).is_ok());
+    fn what_is_evaluated_is_cut_and_of_a_test_set_every_line_is_kept() {
+        let pairs = [
+            ("zwei Hunde laufen drei", "a"),
+            (" ", "two cats"),
+            SHORT,
+            ("drei", "\t"),
+            ("drei", "two cats and a dog"),
+            ("", ""),
+        ];
+        let data = translation(&pairs, &pairs, 4).unwrap();
+        let valid = &data.valid;
+        assert_eq!((valid.long, valid.empty, valid.pairs.len()), (2, 3, 3));
+        assert_eq!(valid.target, ["a", "a", "two cats and a dog"]);
+        let lengths = |side: &Sentences| (0..side.len()).map(|i| side.get(i).len()).collect();
+        let [from, to]: [Vec<usize>; 2] = [valid.pairs.source(), valid.pairs.target()].map(lengths);
+        assert_eq!((from, to), (vec![4, 2, 2], vec![2, 2, 4]));
+        assert_eq!(valid.pairs.source().get(0)[3], EOS);
+        // A long reference is no reason to cut anything: it is not translated.
+        let test = &data.test;
+        assert_eq!((test.long, test.empty, test.pairs.len()), (1, 3, 6));
+        assert_eq!(test.source, pairs.map(|p| p.0));
+        assert_eq!(test.target, pairs.map(|p| p.1));
+        let from: Vec<usize> = lengths(test.pairs.source());
+        assert_eq!(from, [4, 1, 2, 2, 2, 1]);
     }
 
     #[test]
     fn the_fingerprint_changes_with_the_text() {
-        let of = |valid| {
-            translation(valid, ("ein", "a"), 9, 9)
-                .unwrap()
-                .fingerprint()
-        };
+        let of = |valid| translation(&[valid], &[SHORT], 9).unwrap().fingerprint();
         let all = [
             ("ein", "a"),
             ("a", "ein"),

@@ -4,32 +4,27 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
-
 use super::TextError;
+use crate::data::gunzip::{Gunzip, is_gzip};
 
-/// Sentences with their translations, as they were written.
+/// Sentences with their translations, as they were written. Either may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parallel {
     /// The first language, without line ends.
     pub source: Vec<String>,
     /// The second language.
     pub target: Vec<String>,
-    /// Where each pair was, from 1.
-    pub lines: Vec<usize>,
     /// The two files.
     pub files: [PathBuf; 2],
-    /// Pairs left out because a side was empty.
-    pub empty: usize,
 }
 
 impl Parallel {
     /// Reads both files. Line ends may be those of Unix or of Windows, the last one may be missing,
-    /// a byte order mark is skipped. Pairs of which a side is nothing but white space are left out
-    /// and counted.
+    /// a byte order mark is skipped.
     ///
     /// # Errors
-    /// A file that cannot be read or is no UTF-8, files of unequal length, no pair at all.
+    /// A file that cannot be read or is no UTF-8, files of unequal length, no pair of sentences that
+    /// both are more than white space.
     pub fn read(source: &Path, target: &Path) -> Result<Parallel, TextError> {
         let (from, to) = (lines(source)?, lines(target)?);
         let files = [source, target].map(Path::to_owned);
@@ -39,27 +34,25 @@ impl Parallel {
                 lines: [from.len(), to.len()],
             });
         }
-        let read = from.len();
-        let mut all = Parallel {
+        let all = Parallel {
+            source: from,
+            target: to,
             files,
-            ..Parallel::default()
         };
-        for (index, (from, to)) in from.into_iter().zip(to).enumerate() {
-            if from.trim().is_empty() || to.trim().is_empty() {
-                all.empty += 1;
-            } else {
-                all.source.push(from);
-                all.target.push(to);
-                all.lines.push(index + 1);
-            }
-        }
-        if all.is_empty() {
+        if all.full().next().is_none() {
             return Err(TextError::NoSentences {
+                lines: all.len(),
                 files: all.files,
-                lines: read,
             });
         }
         Ok(all)
+    }
+
+    /// The pairs of which neither side is nothing but white space.
+    pub fn full(&self) -> impl Iterator<Item = [&str; 2]> + Send {
+        let pairs = self.source.iter().zip(&self.target);
+        let pairs = pairs.map(|(source, target)| [source.as_str(), target.as_str()]);
+        pairs.filter(|pair| pair.iter().all(|side| !side.trim().is_empty()))
     }
 
     /// How many pairs.
@@ -80,9 +73,9 @@ fn lines(path: &Path) -> Result<Vec<String>, TextError> {
         source,
     };
     let mut bytes = std::fs::read(path).map_err(unreadable)?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
+    if is_gzip(&bytes) {
         let mut plain = Vec::new();
-        MultiGzDecoder::new(&bytes[..])
+        Gunzip::new(&bytes[..])
             .read_to_end(&mut plain)
             .map_err(unreadable)?;
         bytes = plain;
@@ -130,9 +123,10 @@ mod tests {
             b"apples\nnothing\ntwo pears\n \t\n",
         )
         .unwrap();
-        assert_eq!(all.source, ["Äpfel", "zwei  Birnen "]);
-        assert_eq!(all.target, ["apples", "two pears"]);
-        assert_eq!((all.lines, all.empty), (vec![1, 3], 2));
+        assert_eq!(all.source, ["Äpfel", "", "zwei  Birnen ", "drei"]);
+        assert_eq!(all.target, ["apples", "nothing", "two pears", " \t"]);
+        let full: Vec<_> = all.full().collect();
+        assert_eq!(full, [["Äpfel", "apples"], ["zwei  Birnen ", "two pears"]]);
         // A last line without its end counts as any other.
         assert_eq!(read(b"a\nb", b"c\nd\n").unwrap().source, ["a", "b"]);
     }
@@ -142,6 +136,9 @@ mod tests {
         // Two members one after the other are one file.
         let both = [gz(b"a\nb"), gz(b"c\n")].concat();
         assert_eq!(read(&both, b"1\n2\n").unwrap().source, ["a", "bc"]);
+        // Marks and line ends are those of the text, zeros behind it nothing.
+        let windows = [gz("\u{feff}ä\r\n".as_bytes()), vec![0; 512]].concat();
+        assert_eq!(read(&windows, b"1\n").unwrap().source, ["ä"]);
         let cut = &gz(b"a\nb\n")[..15];
         let error = read(cut, b"1\n2\n").unwrap_err();
         assert!(

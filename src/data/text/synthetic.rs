@@ -93,9 +93,7 @@ pub fn synthetic(seed: u64) -> [Parallel; 3] {
         Parallel {
             source,
             target,
-            lines: (1..=count).collect(),
             files: ["de", "en"].map(|language| format!("synthetic.{part}.{language}").into()),
-            empty: 0,
         }
     })
 }
@@ -166,7 +164,7 @@ fn english(n: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::text::{LengthLimits, Tokenizer, Translation};
+    use crate::data::text::{Tokenizer, Translation};
 
     #[test]
     fn numbers_are_spelled_as_in_school() {
@@ -227,11 +225,7 @@ mod tests {
         let train = parts[0].source.iter().chain(&parts[0].target);
         let tokenizer = Tokenizer::train(train.map(String::as_str), SYNTHETIC_VOCAB).unwrap();
         assert_eq!(tokenizer.vocab(), SYNTHETIC_VOCAB);
-        let limits = LengthLimits {
-            train: 40,
-            evaluate: 40,
-        };
-        let data = Translation::new("synthetic", parts, &tokenizer, limits).unwrap();
+        let data = Translation::new("synthetic", parts, &tokenizer, 40).unwrap();
         assert_eq!(data.train.long, 0);
         for (index, target) in data.test.target.iter().enumerate() {
             let tokens = data.test.pairs.target().get(index);

@@ -9,6 +9,7 @@
 use std::path::Path;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::normalizers::replace::{Replace, ReplacePattern};
 use tokenizers::normalizers::{NFC, Sequence as Normalizers, Strip};
@@ -99,15 +100,27 @@ impl Tokenizer {
     /// # Errors
     /// The file cannot be read, is no tokenizer of this kind, or has another vocabulary.
     pub fn load(path: &Path, vocab: Option<usize>) -> Result<Tokenizer, TextError> {
-        let bytes = std::fs::read(path).map_err(|source| TextError::Unreadable {
+        let json = std::fs::read(path).map_err(|source| TextError::Unreadable {
             path: path.to_owned(),
             source,
         })?;
+        Tokenizer::from_json(&json, path, vocab)
+    }
+
+    /// As [`load`](Tokenizer::load), from what is in the file at `path`.
+    ///
+    /// # Errors
+    /// It is no tokenizer of this kind, or has another vocabulary.
+    pub fn from_json(
+        json: &[u8],
+        path: &Path,
+        vocab: Option<usize>,
+    ) -> Result<Tokenizer, TextError> {
         let none = |reason: String| TextError::NotATokenizer {
             path: path.to_owned(),
             reason,
         };
-        let mut inner = TokenizerImpl::from_bytes(bytes).map_err(|e| none(e.to_string()))?;
+        let mut inner = TokenizerImpl::from_bytes(json).map_err(|e| none(e.to_string()))?;
         // Sentences are never cut in silence, nor filled up here.
         inner.with_truncation(None).map_err(other)?;
         inner.with_padding(None);
@@ -151,6 +164,16 @@ impl Tokenizer {
     /// None for a tokenizer that was trained here.
     pub fn json(&self) -> Result<String, TextError> {
         self.0.to_string(true).map_err(other)
+    }
+
+    /// SHA-256 of [`json`](Tokenizer::json) in hexadecimal digits: what two tokenizers have in common
+    /// only if they are the same.
+    ///
+    /// # Errors
+    /// As for `json`.
+    pub fn digest(&self) -> Result<String, TextError> {
+        let digest = Sha256::digest(self.json()?);
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// How many tokens there are, the special ones included.

@@ -6,7 +6,7 @@
 //! change places, so do their keys and values.
 
 use super::inputs::{Past, Present, StackShape};
-use super::{TABLE, Transformer, part};
+use super::{Room, TABLE, Transformer, part};
 use crate::backend::sequence::{Act, Embedding, Heads, Linear, Sequence};
 use crate::backend::{DeviceError, Kind, Tensor};
 use crate::data::pairs::{EOS, PAD, PairShape};
@@ -17,11 +17,27 @@ use rayon::prelude::*;
 pub struct SearchSpec {
     /// Hypotheses of a sentence; 1 is greedy.
     pub beams: usize,
-    /// Most tokens of a translation, [`EOS`] included.
+    /// Most tokens of a translation, [`EOS`] included; that of a short sentence has fewer, see
+    /// [`longest_translation`].
     pub most: usize,
     /// Hypotheses are compared by their log-probability over `length^penalty`.
     pub penalty: f32,
 }
+
+/// Most tokens of the translation of a source of so many, if there are places for them: a network
+/// that has learnt little goes on and on, which takes time and memory and never helps.
+pub fn longest_translation(source: usize) -> usize {
+    3 * source + 10
+}
+
+impl SearchSpec {
+    fn most_of(&self, source: usize) -> usize {
+        self.most.min(longest_translation(source))
+    }
+}
+
+/// Tokens of hypotheses whose keys and values are kept at a time, unless one sentence needs more.
+const KEPT: usize = 1 << 15;
 
 /// A translation.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +51,9 @@ pub struct Hypothesis {
 /// A network's decoder with memory for the past.
 pub struct BeamSearch {
     spec: SearchSpec,
-    /// Sentences at a time.
+    /// Sentences at a time, and tokens of their hypotheses.
     sentences: usize,
+    kept: usize,
     /// Those in use, and those that they are moved to.
     caches: [Vec<Option<Tensor>>; 2],
     tokens: Tensor,
@@ -52,15 +69,19 @@ impl BeamSearch {
     /// # Panics
     /// If they do not allow one, or there is no place for so many tokens: bugs in the caller.
     pub fn new(exec: &mut dyn Sequence, net: &Transformer, spec: SearchSpec) -> BeamSearch {
-        let PairShape {
-            sentences, target, ..
-        } = net.largest;
-        let sentences = sentences.min(sentences * target / spec.beams);
+        let Room {
+            sentences,
+            target,
+            places,
+            ..
+        } = net.room;
+        let sentences = sentences.min(target / spec.beams);
         assert!(spec.beams >= 1 && sentences >= 1, "{} beams", spec.beams);
-        assert!(spec.most <= net.places.dims[2], "{} tokens", spec.most);
-        let (rows, most) = (sentences * spec.beams, spec.most);
+        assert!(spec.most <= places, "{} tokens", spec.most);
+        let rows = sentences * spec.beams;
+        let kept = (rows * spec.most).min(KEPT.max(spec.beams * spec.most));
         let mut cache = |keeps: bool| {
-            let dims = [1, rows, most, 2 * net.config.d];
+            let dims = [1, 1, kept, 2 * net.config.d];
             keeps.then(|| exec.alloc(Kind::Activation, dims))
         };
         let caches = [(); 2].map(|()| net.decoder.remembering().map(&mut cache).collect());
@@ -68,12 +89,13 @@ impl BeamSearch {
         BeamSearch {
             spec,
             sentences,
+            kept,
             caches,
             tokens: labels(rows),
             rows: labels(rows),
             slots: labels(rows),
             lengths: labels(rows),
-            moves: [(); 2].map(|()| labels(rows * most)),
+            moves: [(); 2].map(|()| labels(kept)),
         }
     }
 
@@ -91,10 +113,31 @@ impl BeamSearch {
         sources: &[Vec<i32>],
     ) -> Result<Vec<Hypothesis>, DeviceError> {
         let mut all = Vec::with_capacity(sources.len());
-        for batch in sources.chunks(self.sentences) {
+        let mut rest = sources;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(self.batch(net, rest));
             all.extend(self.translate_batch(exec, net, batch)?);
+            rest = after;
         }
         Ok(all)
+    }
+
+    /// How many of these there is room for at a time.
+    fn batch(&self, net: &Transformer, sources: &[Vec<i32>]) -> usize {
+        let mut longest = 0;
+        let fits = |n: usize, longest: usize| {
+            let hypotheses = n * self.spec.beams * self.spec.most_of(longest);
+            n * longest <= net.room.source && hypotheses <= self.kept
+        };
+        let fitting = (1..)
+            .zip(sources)
+            .take(self.sentences)
+            .take_while(|(n, s)| {
+                longest = longest.max(s.len());
+                fits(*n, longest)
+            });
+        // What does not fit alone is told from what does where it is bound.
+        fitting.count().max(1)
     }
 
     fn translate_batch(
@@ -129,30 +172,31 @@ impl BeamSearch {
         let first = |t: Tensor| t.view(0, [1, 1, 1, rows]);
         let numbers: Vec<i32> = (0..rows as i32).collect();
         exec.write_labels(first(self.rows), &numbers)?;
-        let mut sentences: Vec<Sentence> = sources.iter().map(|_| Sentence::new(beams)).collect();
-        for place in 0..self.spec.most {
-            let logits = self.step(exec, net, memory, place, &sentences)?;
-            let last = place + 1 == self.spec.most;
+        let begun = |s: &Vec<i32>| Sentence::new(beams, self.spec.most_of(s.len()));
+        let mut sentences: Vec<Sentence> = sources.iter().map(begun).collect();
+        let most = self.spec.most_of(longest);
+        for place in 0..most {
+            let logits = self.step(exec, net, memory, [place, most], &sentences)?;
             let rows = logits.par_chunks(beams * net.config.vocab);
             sentences
                 .par_iter_mut()
                 .zip(rows)
-                .for_each(|(s, logits)| s.extend(logits, last, self.spec));
+                .for_each(|(s, logits)| s.extend(logits, place + 1, self.spec));
             if sentences.iter().all(|s| s.ended) {
                 break;
             }
-            self.move_caches(exec, &sentences, place + 1)?;
+            self.move_caches(exec, &sentences, [place + 1, most])?;
         }
         Ok(sentences.into_iter().map(Sentence::best).collect())
     }
 
-    /// Logits `[R, V]` of what follows each hypothesis.
+    /// Logits `[R, V]` of what follows each hypothesis at a place, of `most`.
     fn step(
         &self,
         exec: &mut dyn Sequence,
         net: &Transformer,
         memory: (Tensor, Tensor),
-        place: usize,
+        [place, most]: [usize; 2],
         sentences: &[Sentence],
     ) -> Result<Vec<f32>, DeviceError> {
         let (beams, d) = (self.spec.beams, net.config.d);
@@ -160,9 +204,7 @@ impl BeamSearch {
         let first = |t: Tensor| t.view(0, [1, 1, 1, rows]);
         let alive = sentences.iter().flat_map(|s| &s.alive);
         let tokens: Vec<i32> = alive.map(|h| *h.tokens.last().unwrap_or(&EOS)).collect();
-        let slots: Vec<i32> = (0..rows)
-            .map(|r| (r * self.spec.most + place) as i32)
-            .collect();
+        let slots: Vec<i32> = (0..rows).map(|r| (r * most + place) as i32).collect();
         exec.write_labels(first(self.tokens), &tokens)?;
         exec.write_labels(first(self.slots), &slots)?;
         exec.write_labels(first(self.lengths), &vec![place as i32 + 1; rows])?;
@@ -180,8 +222,9 @@ impl BeamSearch {
             dropout: None,
         };
         exec.embed(embedding, decoder.input());
+        let kept = |cache: &Option<Tensor>| cache.map(|t| t.view(0, [1, rows, most, t.dims[3]]));
         let past = Past {
-            caches: self.caches[0].clone(),
+            caches: self.caches[0].iter().map(kept).collect(),
             now: Present {
                 rows: first(self.rows),
                 slots: first(self.slots),
@@ -199,14 +242,14 @@ impl BeamSearch {
         exec.read(logits)
     }
 
-    /// Lets keys and values of `places` tokens follow their hypotheses.
+    /// Lets keys and values of `places` tokens, of `most`, follow their hypotheses.
     fn move_caches(
         &mut self,
         exec: &mut dyn Sequence,
         sentences: &[Sentence],
-        places: usize,
+        [places, most]: [usize; 2],
     ) -> Result<(), DeviceError> {
-        let (beams, most) = (self.spec.beams, self.spec.most);
+        let beams = self.spec.beams;
         let parents = sentences.iter().enumerate().flat_map(|(b, s)| {
             let parent = move |h: &Partial| b * beams + h.parent;
             s.alive.iter().map(parent)
@@ -248,13 +291,15 @@ struct Partial {
 
 /// The search for one sentence's translation.
 struct Sentence {
+    /// Tokens that its translation may have.
+    most: usize,
     alive: Vec<Partial>,
     ended: bool,
     finished: Vec<Hypothesis>,
 }
 
 impl Sentence {
-    fn new(beams: usize) -> Sentence {
+    fn new(beams: usize, most: usize) -> Sentence {
         // All begin alike; only one of them may be extended, or all would stay alike.
         let start = |parent| Partial {
             tokens: Vec::new(),
@@ -262,20 +307,23 @@ impl Sentence {
             parent,
         };
         Sentence {
+            most,
             alive: (0..beams).map(start).collect(),
             ended: false,
             finished: Vec::new(),
         }
     }
 
-    /// Goes on by a token, given the logits `[beams, V]` of what may follow. As fairseq does it:
-    /// of the 2·beams best continuations those among the first `beams` that end are translations,
+    /// Goes on to a translation of `length` tokens, given the logits `[beams, V]` of the last. As fairseq does it,
+    /// but that no token is ruled out (there padding is, and the end as the first token), and that
+    /// what has become too long is cut (there it has to end): with one beam it is plain argmax.
+    /// Of the 2·beams best continuations those among the first `beams` that end are translations,
     /// and the first `beams` that do not end go on; it is over when there are `beams` translations.
-    fn extend(&mut self, logits: &[f32], last: bool, spec: SearchSpec) {
+    fn extend(&mut self, logits: &[f32], length: usize, spec: SearchSpec) {
         if self.ended {
             return;
         }
-        let vocab = logits.len() / spec.beams;
+        let (last, vocab) = (length == self.most, logits.len() / spec.beams);
         let mut best: Vec<(f32, usize, i32)> = Vec::new();
         for (beam, row) in logits.chunks(vocab).enumerate() {
             let before = self.alive[beam].log_probability;

@@ -2,15 +2,16 @@
 //! after them, one embedding matrix for both languages and the output, and fairseq's parameter
 //! names.
 //!
-//! Activations are allocated once for the largest batch; a step of any smaller padded shape uses
-//! their beginnings ([`Transformer::bind`]), so that shapes cost no memory of their own.
+//! Activations are allocated once, for as many tokens as the largest batch has ([`Room`]); a step
+//! of any padded shape that fits uses their beginnings ([`Transformer::bind`]), so that shapes cost
+//! no memory of their own.
 
 mod beam;
 mod inputs;
 mod layers;
 mod stack;
 
-pub use beam::{BeamSearch, Hypothesis, SearchSpec};
+pub use beam::{BeamSearch, Hypothesis, SearchSpec, longest_translation};
 
 use super::params::{ParamList, Params};
 use crate::backend::sequence::{
@@ -94,6 +95,42 @@ impl TransformerConfig {
     }
 }
 
+/// What a network has memory for. Few long sentences take that of many short ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Most sentence pairs of a batch.
+    pub sentences: usize,
+    /// Most padded tokens of a batch's sources together.
+    pub source: usize,
+    /// Most padded tokens of its targets together.
+    pub target: usize,
+    /// Most padded tokens of one sentence.
+    pub places: usize,
+}
+
+impl From<PairShape> for Room {
+    /// For batches of this shape, and smaller ones.
+    fn from(shape: PairShape) -> Room {
+        Room {
+            sentences: shape.sentences,
+            source: shape.sentences * shape.source,
+            target: shape.sentences * shape.target,
+            places: shape.source.max(shape.target),
+        }
+    }
+}
+
+impl Room {
+    /// Whether batches of this shape fit.
+    fn fits(&self, shape: PairShape) -> bool {
+        let needed = Room::from(shape);
+        needed.sentences <= self.sentences
+            && needed.source <= self.source
+            && needed.target <= self.target
+            && needed.places <= self.places
+    }
+}
+
 /// What a step writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Results {
@@ -130,7 +167,7 @@ pub struct Transformer {
     pub second_moment: Tensor,
     /// Factor by which the gradient is clipped, `[1]`.
     pub scale: Tensor,
-    largest: PairShape,
+    room: Room,
     pairs: PairBatch,
     results: Results,
     places: Tensor,
@@ -141,21 +178,21 @@ pub struct Transformer {
 /// The embedding, which is the output layer, too: `[vocab, d]`.
 pub const TABLE: &str = "encoder.embed_tokens.weight";
 
-/// What of a tensor for the largest batch a smaller one uses.
+/// What of a tensor for all tokens a batch uses.
 fn part(t: Tensor, rows: [usize; 2]) -> Tensor {
     t.view(0, [1, rows[0], rows[1], t.dims[3]])
 }
 
 impl Transformer {
-    /// Allocates parameters, and activations for batches up to `largest`, and writes the table of
-    /// places.
+    /// Allocates parameters, and activations for batches that fit into `room`, and writes the table
+    /// of places.
     ///
     /// # Errors
     /// Those of the device.
     pub fn new(
         exec: &mut dyn Sequence,
         config: TransformerConfig,
-        largest: PairShape,
+        room: impl Into<Room>,
     ) -> Result<Transformer, DeviceError> {
         let mut list = ParamList::default();
         list.embedding(TABLE, config.vocab, config.d);
@@ -165,31 +202,33 @@ impl Transformer {
         let second_moment = exec.alloc(Kind::Float, params.values.dims);
         let scale = exec.alloc(Kind::Float, [1, 1, 1, 1]);
 
-        let PairShape {
+        let room = room.into();
+        let Room {
             sentences: b,
             source,
             target,
-        } = largest;
+            places: longest,
+        } = room;
         let mut labels = |dims| exec.alloc(Kind::Label, dims);
         let [source_tokens, previous, targets] =
-            [source, target, target].map(|l| labels([1, 1, b, l]));
+            [source, target, target].map(|tokens| labels([1, 1, 1, tokens]));
         let [source_len, target_len] = [(); 2].map(|()| labels([1, 1, 1, b]));
         let offsets = labels([1, 1, 1, b + 1]);
         let mut floats = |dims| exec.alloc(Kind::Float, dims);
         let [weights, loss, right] = [(); 3].map(|()| floats([1, 1, 1, b]));
-        let token_loss = floats([1, 1, b, target]);
-        let longest = source.max(target);
+        let token_loss = floats([1, 1, 1, target]);
         let places = floats([1, 1, longest, config.d]);
-        let logits = exec.alloc(Kind::Activation, [1, b, target, config.vocab]);
+        let logits = exec.alloc(Kind::Activation, [1, 1, target, config.vocab]);
         let mut site = 0;
+        // One sentence of all tokens takes as much as many of a few each.
         let shape = StackShape {
-            sentences: b,
+            sentences: 1,
             length: source,
             memory: None,
         };
         let encoder = Stack::new(exec, &params, &config, "encoder", shape, &mut site);
         let shape = StackShape {
-            sentences: b,
+            sentences: 1,
             length: target,
             memory: Some(source),
         };
@@ -200,7 +239,7 @@ impl Transformer {
             params,
             second_moment,
             scale,
-            largest,
+            room,
             pairs: PairBatch {
                 source: source_tokens,
                 source_len,
@@ -232,17 +271,14 @@ impl Transformer {
     /// The network at a padded shape.
     ///
     /// # Panics
-    /// If it is larger than the largest: a bug in the caller.
+    /// If there is no room for it: a bug in the caller.
     pub fn bind(&self, shape: PairShape) -> Bound<'_> {
         let PairShape {
             sentences: b,
             source,
             target,
         } = shape;
-        let fits = b <= self.largest.sentences
-            && source <= self.largest.source
-            && target <= self.largest.target;
-        assert!(fits, "{shape:?} is larger than {:?}", self.largest);
+        assert!(self.room.fits(shape), "{shape:?} into {:?}", self.room);
         let labels = |t: Tensor, rows, columns| t.view(0, [1, 1, rows, columns]);
         let (p, r) = (self.pairs, self.results);
         Bound {

@@ -24,7 +24,7 @@ struct Member {
     f: Tensor,
 }
 
-/// All of a stack's layers, with activations for the largest batch.
+/// All of a stack's layers, with activations for as many tokens as the largest batch has.
 pub(super) struct Stack {
     place: NormPlace,
     dropout: f32,
@@ -179,7 +179,7 @@ impl Stack {
         }
     }
 
-    /// The output for the largest batch.
+    /// The output for all tokens.
     pub fn output(&self) -> Tensor {
         self.output
     }

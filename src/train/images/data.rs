@@ -31,6 +31,7 @@ pub fn load(
             return data::folder(&dir, console.bars()).map_err(TrainError::unusable);
         }
         Data::Cifar10 => data::cifar10,
+        Data::Cifar100 => data::cifar100,
         Data::Mnist => data::mnist,
         Data::FashionMnist => data::fashion_mnist,
     };
@@ -92,6 +93,7 @@ fn fetch(
     };
     match data {
         Data::Cifar10 => downloader.cifar10(&download::CIFAR10, dir),
+        Data::Cifar100 => downloader.cifar100(&download::CIFAR100, dir),
         Data::Mnist => downloader.idx(&download::MNIST, dir),
         Data::FashionMnist => downloader.idx(&download::FASHION_MNIST, dir),
         Data::Synthetic | Data::Folder => Ok(()),

@@ -2,6 +2,7 @@
 
 mod boss;
 mod data;
+mod known;
 
 use super::config::{absolute, require};
 use super::program::Program;
@@ -11,9 +12,10 @@ use super::{Config, ConfigError, Console, Defaults, Schedule, TrainError};
 use crate::assist::Instances;
 use crate::data::Dataset;
 use crate::files::WriteError;
-use crate::nn::Architecture;
+use crate::nn::{About, Architecture, WeightFile};
 use boss::ImageBoss;
 use clap::ValueEnum;
+use known::Known;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -26,6 +28,8 @@ pub enum Data {
     Synthetic,
     /// The official binary batches of CIFAR-10.
     Cifar10,
+    /// Those of CIFAR-100, with its 100 fine labels.
+    Cifar100,
     /// MNIST, or another set of ten classes in its format: IDX files, plain or .gz.
     Mnist,
     /// Fashion-MNIST: the same format with the names of its classes.
@@ -110,8 +114,8 @@ impl Program for Resnet {
         let together = |remedy: &str| Err(ConfigError::Together(remedy.into()));
         if config.download && matches!(config.data, Data::Synthetic | Data::Folder) {
             return together(
-                "--download fetches a published data set: name it by --data cifar10, --data mnist \
-                 or --data fashion-mnist",
+                "--download fetches a published data set: name it by --data cifar10, --data cifar100, \
+                 --data mnist or --data fashion-mnist",
             );
         }
         match (config.data, &config.data_dir) {
@@ -126,13 +130,27 @@ impl Program for Resnet {
     }
 
     fn load(
-        _: &Config,
+        shared: &Config,
         config: ImageConfig,
-        _: Option<&Path>,
+        run: Option<&Path>,
         console: Console,
         interrupt: &AtomicBool,
     ) -> Result<Box<dyn Task>, TrainError> {
-        let data = data::load(&config, console, interrupt)?;
+        let init = shared.init.as_deref().filter(|_| run.is_none());
+        let init = init.map(|file| WeightFile::of_program(file, Resnet::NAME));
+        let init = init.transpose().map_err(TrainError::unusable)?;
+        let mut data = data::load(&config, console, interrupt)?;
+        for line in read(&data) {
+            console.note(line);
+        }
+        let own = Known::of(&data);
+        Known::apply(&mut data, run, init.as_ref())?;
+        let known = Known::of(&data);
+        if known != own {
+            console.note(format_args!(
+                "normalised as the weights were trained: {known}"
+            ));
+        }
         let architecture = Architecture::of_depth(config.depth).expect("checked");
         Ok(Box::new(ImageTask {
             config,
@@ -141,6 +159,30 @@ impl Program for Resnet {
         }))
     }
 }
+
+/// What was read, and what was not, a line each.
+fn read(data: &Dataset) -> Vec<String> {
+    let (images, classes) = (&data.train, &data.classes);
+    let mut names = classes.iter().take(NAMED).cloned().collect::<Vec<_>>();
+    if classes.len() > NAMED {
+        names.push("…".into());
+    }
+    let first = format!(
+        "{}: {} training and {} test images of {}x{}x{} in {} classes ({})",
+        data.name,
+        images.len(),
+        data.test.len(),
+        images.height,
+        images.width,
+        images.channels,
+        classes.len(),
+        names.join(", "),
+    );
+    [first].into_iter().chain(data.notes.clone()).collect()
+}
+
+/// Classes that a line has room for.
+const NAMED: usize = 10;
 
 /// Images to learn, and the ResNet for them.
 struct ImageTask {
@@ -174,6 +216,21 @@ impl Task for ImageTask {
         &WORDS
     }
 
+    fn about(&self) -> About {
+        let images = &self.data.train;
+        let [height, width, channels] = [images.height, images.width, images.channels];
+        let size = ("image", format!("{height}x{width}x{channels}"));
+        About {
+            program: Resnet::NAME,
+            flags: vec![("depth", self.config.depth.to_string())],
+            facts: Known::of(&self.data)
+                .facts()
+                .into_iter()
+                .chain([size])
+                .collect(),
+        }
+    }
+
     fn settings(&self) -> toml::Table {
         toml::Table::try_from(&self.config).expect("settings are plain values")
     }
@@ -204,9 +261,9 @@ impl Task for ImageTask {
         Ok(Box::new(boss))
     }
 
-    /// Nothing.
-    fn write_into(&self, _: &Path) -> Result<(), WriteError> {
-        Ok(())
+    /// Names of the classes, and the normalisation.
+    fn write_into(&self, dir: &Path) -> Result<(), WriteError> {
+        Known::of(&self.data).write_into(dir)
     }
 
     fn show(&self, id: usize) -> Shown {

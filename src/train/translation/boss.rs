@@ -9,7 +9,7 @@ use crate::data::pairs::{PairShape, SentencePairs, Sentences};
 use crate::data::text::bucket::{self, BatchLimits, padded};
 use crate::data::text::{Corpus, Tokenizer, Translation, bleu};
 use crate::files;
-use crate::nn::{Params, TrainSpec, Transformer};
+use crate::nn::{Params, Room, TrainSpec, Transformer, longest_translation};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
 use crate::train::{Config, Guess, TrainError};
 use std::path::Path;
@@ -36,18 +36,29 @@ pub struct TranslationBoss {
     batch: usize,
 }
 
-/// The padded shape that has room for all batches.
-fn largest(batches: &[(Vec<u32>, PairShape)], corpora: [&Corpus; 3], batch: usize) -> PairShape {
-    let longest = |side: fn(&SentencePairs) -> usize| {
-        let lengths = corpora.map(|corpus| side(&corpus.pairs));
-        padded(lengths.into_iter().max().unwrap_or(1))
+/// What all batches of training and validation data need, and the search for translations of the
+/// test data.
+fn room(data: &Translation, limits: BatchLimits, beams: usize) -> Room {
+    let longest = |corpora: &[&Corpus], side: fn(&SentencePairs) -> usize| {
+        let lengths = corpora.iter().map(|corpus| side(&corpus.pairs));
+        padded(lengths.max().unwrap_or(1))
     };
-    let rows = batches.iter().map(|(_, shape)| shape.sentences);
-    PairShape {
-        sentences: rows.max().unwrap_or(0).max(batch),
-        source: longest(|pairs| pairs.source().longest()),
-        // Translations may be longer than any that is known.
-        target: longest(|pairs| pairs.target().longest()).max(MOST_TOKENS),
+    let sources = |corpora: &[&Corpus]| longest(corpora, |pairs| pairs.source().longest());
+    let seen = [&data.train, &data.valid];
+    let [source, target] = [
+        sources(&seen),
+        longest(&seen, |pairs| pairs.target().longest()),
+    ];
+    let translated = sources(&[&data.test]);
+    // A pair that alone has more tokens than a batch may have was refused when the data were read.
+    let tokens = |length: usize| (limits.sentences * length).min(limits.max_tokens);
+    Room {
+        sentences: limits.sentences,
+        source: tokens(source).max(translated),
+        target: tokens(target).max(beams),
+        places: source
+            .max(target)
+            .max(longest_translation(translated).min(MOST_TOKENS)),
     }
 }
 
@@ -64,9 +75,8 @@ impl TranslationBoss {
         let all: Vec<u32> = (0..data.valid.pairs.len() as u32).collect();
         let valid_batches = bucket::batches(&data.valid.pairs, &all, limits);
         let valid_batches = valid_batches.map_err(TrainError::unusable)?;
-        let corpora = [&data.train, &data.valid, &data.test];
-        let largest = largest(&valid_batches, corpora, limits.sentences);
-        let mut translator = Translator::new(exec, own, tokenizer.clone(), largest)
+        let room = room(data, limits, own.beam);
+        let mut translator = Translator::new(exec, own, tokenizer.clone(), room)
             .map_err(|e| TrainError::unusable(e.at_batch(config.batch)))?;
         let exec = translator.exec();
         let ops = exec.sequence().expect("the network has its ops");

@@ -1,6 +1,7 @@
 //! The task of `transformer`: translation of sentences.
 
 mod boss;
+mod known;
 mod options;
 mod translate;
 mod translator;
@@ -16,11 +17,9 @@ use super::{Config, ConfigError, Console, Defaults, Schedule, TrainError};
 use crate::assist::Instances;
 use crate::data::pairs::PairShape;
 use crate::data::text::bucket::{self, BatchLimits, padded};
-use crate::data::text::{
-    LengthLimits, Parallel, TextError, Tokenizer, Translation, bleu, synthetic,
-};
+use crate::data::text::{Parallel, TextError, Tokenizer, Translation, bleu, synthetic};
 use crate::files::{self, WriteError};
-use crate::nn::{TABLE, shape_of};
+use crate::nn::{About, WeightFile};
 use boss::{TRANSLATIONS, TranslationBoss};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -78,17 +77,12 @@ impl Program for TransformerProgram {
         console: Console,
         _: &AtomicBool,
     ) -> Result<Box<dyn Task>, TrainError> {
-        let task = TranslationTask::load(shared, config, run).map_err(TrainError::unusable)?;
-        let train = &task.data.train;
-        console.note(format_args!(
-            "{} pairs to train on ({} left out: {} with an empty side, {} of more than {MOST_TOKENS} \
-             tokens), {} tokens in the vocabulary",
-            train.pairs.len(),
-            train.empty + train.long,
-            train.empty,
-            train.long,
-            task.tokenizer.vocab(),
-        ));
+        let init = shared.init.as_deref().filter(|_| run.is_none());
+        let init = init.map(|file| WeightFile::of_program(file, Self::NAME));
+        let init = init.transpose().map_err(TrainError::unusable)?;
+        let task = TranslationTask::load(shared, config, run, init.as_ref());
+        let task = task.map_err(TrainError::unusable)?;
+        task.read().iter().for_each(|line| console.note(line));
         Ok(Box::new(task))
     }
 }
@@ -98,8 +92,7 @@ struct TranslationTask {
     config: TranslationConfig,
     data: Translation,
     tokenizer: Tokenizer,
-    /// The tokenizer's file.
-    json: String,
+    about: About,
     limits: BatchLimits,
 }
 
@@ -108,6 +101,7 @@ impl TranslationTask {
         shared: &Config,
         config: TranslationConfig,
         run: Option<&Path>,
+        init: Option<&WeightFile>,
     ) -> Result<TranslationTask, TextError> {
         let (name, texts) = match config.data {
             Data::Synthetic => ("synthetic".to_string(), synthetic(SYNTHETIC_SEED)),
@@ -118,26 +112,13 @@ impl TranslationTask {
                 (name, [read(0)?, read(1)?, read(2)?])
             }
         };
-        // The tokenizer of the weights to start from, of the run to go on with, or a new one.
-        let init = shared.init.as_deref().and_then(Path::parent);
-        let kept = run.or(init).map(|dir| dir.join(TOKENIZER));
-        let tokenizer = match kept.filter(|file| file.exists()) {
-            Some(file) => {
-                let weights = shared.init.as_deref().filter(|_| run.is_none());
-                let rows = weights.and_then(|file| Some(shape_of(file, TABLE).ok()?[0]));
-                Tokenizer::load(&file, rows)?
-            }
-            None => {
-                let sides = [&texts[0].source, &texts[0].target];
-                let sentences = sides.into_iter().flatten().map(String::as_str);
-                Tokenizer::train(sentences, config.vocab)?
-            }
+        // The tokenizer of the run to go on with, of the weights to start from, or a new one.
+        let tokenizer = match (run, init) {
+            (Some(dir), _) => Tokenizer::load(&dir.join(TOKENIZER), None)?,
+            (None, Some(weights)) => known::tokenizer(weights)?,
+            (None, None) => Tokenizer::train(texts[0].full().flatten(), config.vocab)?,
         };
-        let lengths = LengthLimits {
-            train: MOST_TOKENS,
-            evaluate: MOST_TOKENS,
-        };
-        let data = Translation::new(name, texts, &tokenizer, lengths)?;
+        let data = Translation::new(name, texts, &tokenizer, config.max_length)?;
         let limits = BatchLimits {
             sentences: shared.batch,
             max_tokens: config.max_tokens,
@@ -148,12 +129,53 @@ impl TranslationTask {
             bucket::batches(pairs, &ids, limits)?;
         }
         Ok(TranslationTask {
-            json: tokenizer.json()?,
+            about: known::about(&config, &tokenizer)?,
             tokenizer,
             config,
             data,
             limits,
         })
+    }
+
+    /// What was read, and what was left out or cut, a line each.
+    fn read(&self) -> Vec<String> {
+        let Translation {
+            name,
+            train,
+            valid,
+            test,
+        } = &self.data;
+        let (most, vocab) = (self.config.max_length, self.tokenizer.vocab());
+        let mut lines = vec![
+            format!(
+                "{name}: {} pairs to train on ({} left out: {} with an empty side, {} of more than \
+                 {most} tokens), {vocab} tokens in the vocabulary",
+                train.pairs.len(),
+                train.empty + train.long,
+                train.empty,
+                train.long,
+            ),
+            format!(
+                "{} pairs to validate on ({} with an empty side left out, {} cut to {most} tokens)",
+                valid.pairs.len(),
+                valid.empty,
+                valid.long,
+            ),
+            format!(
+                "{} pairs to test on ({} with an empty side, {} cut to {most} tokens)",
+                test.pairs.len(),
+                test.empty,
+                test.long,
+            ),
+        ];
+        let long = train.long + valid.long + test.long;
+        if long > 0 && most < MOST_TOKENS {
+            lines.push(format!(
+                "{long} pairs are longer than --max-length {most}; up to {MOST_TOKENS} tokens have \
+                 places"
+            ));
+        }
+        lines
     }
 }
 
@@ -182,6 +204,10 @@ impl Task for TranslationTask {
 
     fn words(&self) -> &'static Words {
         &WORDS
+    }
+
+    fn about(&self) -> About {
+        self.about.clone()
     }
 
     fn settings(&self) -> toml::Table {
@@ -228,7 +254,8 @@ impl Task for TranslationTask {
 
     /// The tokenizer.
     fn write_into(&self, dir: &Path) -> Result<(), WriteError> {
-        files::write(&dir.join(TOKENIZER), self.json.as_bytes())
+        let json = self.tokenizer.json().expect("made into JSON before");
+        files::write(&dir.join(TOKENIZER), json.as_bytes())
     }
 
     fn show(&self, id: usize) -> Shown {

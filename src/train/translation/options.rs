@@ -93,6 +93,10 @@ pub struct TranslationOptions {
     /// Largest norm of the gradient [default: 1]
     #[arg(long)]
     pub clip_norm: Option<f64>,
+    /// Tokens of a sentence, its end included, at most 1024: longer training pairs are left out,
+    /// other sentences cut [default: 128]
+    #[arg(long)]
+    pub max_length: Option<usize>,
     /// Padded tokens in a step, both languages together; --batch caps sentences [default: 4096]
     #[arg(long)]
     pub max_tokens: Option<usize>,
@@ -125,14 +129,20 @@ pub struct TranslationConfig {
     pub ffn: usize,
     pub dropout: f64,
     pub clip_norm: f64,
+    #[serde(default = "usual_length")]
+    pub max_length: usize,
     pub max_tokens: usize,
     pub schedule: Schedule,
     pub beam: usize,
 }
 
-/// Tokens of a sentence, its end included, that a network has places for. Longer pairs are not
-/// trained on.
-pub const MOST_TOKENS: usize = 128;
+/// Tokens of a sentence, its end included, that there are places for.
+pub const MOST_TOKENS: usize = 1024;
+
+/// The default of `--max-length`.
+fn usual_length() -> usize {
+    128
+}
 
 impl TranslationOptions {
     /// Fills in the defaults; those of a demonstration suit its task.
@@ -173,6 +183,7 @@ impl TranslationOptions {
                 .dropout
                 .unwrap_or((f64::from(sizes.dropout) * 1e6).round() / 1e6),
             clip_norm: self.clip_norm.unwrap_or(1.0),
+            max_length: self.max_length.unwrap_or_else(usual_length),
             max_tokens: self.max_tokens.unwrap_or(4096),
             schedule: self.schedule.unwrap_or(Schedule::Linear),
             beam: self.beam.unwrap_or(4),
@@ -235,6 +246,9 @@ impl TranslationConfig {
         require(dropout_ok, "dropout", &self.dropout, remedy)?;
         let (clip, remedy) = (self.clip_norm, "give a positive number; inf for none");
         require(clip > 0.0, "clip-norm", &clip, remedy)?;
+        let (length, remedy) = (self.max_length, "give a number of tokens from 8 to 1024");
+        let length_ok = within(length, 8, MOST_TOKENS);
+        require(length_ok, "max-length", &length, remedy)?;
         let (tokens, remedy) = (self.max_tokens, "give at least 16 tokens");
         require(within(tokens, 16, 1 << 24), "max-tokens", &tokens, remedy)?;
         let (beam, remedy) = (self.beam, "give a number of hypotheses from 1 to 64");
@@ -273,6 +287,8 @@ mod tests {
             ("dropout", "dropout = nan"),
             ("clip-norm", "clip-norm = 0.0"),
             ("clip-norm", "clip-norm = nan"),
+            ("max-length", "max-length = 7"),
+            ("max-length", "max-length = 1025"),
             ("max-tokens", "max-tokens = 8"),
             ("beam", "beam = 0"),
             ("src", "data = \"parallel\""),

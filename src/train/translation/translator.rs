@@ -2,9 +2,9 @@
 
 use super::options::TranslationConfig;
 use crate::backend::{DeviceError, Executor};
-use crate::data::pairs::{PairShape, Sentences};
+use crate::data::pairs::Sentences;
 use crate::data::text::Tokenizer;
-use crate::nn::{BeamSearch, Hypothesis, SearchSpec, Transformer};
+use crate::nn::{BeamSearch, Hypothesis, Room, SearchSpec, Transformer};
 use crate::train::TrainError;
 
 /// Hypotheses are compared by their log-probability over their length, as fairseq does unless told
@@ -21,7 +21,8 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// Allocates a network, with all parameters zero, for padded batches up to `largest`.
+    /// Allocates a network, with all parameters zero, for batches that fit into `room`, and a search
+    /// that fills its places.
     ///
     /// # Errors
     /// Those of the device.
@@ -29,13 +30,13 @@ impl Translator {
         mut exec: Box<dyn Executor>,
         config: &TranslationConfig,
         tokenizer: Tokenizer,
-        largest: PairShape,
+        room: Room,
     ) -> Result<Translator, DeviceError> {
         let ops = exec.sequence().expect("all executors have the ops");
-        let net = Transformer::new(ops, config.network(tokenizer.vocab()), largest)?;
+        let net = Transformer::new(ops, config.network(tokenizer.vocab()), room)?;
         let spec = SearchSpec {
             beams: config.beam,
-            most: largest.source.max(largest.target),
+            most: room.places,
             penalty: LENGTH_PENALTY,
         };
         let search = BeamSearch::new(ops, &net, spec);
@@ -62,13 +63,13 @@ impl Translator {
         &self.tokenizer
     }
 
-    /// The best translation found of each sentence.
+    /// The best translation found of each sentence; of an empty one, nothing.
     ///
     /// # Errors
     /// A failure of the device.
     ///
     /// # Panics
-    /// If a sentence is longer than the network was made for: a bug in the caller.
+    /// If there is no room for a sentence: a bug in the caller.
     pub fn translate(&mut self, sources: &Sentences) -> Result<Vec<String>, TrainError> {
         let found = self.search(sources)?;
         let texts = found.iter().map(|found| self.text(&found.tokens));
@@ -90,7 +91,8 @@ impl Translator {
     pub fn search(&mut self, sources: &Sentences) -> Result<Vec<Hypothesis>, TrainError> {
         // Sentences of about one length beside each other, the longest first: what does not fit
         // into memory fails at once.
-        let mut order: Vec<usize> = (0..sources.len()).collect();
+        let full = |i: &usize| sources.get(*i).len() > 1;
+        let mut order: Vec<usize> = (0..sources.len()).filter(full).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(sources.get(i).len()));
         let sorted: Vec<Vec<i32>> = order.iter().map(|&i| sources.get(i).to_vec()).collect();
         let ops = self.exec.sequence().expect("the network has its ops");

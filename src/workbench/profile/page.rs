@@ -368,7 +368,7 @@ fn annotated(text: &str, lines: &Lines) -> String {
     html
 }
 
-#[cfg(test)]
+#[cfg(all(test, simt_counted))]
 mod tests {
     use super::super::gpus::find as gpu;
     use super::super::{find, ladder};

@@ -379,7 +379,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-#[cfg(test)]
+#[cfg(all(test, simt_counted))]
 mod tests {
     use super::super::{find, gpus, step};
     use super::*;
