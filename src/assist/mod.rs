@@ -33,7 +33,7 @@ pub use infobatch::Pruner;
 pub use instances::{Inputs, Instances};
 pub use model::Logistic;
 pub use paper::PixelModel;
-pub use policy::{Phase, Plan};
+pub use policy::{Phase, Plan, sweeps};
 pub use quality::{Calibration, Quality};
 pub use ring::{Drain, LossRing, Record, StepRecords};
 pub use state::{AssistState, FeedStats, FeederConfig};

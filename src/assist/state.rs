@@ -59,6 +59,12 @@ pub struct AssistState {
 }
 
 impl AssistState {
+    /// From here on for more sweeps, E: what is spent then is a smaller share of the budget. Fewer
+    /// than there were to be change nothing.
+    pub fn lengthen(&mut self, epochs: f64) {
+        self.config.epochs = self.config.epochs.max(epochs);
+    }
+
     /// What is remembered of each instance.
     pub fn memory(&self) -> &Memory {
         &self.mind.memory
