@@ -10,7 +10,8 @@ use super::{
 };
 use crate::backend::gpu::catalog::TOOLKIT;
 use crate::files;
-use clap::{Args, CommandFactory, FromArgMatches};
+use clap::builder::UnknownArgumentValueParser;
+use clap::{Arg, Args, CommandFactory, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{ErrorKind, Write};
@@ -98,6 +99,17 @@ struct Flags<T: Args> {
     quiet: bool,
 }
 
+/// Flags that people know from elsewhere, and what they are called here.
+const FOREIGN: [(&str, &str); 7] = [
+    ("arch", "--depth"),
+    ("model", "--depth"),
+    ("batch-size", "--batch"),
+    ("learning-rate", "--lr"),
+    ("output", "--out"),
+    ("gpu", "--device cuda"),
+    ("workers", "--threads"),
+];
+
 /// What this program was built from and for.
 fn version() -> String {
     let simt = match cfg!(simt) {
@@ -143,6 +155,17 @@ pub fn command<P: Program>() -> clap::Command {
         P::NAMES
     );
     let command = command.mut_arg("export", |arg| arg.help(export));
+    let known: Vec<String> = {
+        let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+        flags.map(str::to_string).collect()
+    };
+    let foreign = FOREIGN
+        .into_iter()
+        .filter(|(flag, _)| !known.contains(&flag.to_string()));
+    let command = foreign.fold(command, |command, (flag, ours)| {
+        let parser = UnknownArgumentValueParser::suggest_arg(ours);
+        command.arg(Arg::new(flag).long(flag).hide(true).value_parser(parser))
+    });
     let version: &str = version().leak();
     command.version(version).after_help(P::EXAMPLES)
 }
