@@ -428,8 +428,8 @@ impl Config {
         require(epochs <= most, "epochs", &epochs, "give at most 100000")?;
         let (every, remedy) = (self.eval_every, "give a number of sweeps, or 0");
         require(within(every, most), "eval-every", &every, remedy)?;
-        let (threads, remedy) = (self.threads.unwrap_or(1), "give at least 1");
-        require(threads >= 1, "threads", &threads, remedy)?;
+        let (threads, remedy) = (self.threads.unwrap_or(1), "give a number from 1 to 1024");
+        require((1..=1024).contains(&threads), "threads", &threads, remedy)?;
         let (batch, remedy) = (self.batch, "a step takes at least 2 instances");
         require(batch >= 2, "batch", &batch, remedy)?;
         let lr_ok = self.lr > 0.0 && self.lr <= 1e3;
@@ -535,6 +535,7 @@ mod tests {
             ("epochs", "epochs = inf"),
             ("eval-every", "eval-every = -1"),
             ("threads", "threads = 0"),
+            ("threads", "threads = 100000"),
             ("checkpoint-every", "checkpoint-every = 0"),
         ];
         for (flag, text) in bad {

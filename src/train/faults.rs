@@ -1,8 +1,10 @@
 //! What a program meets that no `Result` tells of: no memory, no threads, a fault of its own.
 
 use super::TrainError;
+use super::folders::give_up_all;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Memory as the system gives it. Where it gives none the program ends with a line and the code of a
 /// run that failed, instead of a signal.
@@ -16,6 +18,9 @@ fn there(memory: *mut u8, size: usize) -> *mut u8 {
     memory
 }
 
+/// Set by the first allocation that fails.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 #[cold]
 fn no_memory(size: usize) -> ! {
     // On the stack: there is no other memory.
@@ -27,7 +32,11 @@ fn no_memory(size: usize) -> ! {
          container's); a run goes on with --resume from its last checkpoint"
     );
     let left = rest.len();
-    let _ = std::io::stderr().write_all(&line[..256 - left]);
+    // What follows takes a little memory, which is mostly there; if not, this is where it ends.
+    if !ENDING.swap(true, Ordering::Relaxed) {
+        let _ = std::io::stderr().write_all(&line[..256 - left]);
+        give_up_all();
+    }
     // SAFETY: ends the process; nothing of it is looked at afterwards.
     unsafe { libc::_exit(1) }
 }

@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The file that is locked while a process uses a folder, and that names the process.
 const LOCK: &str = "run.lock";
@@ -20,7 +21,12 @@ const ATTEMPTS: usize = 3;
 /// The folder of a run or of a comparison, which this process has for itself: the lock is the system's,
 /// so that it ends with the process, however that ends. Dropped, a folder without any checkpoint
 /// holds no run, and what was put into it is taken out again.
-pub struct RunFolder {
+pub struct RunFolder(Arc<Owned>);
+
+/// All folders that are owned, for a process that ends where nothing is dropped.
+static OWNED: Mutex<Vec<Arc<Owned>>> = Mutex::new(Vec::new());
+
+struct Owned {
     path: PathBuf,
     /// `None` where nobody may write: what cannot change needs no owner.
     lock: Option<File>,
@@ -88,7 +94,7 @@ impl RunFolder {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     fn own(path: PathBuf, made: Vec<PathBuf>, console: Console) -> Result<RunFolder, TrainError> {
@@ -110,12 +116,14 @@ impl RunFolder {
                 if holds_run(&path) {
                     clear_asides(&path);
                 }
-                Ok(RunFolder {
+                let owned = Arc::new(Owned {
                     before: names(&path).collect(),
                     path,
                     lock,
                     made,
-                })
+                });
+                all_owned().push(owned.clone());
+                Ok(RunFolder(owned))
             }
             Err(e) => {
                 remove_empty(&made);
@@ -127,6 +135,25 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
+        all_owned().retain(|owned| !Arc::ptr_eq(owned, &self.0));
+        self.0.give_up();
+    }
+}
+
+fn all_owned() -> MutexGuard<'static, Vec<Arc<Owned>>> {
+    OWNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives up all folders before the process ends without dropping them, unless somebody else is about to
+/// do it: then there is no time to wait.
+pub fn give_up_all() {
+    if let Ok(mut all) = OWNED.try_lock() {
+        all.drain(..).rev().for_each(|owned| owned.give_up());
+    }
+}
+
+impl Owned {
+    fn give_up(&self) {
         if !holds_run(&self.path) {
             let new = names(&self.path).filter(|name| !self.before.contains(name));
             for name in new.filter(|name| is_of_a_run(&name.to_string_lossy())) {

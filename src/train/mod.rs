@@ -59,8 +59,8 @@ pub enum TrainError {
     /// The loss stopped being a number.
     #[error(
         "the loss became {loss} at step {step} (instance {instance}); look at that instance, or lower \
-         --lr: --resume {} --lr NUMBER goes on from the last good checkpoint, {} (step {good_step})",
-        dir.display(), checkpoint.display()
+         --lr: {remedy}; the last good checkpoint is {} (step {good_step})",
+        checkpoint.display()
     )]
     NotFinite {
         /// Step whose loss it was.
@@ -73,8 +73,8 @@ pub enum TrainError {
         checkpoint: PathBuf,
         /// Steps that checkpoint has done.
         good_step: u64,
-        /// What to resume.
-        dir: PathBuf,
+        /// How.
+        remedy: String,
     },
     /// The device failed.
     #[error("{source}; seen at step {step}; the last good checkpoint is {} (step {good_step})", checkpoint.display())]

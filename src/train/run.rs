@@ -477,13 +477,18 @@ impl<'a> Run<'a> {
 
     fn hand_over(&mut self, losses: &[f32], right: &[bool], step: u64) -> Result<(), TrainError> {
         if let Some(row) = losses.iter().position(|l| !l.is_finite()) {
+            let (job, lr) = (self.job, self.job.config.lr / 2.0);
+            let remedy = match job.whole == job.dir {
+                true => format!("--resume {} --lr {lr} goes on so", job.dir.display()),
+                false => "for all arms alike, in another --out".into(),
+            };
             return Err(TrainError::NotFinite {
                 step,
                 instance: self.pools.instance(row),
                 loss: losses[row],
                 checkpoint: Checkpoint::path(&self.job.dir),
                 good_step: self.good_step,
-                dir: self.job.whole.to_path_buf(),
+                remedy,
             });
         }
         self.interval.losses += losses.len() as u64;

@@ -1,5 +1,6 @@
 //! What ends a run early: Ctrl-C, a closed terminal, the polite request of a scheduler.
 
+use super::folders::give_up_all;
 use super::{Console, TrainError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -109,6 +110,7 @@ fn ignored(signal: i32) -> bool {
 
 /// Without the work that the end of a process may bring, which could wait for a device.
 fn end() -> ! {
+    give_up_all();
     // SAFETY: ends the process; nothing of it is looked at afterwards.
     unsafe { libc::_exit(EXIT_CODE.into()) }
 }
