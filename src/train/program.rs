@@ -318,11 +318,15 @@ fn run<P: Program>(
         None => train(&job, Start::Fresh)?,
     };
     export(&args, &job.dir)?;
+    // The last step is a whole one, whatever is left of the sweeps: a few may take more than all.
+    let saved = match 100.0 * summary.ops_saved {
+        saved if saved >= 0.05 => format!("{saved:.1} % of full training's operations saved"),
+        _ => "no operations saved".into(),
+    };
     console.say(format_args!(
-        "{}, {:.1} % of full training's operations saved, {:.0} {}/s\n\
+        "{}, {saved}, {:.0} {}/s\n\
          Whether that was worth it takes a comparison: --compare full,uniform,memory\nreport: {}",
         words.result(&summary.score),
-        100.0 * summary.ops_saved,
         summary.instances_per_second,
         words.many,
         report.display(),

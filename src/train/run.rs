@@ -546,7 +546,7 @@ impl<'a> Run<'a> {
         let line = format!(
             "{:>12} step {step}, {:.0} % of full training's operations: {}, train loss {:.3}, {:.0} s",
             self.label,
-            // The last batch is a whole one, whatever is left of the sweeps.
+            // The last step is a whole one, whatever is left of the sweeps.
             100.0 * ops_fraction.min(1.0),
             self.job.task.words().evaluation(result),
             self.progress.train_loss.unwrap_or(f64::NAN),
