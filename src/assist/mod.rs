@@ -31,7 +31,7 @@ pub use error::AssistError;
 pub use features::Memory;
 pub use feeder::Feeder;
 pub use instances::{Inputs, Instances};
-pub use policy::{Phase, Plan};
+pub use policy::{Phase, Plan, sweeps};
 pub use preset::Preset;
 pub use quality::{Calibration, Quality};
 pub use ring::{Drain, LossRing, Record, StepRecords};

@@ -68,6 +68,12 @@ impl AssistState {
         memory
     }
 
+    /// From here on for more sweeps, E: what is spent then is a smaller share of the budget. Fewer
+    /// than there were to be change nothing.
+    pub fn lengthen(&mut self, epochs: f64) {
+        self.config.epochs = self.config.epochs.max(epochs);
+    }
+
     /// The step that the trainer takes next: number of the first batch not handed out.
     pub fn step(&self) -> u64 {
         self.next - self.ready.len() as u64

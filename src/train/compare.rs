@@ -1,7 +1,7 @@
 //! Arms side by side: the same network, data and seeds, with and without an Assistant.
 
 use super::checkpoint::Checkpoint;
-use super::folders::create_arm_folder;
+use super::folders::{RunFolder, write_settings};
 use super::run::{Job, Start, resume, train};
 use super::summary::{ArmResult, Comparison, Summary};
 use super::task::Words;
@@ -31,39 +31,33 @@ pub fn compare(job: &Job) -> Result<Comparison, TrainError> {
                 seed,
                 ..arm.apply(config)
             };
-            let summary = run_arm(job, &arm_config, &dir)?;
+            let summary = run_arm(job, &arm_config, dir)?;
             results.push(ArmResult::new(arm, summary));
         }
     }
     results.sort_by_key(|r| config.compare.iter().position(|a| *a == r.arm));
     let comparison = Comparison::new(results);
     report_file::write_comparison(job, &comparison)?;
-    let text = serde_json::to_string_pretty(&comparison).expect("plain data");
+    let all = comparison.outcome(job.task.words());
+    let text = serde_json::to_string_pretty(&all).expect("plain data");
     crate::files::write(&job.dir.join("summary.json"), text.as_bytes())
         .map_err(TrainError::failed)?;
     Ok(comparison)
 }
 
-fn run_arm(job: &Job, config: &Config, dir: &Path) -> Result<Summary, TrainError> {
+fn run_arm(job: &Job, config: &Config, dir: PathBuf) -> Result<Summary, TrainError> {
+    let folder = RunFolder::arm(&dir, job.console)?;
     let arm_job = Job {
         config,
-        dir: dir.to_path_buf(),
+        dir,
         ..*job
     };
-    let result = if Checkpoint::path(dir).exists() {
+    if Checkpoint::path(folder.path()).exists() {
         resume(&arm_job)
     } else {
-        create_arm_folder(&arm_job)?;
+        write_settings(&arm_job).map_err(TrainError::failed)?;
         train(&arm_job, Start::Fresh)
-    };
-    // What goes on is the comparison, not the arm alone.
-    result.map_err(|e| match e {
-        TrainError::Interrupted { step, .. } => TrainError::Interrupted {
-            step,
-            dir: job.dir.clone(),
-        },
-        other => other,
-    })
+    }
 }
 
 impl Comparison {
@@ -77,9 +71,7 @@ impl Comparison {
         let head = ["vs uniform", "vs full"];
         let mut lines = vec![row("arm", &score, "ops saved", head, &speed)];
         let assistant = self.assistant();
-        let mut arms: Vec<Arm> = self.arms.iter().map(|r| r.arm).collect();
-        arms.dedup();
-        for arm in arms {
+        for arm in self.names() {
             let points = |reference: Arm| match self.difference(arm, reference) {
                 Some(d) if reference != arm => d.to_string(),
                 _ => "–".into(),

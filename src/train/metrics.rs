@@ -188,7 +188,7 @@ fn line(point: &Point) -> String {
 /// The first line of the metrics.
 pub(super) fn environment(job: &Job, device: &str) -> Point {
     Point::Environment {
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: super::version(),
         device: device.into(),
         cpu: cpu_name(),
         data: job.task.data(),

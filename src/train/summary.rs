@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Arm;
 use super::task::Score;
+use super::task::Words;
 use crate::assist::Calibration;
 
 /// The result of one run.
@@ -119,6 +120,32 @@ pub struct Comparison {
     pub arms: Vec<ArmResult>,
 }
 
+/// What a comparison comes to: what `--json` prints and `summary.json` holds.
+#[derive(Serialize)]
+pub struct Outcome<'a> {
+    /// The last arm's, for who reads single runs, too.
+    #[serde(flatten)]
+    pub last: &'a Summary,
+    /// In one sentence.
+    pub verdict: String,
+    /// Every arm against `full` and against `uniform`, over the seeds that both have.
+    pub differences: Vec<Difference>,
+    /// All runs.
+    pub arms: &'a [ArmResult],
+}
+
+/// By how much one arm is better than another: a share of accuracy, or BLEU.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)] // what they say
+pub struct Difference {
+    pub arm: Arm,
+    pub against: Arm,
+    /// Mean over the seeds.
+    pub mean: f64,
+    /// Its standard error.
+    pub standard_error: f64,
+}
+
 /// A mean over seeds with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -193,6 +220,40 @@ impl Comparison {
             Some((a.points() - b.points(), a.variance() + b.variance()))
         });
         Estimate::of(&pairs.collect::<Vec<_>>())
+    }
+
+    /// The arms, in order.
+    pub fn names(&self) -> Vec<Arm> {
+        let mut arms: Vec<Arm> = self.arms.iter().map(|r| r.arm).collect();
+        arms.dedup();
+        arms
+    }
+
+    /// All that there is to say, for programs.
+    ///
+    /// # Panics
+    /// If there are no arms: a bug.
+    pub fn outcome(&self, words: &Words) -> Outcome<'_> {
+        let last = &self.arms.last().expect("a comparison has arms").summary;
+        let per_point = last.score.per_point();
+        let against = |arm| {
+            let references = [Arm::Full, Arm::Uniform].into_iter();
+            references.filter_map(move |against| {
+                let points = self.difference(arm, against).filter(|_| arm != against)?;
+                Some(Difference {
+                    arm,
+                    against,
+                    mean: points.mean / per_point,
+                    standard_error: points.error / per_point,
+                })
+            })
+        };
+        Outcome {
+            last,
+            verdict: self.verdict(words),
+            differences: self.names().into_iter().flat_map(against).collect(),
+            arms: &self.arms,
+        }
     }
 
     /// The Assistant that the comparison is about: `memory`, else `paper`.

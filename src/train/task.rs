@@ -9,6 +9,7 @@ use crate::nn::{About, Params};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Steps that may be under way at once (K in the protocol of the loss ring).
@@ -174,11 +175,12 @@ pub trait Boss {
     /// # Errors
     /// A failure of the device that is already known.
     fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError>;
-    /// Loss and accuracy on the data that training does not see.
+    /// Loss and accuracy on the data that training does not see; `None` if `stop` is set before all
+    /// of it is seen.
     ///
     /// # Errors
     /// A failure of the device.
-    fn evaluate(&mut self) -> Result<Evaluation, DeviceError>;
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError>;
     /// What the network, as it is, answers to training instances.
     ///
     /// # Errors

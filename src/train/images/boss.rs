@@ -8,6 +8,7 @@ use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
 use crate::train::{Config, Guess, TrainError};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Pixels of padding from which training images are cropped back, the usual choice for images of
 /// about 32×32.
@@ -127,10 +128,13 @@ impl Boss for ImageBoss {
         self.exec.step(Pass::Train, inputs, &train)
     }
 
-    fn evaluate(&mut self) -> Result<Evaluation, DeviceError> {
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError> {
         let (mut loss, mut right) = (0.0, 0.0);
         let (net, data) = (&self.net, self.test);
         for start in (0..self.test_images).step_by(self.batch) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
                 .map(|i| i as u32)
                 .collect();
@@ -147,10 +151,10 @@ impl Boss for ImageBoss {
             right += sum(self.exec.read(net.loss.right)?);
         }
         let n = self.test_images as f64;
-        Ok(Evaluation {
+        Ok(Some(Evaluation {
             loss: loss / n,
             accuracy: right / n,
-        })
+        }))
     }
 
     fn guess(&mut self, ids: &[u32]) -> Result<Vec<Guess>, TrainError> {
@@ -183,7 +187,8 @@ impl Boss for ImageBoss {
 
     /// Each image is right or not, so that the error is that of a share.
     fn score(&mut self, _: Option<&Path>) -> Result<Score, TrainError> {
-        let accuracy = self.evaluate().map_err(TrainError::failed)?.accuracy;
+        let all = self.evaluate(&AtomicBool::new(false));
+        let accuracy = all.map_err(TrainError::failed)?.expect("all seen").accuracy;
         let variance = accuracy * (1.0 - accuracy) / self.test_images as f64;
         Ok(Score {
             test_accuracy: Some(accuracy),

@@ -14,6 +14,7 @@ use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
 use crate::train::{Config, Guess, TrainError};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where translations of the test set are, in a run's folder.
 pub const TRANSLATIONS: &str = "translations.txt";
@@ -216,9 +217,12 @@ impl Boss for TranslationBoss {
 
     /// Loss a token of the validation set, without label smoothing, and the share of its sentences
     /// of which every token is right, given those before it.
-    fn evaluate(&mut self) -> Result<Evaluation, DeviceError> {
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError> {
         let (mut loss, mut tokens, mut right) = (0.0, 0.0, 0.0);
         for (ids, shape) in self.valid_batches.clone() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             self.look(ids.clone(), shape)?;
             let results = self.net().bind(shape).results;
             let losses = self.translator.exec().read(results.loss)?;
@@ -230,10 +234,10 @@ impl Boss for TranslationBoss {
                 right += f64::from(all);
             }
         }
-        Ok(Evaluation {
+        Ok(Some(Evaluation {
             loss: loss / tokens,
             accuracy: right / self.valid_pairs.len() as f64,
-        })
+        }))
     }
 
     /// Translations as those of the test set are found.
@@ -253,7 +257,8 @@ impl Boss for TranslationBoss {
     }
 
     fn score(&mut self, dir: Option<&Path>) -> Result<Score, TrainError> {
-        let valid_loss = self.evaluate().map_err(TrainError::failed)?.loss;
+        let all = self.evaluate(&AtomicBool::new(false));
+        let valid_loss = all.map_err(TrainError::failed)?.expect("all seen").loss;
         let translations = self.translator.translate(self.test.pairs.source())?;
         if let Some(dir) = dir {
             let text: String = translations.iter().map(|t| format!("{t}\n")).collect();
