@@ -549,7 +549,7 @@ mod tests {
     fn files_say_where_they_are_wrong() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("c.toml");
-        let keys = ["lr", "depth"].map(str::to_owned);
+        let keys = ["lr", "depth", "compare"].map(str::to_owned);
         let error = |text: &str| {
             std::fs::write(&path, text).unwrap();
             let read = read::<Options, toml::Table>(&path, "resnet", &keys);
