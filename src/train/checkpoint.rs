@@ -1,7 +1,7 @@
 //! Everything a run needs to go on, in one file that is replaced as a whole or not at all.
 
+use super::interval::Interval;
 use super::pools::PartialPool;
-use super::run::Interval;
 use crate::assist::AssistState;
 use crate::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};

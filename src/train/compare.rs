@@ -2,7 +2,8 @@
 
 use super::checkpoint::Checkpoint;
 use super::folders::{RunFolder, write_settings};
-use super::run::{Job, Start, resume, train};
+use super::job::Job;
+use super::run::{Start, resume, train};
 use super::summary::{ArmResult, Comparison, Summary};
 use super::task::Words;
 use super::verdict::percent;

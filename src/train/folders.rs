@@ -1,7 +1,7 @@
 //! The folders of runs, and who owns them.
 
 use super::checkpoint::Checkpoint;
-use super::run::Job;
+use super::job::Job;
 use super::{Arm, ConfigError, Console, TrainError};
 use crate::files::{self, WriteError};
 use clap::ValueEnum;

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: what was measured during a run, one JSON object a line. The report is drawn
 //! from it. TensorBoard's event file beside it has the same curves.
 
-use super::run::Job;
+use super::job::Job;
 use super::tensorboard::Events;
 use super::{TrainError, files_error};
 use crate::files;

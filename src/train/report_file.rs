@@ -2,9 +2,9 @@
 //! Assistant's memory of each instance.
 
 use super::examples::{self, Examples};
+use super::job::Job;
 use super::metrics::{Metrics, Point};
 use super::report::{self, Report, Run, Standing};
-use super::run::Job;
 use super::summary::{ArmResult, Comparison};
 use super::task::Curve;
 use super::verdict::Verdict;

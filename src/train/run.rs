@@ -2,94 +2,22 @@
 //! and keeps the books.
 
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
-use super::config::PROGRAM;
-use super::console::Console;
 use super::examples::Examples;
+use super::interval::Interval;
+use super::job::Job;
 use super::metrics::{Metrics, Point, environment};
 use super::pools::Pools;
-use super::stop::Stop;
 use super::summary::{ArmResult, Summary};
 use super::task::{Boss, SLOTS, Score, Task, wait_for_records};
-use super::{Arm, Assist, Config, ConfigError, TrainError, report_file};
-use crate::assist::{
-    AssistConfig, AssistError, Assistant, Drain, Feeder, FeederConfig, Preset, Quality, sweeps,
-};
+use super::{Arm, Assist, TrainError, report_file};
+use crate::assist::{Drain, Feeder, FeederConfig, sweeps};
 use crate::backend::{DeviceError, StepInputs};
 use crate::files;
 use crate::nn;
 use crate::rng::Stream;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Instant;
-
-/// Least keep probability of the Assistant, so that it hears of every instance now and then.
-const EXPLORATION: f32 = 0.3;
-
-/// Everything a run is given.
-pub struct Job<'a> {
-    /// Which program runs.
-    pub program: &'static str,
-    /// Settings.
-    pub config: &'a Config,
-    /// Network and instances.
-    pub task: &'a dyn Task,
-    /// The run's folder; exists.
-    pub dir: PathBuf,
-    /// What `--resume` goes on with: the run's folder, or that of the comparison it is part of.
-    pub whole: &'a Path,
-    /// Where people look.
-    pub console: Console,
-    /// Ctrl-C and its like.
-    pub stop: &'a Stop,
-}
-
-impl Job<'_> {
-    /// A batch is drawn from the data without repetition.
-    pub(super) fn check_batch(&self) -> Result<(), ConfigError> {
-        let (instances, batch) = (self.task.size(), self.config.batch);
-        if batch <= instances {
-            return Ok(());
-        }
-        let many = self.task.words().many;
-        let remedy = format!("the data set has only {instances} training {many}; lower --batch");
-        Err(ConfigError::Value {
-            flag: "batch",
-            value: batch.to_string(),
-            remedy,
-        })
-    }
-
-    /// The network, opened.
-    pub(super) fn boss(&self) -> Result<Box<dyn Boss>, TrainError> {
-        self.task.boss(self.config)
-    }
-
-    /// Draws the weights from the seed, or reads them from `--init`.
-    pub(super) fn initialise(&self, boss: &mut dyn Boss) -> Result<(), TrainError> {
-        let (exec, params) = boss.parts();
-        match &self.config.init {
-            None => params
-                .initialise(exec, self.config.seed)
-                .map_err(|e| TrainError::unusable(e.at_batch(self.config.batch))),
-            Some(file) => {
-                let about = self.task.about();
-                nn::WeightFile::of_program(file, about.program)
-                    .and_then(|file| nn::import(exec, params, &file, &about))
-                    .map_err(TrainError::unusable)
-            }
-        }
-    }
-
-    /// All settings, as TOML.
-    pub(super) fn settings(&self) -> toml::Table {
-        let mut table = toml::Table::try_from(self.config).expect("settings are plain values");
-        table.insert(PROGRAM.into(), self.program.into());
-        table.extend(self.task.settings());
-        table
-    }
-}
 
 /// From where a run starts.
 pub enum Start {
@@ -127,7 +55,7 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
             continue;
         }
         bar.set_position(run.progress.boss_ops);
-        bar.set_message(run.interval.message(&run));
+        bar.set_message(run.interval.message(run.job.task.words().short));
         let done = run.progress.step;
         if done.is_multiple_of(run.metrics_every) {
             run.log_interval()?;
@@ -157,28 +85,6 @@ pub fn resume(job: &Job) -> Result<Summary, TrainError> {
         let source = e.into();
         TrainError::unusable(files::ReadError { path, source })
     })
-}
-
-/// The Assistant of a run.
-fn assistant(job: &Job) -> Result<Assistant, AssistError> {
-    let config = job.config;
-    let preset = match config.assist {
-        Assist::Memory => Preset::Memory,
-        Assist::Paper => Preset::Paper,
-        Assist::Random => Preset::Random,
-        Assist::Infobatch => Preset::InfoBatch,
-        Assist::Off => Preset::Off,
-    };
-    let config = AssistConfig {
-        preset,
-        epochs: config.epochs,
-        batch: job.task.pool(config.batch),
-        budget: config.budget,
-        floor: EXPLORATION,
-        rescale: config.rescale as f32,
-        seed: config.seed,
-    };
-    Assistant::new(config, Arc::new(job.task.instances()))
 }
 
 /// Operations and steps of a sweep over all instances as they come, in pools of `pool`.
@@ -250,45 +156,12 @@ struct Run<'a> {
     seconds_before: f64,
 }
 
-/// Sums since the last line of metrics.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The Assistant's at that line.
-    quality: Quality,
-    instances: u64,
-    /// Cost of the instances taken, and of the candidates for them.
-    cost: u64,
-    offered: u64,
-    losses: u64,
-    loss: f64,
-    right: u64,
-    seconds: f64,
-    lr: f64,
-}
-
-impl Interval {
-    /// Of the pools taken since, if any was.
-    fn keep_rate(&self) -> Option<f64> {
-        (self.offered > 0).then(|| self.cost as f64 / self.offered as f64)
-    }
-
-    fn message(&self, run: &Run) -> String {
-        format!(
-            "loss {:.3}  {:.0} {}/s  kept {:.0} %",
-            self.loss / self.losses.max(1) as f64,
-            self.instances as f64 / self.seconds.max(1e-9),
-            run.job.task.words().short,
-            100.0 * self.keep_rate().unwrap_or(1.0),
-        )
-    }
-}
-
 impl<'a> Run<'a> {
     fn new(job: &'a Job<'a>, start: Start) -> Result<Run<'a>, TrainError> {
         let (config, task) = (job.config, job.task);
         job.check_batch()?;
         let mut boss = job.boss()?;
-        let assistant = assistant(job).map_err(TrainError::unusable)?;
+        let assistant = job.assistant().map_err(TrainError::unusable)?;
         let costs: u64 = assistant.instances().costs.iter().sum();
         let (sweep_ops, sweep_steps) = sweep(&*boss, task.size(), task.pool(config.batch));
         let full_ops = sweeps(sweep_ops, config.epochs);

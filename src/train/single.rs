@@ -1,6 +1,6 @@
 //! Uses of a network that are not training runs.
 
-use super::run::Job;
+use super::job::Job;
 use super::task::wait_for_records;
 use super::{ConfigError, Summary, TrainError};
 use crate::assist::Drain;
