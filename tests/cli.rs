@@ -116,7 +116,9 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
     let file = std::fs::read_to_string(out.join("summary.json")).unwrap();
     let file: serde_json::Value = serde_json::from_str(&file).unwrap();
     assert_eq!(file, json);
-    assert!(json["verdict"].as_str().unwrap().contains("Assistant was"));
+    let verdict = json["verdict"].as_str().unwrap();
+    assert!(verdict.contains("the Assistant saved"), "{verdict}");
+    assert!(verdict.to_lowercase().contains("worth it"), "{verdict}");
     let differences = json["differences"].as_array().unwrap();
     assert_eq!(differences.len(), 10, "five arms against each of the two");
     for difference in differences {

@@ -60,9 +60,16 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", rounded(100.0 * share, 10.0))
 }
 
+const UNDECIDED: &str = "UNDECIDED";
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: {}", self.ruling, self.reason)?;
+        // Where it stands alone, it says what is undecided.
+        let what = match self.ruling {
+            UNDECIDED => " whether it was worth it",
+            _ => "",
+        };
+        write!(f, "{}{what}: {}", self.ruling, self.reason)?;
         match &self.next {
             Some(next) => write!(f, "; {next}."),
             None => write!(f, "."),
@@ -104,7 +111,7 @@ impl Comparison {
     /// operations; what it lost against full training is the price, and is said with any ruling.
     pub fn judge(&self, words: &Words) -> Verdict {
         let undecided = |reason: String, arms: &str| Verdict {
-            ruling: "UNDECIDED",
+            ruling: UNDECIDED,
             reason,
             next: Some(format!("--compare {arms} would tell")),
         };
@@ -144,7 +151,7 @@ impl Comparison {
             (Sign::Better, Some(Sign::Worse)) => ("WORTH IT, AT A PRICE", and),
             (Sign::Better, _) => ("WORTH IT", and),
             (Sign::Worse, _) => ("NOT WORTH IT", ", but"),
-            (Sign::Chance, _) => ("UNDECIDED", ", but"),
+            (Sign::Chance, _) => (UNDECIDED, ", but"),
         };
         let uniform_says = against("uniform training at the same operations", uniform);
         Verdict {
