@@ -164,7 +164,7 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
             "WORTH IT",
             "WORTH IT, AT A PRICE",
             "NOT WORTH IT",
-            "UNDECIDED"
+            "UNDECIDED whether it was worth it"
         ]
         .contains(&ruling)
     );
