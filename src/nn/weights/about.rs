@@ -120,12 +120,12 @@ impl WeightFile {
             Ok(bytes) => bytes,
             Err(source) => return Err(WeightsError::Read { path, source }),
         };
-        // A zip archive, or a pickle by itself, as older versions wrote it.
-        if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-            return Err(WeightsError::Torch { path });
-        }
+        // A zip archive, or a pickle by itself, as older versions wrote it; the length of a header
+        // may look like either.
+        let torch = bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02");
         let header = match SafeTensors::read_metadata(&bytes) {
             Ok((_, header)) => header,
+            Err(_) if torch => return Err(WeightsError::Torch { path }),
             Err(e) => {
                 let reason = e.to_string();
                 return Err(WeightsError::Damaged { path, reason });
