@@ -497,6 +497,7 @@ fn weights_bring_their_tokenizer() {
     fewer.remove("heads");
     rewrite(&file, &file, Some(fewer), F32);
     says(translate(&file, "eins\n"), &["metadata have no heads"]);
+    refused(eval(transformer(&data), &file), &["metadata have no heads"]);
     // Without metadata it is the one beside them, and there must be one.
     rewrite(&file, &file, None, F32);
     same(&file);

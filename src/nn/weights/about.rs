@@ -74,8 +74,18 @@ impl About {
         }
     }
 
-    /// Refuses weights of other sizes, as far as the file says them.
+    /// Refuses weights of other sizes, as far as the file says them: that of a program says all.
     pub(super) fn check(&self, file: &WeightFile) -> Result<(), WeightsError> {
+        let gone = self
+            .flags
+            .iter()
+            .find(|(flag, _)| file.says(flag).is_none());
+        if let Some((flag, _)) = gone.filter(|_| file.says(PROGRAM).is_some()) {
+            return Err(WeightsError::Damaged {
+                path: file.path.clone(),
+                reason: format!("its metadata have no {flag}"),
+            });
+        }
         let theirs = |(flag, ours): &(&'static str, String)| {
             let theirs = file.says(flag)?;
             (theirs != ours).then(|| (*flag, theirs.to_string(), ours.clone()))

@@ -81,14 +81,10 @@ pub fn tokenizer(weights: &WeightFile) -> Result<Tokenizer, TextError> {
 /// whose folder they are.
 ///
 /// # Errors
-/// They say nothing and there is no run either, or not all of it, or nonsense.
+/// They say nothing and there is no run either, or nonsense.
 pub fn config(weights: &WeightFile) -> Result<TranslationConfig, TrainError> {
     let path = || weights.path().to_owned();
-    let gone: Vec<_> = FLAGS
-        .iter()
-        .filter(|key| weights.says(key).is_none())
-        .collect();
-    if gone.len() == FLAGS.len() {
+    if FLAGS.iter().all(|key| weights.says(key).is_none()) {
         let beside = path().with_file_name("config.toml");
         if !beside.exists() {
             let path = path();
@@ -96,14 +92,6 @@ pub fn config(weights: &WeightFile) -> Result<TranslationConfig, TrainError> {
         }
         let dir = weights.path().parent().unwrap_or(Path::new("."));
         return Ok(settings_of_run::<TransformerProgram>(dir)?.1);
-    }
-    let damaged = |reason| {
-        let path = path();
-        TrainError::unusable(WeightsError::Damaged { path, reason })
-    };
-    // The default of another may fit, and be wrong.
-    if let Some(key) = gone.first() {
-        return Err(damaged(format!("its metadata have no {key}")));
     }
     let said = FLAGS.iter().chain(&FACTS);
     let said = said.filter_map(|key| Some((key, weights.says(key)?)));
@@ -114,7 +102,10 @@ pub fn config(weights: &WeightFile) -> Result<TranslationConfig, TrainError> {
         })
         .collect();
     let options: Result<TranslationOptions, toml::de::Error> = table.try_into();
-    let options = options.map_err(|e| damaged(e.message().to_string()))?;
+    let options = options.map_err(|e| {
+        let (path, reason) = (path(), e.message().to_string());
+        TrainError::unusable(WeightsError::Damaged { path, reason })
+    })?;
     let config = options.resolve(false);
     config.check()?;
     Ok(config)
