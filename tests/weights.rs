@@ -5,17 +5,19 @@
 mod images;
 #[path = "common/sentences.rs"]
 mod sentences;
+#[path = "common/weight_files.rs"]
+mod weight_files;
 
 use half::{bf16, f16};
 use images::write_folder;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use sentences::{transformer, write_pairs};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use weight_files::{F32, Type, metadata, rewrite};
 
 fn resnet(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_resnet"));
@@ -55,42 +57,6 @@ fn says(output: Output, parts: &[&str]) {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
 }
-
-type Metadata = HashMap<String, String>;
-
-fn metadata(file: &Path) -> Metadata {
-    let bytes = fs::read(file).unwrap();
-    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-    header.metadata().clone().unwrap_or_default()
-}
-
-/// A type of numbers, and how they become bytes of it.
-type Type = (Dtype, fn(f32) -> Vec<u8>);
-
-/// Writes a file anew with other metadata, and tensors of another type.
-fn rewrite(from: &Path, to: &Path, metadata: Option<Metadata>, (dtype, convert): Type) {
-    let bytes = fs::read(from).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let all = file.tensors().into_iter().map(|(name, view)| {
-        let (numbers, _) = view.data().as_chunks::<4>();
-        let (dtype, data) = match view.dtype() {
-            Dtype::F32 => {
-                let numbers = numbers.iter().map(|b| f32::from_le_bytes(*b));
-                (dtype, numbers.flat_map(convert).collect())
-            }
-            other => (other, view.data().to_vec()),
-        };
-        (name, dtype, view.shape().to_vec(), data)
-    });
-    let all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = all.collect();
-    let views = all.iter().map(|(name, dtype, shape, data)| {
-        let view = TensorView::new(*dtype, shape.clone(), data).unwrap();
-        (name, view)
-    });
-    fs::write(to, serialize(views, metadata).unwrap()).unwrap();
-}
-
-const F32: Type = (Dtype::F32, |v| v.to_le_bytes().to_vec());
 
 /// A trained ResNet-8: its data, its run, and a file that it was exported to.
 fn trained(temp: &Path) -> [PathBuf; 3] {
