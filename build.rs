@@ -28,11 +28,37 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(simt, simt_counted)");
     // Changes of this program itself cargo sees.
     println!("cargo::rerun-if-changed=kernels");
+    revision();
     if let Err(e) = build() {
         for line in e.lines() {
             println!("cargo::error={line}");
         }
     }
+}
+
+/// `AUTOASSIST_REVISION` is what is built: the commit, and whether there were changes on top of it;
+/// empty outside a repository of this project. Looked up whenever the sources change, so that a
+/// commit alone compiles nothing anew.
+fn revision() {
+    println!("cargo::rerun-if-env-changed=AUTOASSIST_REVISION");
+    for source in fs::read_dir("src").into_iter().flatten().flatten() {
+        // Programs are linked anew without this.
+        if source.file_name() != "bin" {
+            println!("cargo::rerun-if-changed={}", source.path().display());
+        }
+    }
+    let describe = || {
+        let mut git = std::process::Command::new("git");
+        git.args(["describe", "--always", "--exclude=*", "--dirty=-changed"]);
+        let output = Path::new(".git").exists().then(|| git.output().ok())??;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_string())
+    };
+    let revision = env::var("AUTOASSIST_REVISION").ok().or_else(describe);
+    println!(
+        "cargo::rustc-env=AUTOASSIST_REVISION={}",
+        revision.unwrap_or_default()
+    );
 }
 
 fn warn(text: &str) {

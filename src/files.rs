@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// How files are called that are not whole yet.
+pub const ASIDE: &str = ".aside-";
+
 /// A file could not be written; what was there before is untouched.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}; free some space or choose another place", path.display())]
@@ -47,7 +50,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
         // Not a hidden temporary of mode 0600: what users get must be readable as any file they
         // make.
         let mut aside = tempfile::Builder::new()
-            .prefix(".aside-")
+            .prefix(ASIDE)
             .make_in(folder, |p| std::fs::File::create_new(p))?;
         aside.write_all(bytes)?;
         aside.as_file().sync_all()?;

@@ -148,7 +148,7 @@ fn the_sweeps_come_out_at_e_by_cost_where_the_hard_is_costly() {
 fn hard_sentences_are_told_by_their_words_once_the_labels_are_foretold() {
     for preset in [Preset::Paper, Preset::Memory] {
         let mut config = config(preset, 64, 0.6);
-        config.epochs = 16;
+        config.epochs = 16.0;
         let mut run = Run::over(sentence_pairs(4000), config);
         let batches = run.all();
         let sweep = run.instances.costs.iter().sum::<u64>() as f64;
@@ -227,7 +227,7 @@ fn off_is_even_sweeps_at_no_cost_and_remembers() {
 /// Share of hard instances among those trained on in the selecting phase.
 fn hard_share(preset: Preset) -> f64 {
     let mut config = config(preset, 64, 0.6);
-    config.epochs = 16;
+    config.epochs = 16.0;
     let mut run = Run::new(4000, config);
     let plan = run.assistant.plan();
     let batches = run.all();

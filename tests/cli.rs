@@ -65,14 +65,7 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
     let out = temp.path().join("run");
     let output = resnet()
         .args(TINY)
-        .args([
-            "--compare",
-            "full,uniform,random,paper,memory,infobatch",
-            "--seeds",
-            "3,4",
-            "--json",
-            "--quiet",
-        ])
+        .args(["--compare", "all", "--seeds", "3,4", "--json", "--quiet"])
         .args([
             "--data-dir".as_ref(),
             data.as_os_str(),
@@ -119,6 +112,24 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
         assert_eq!(event_files(folder), 1);
     }
     assert_eq!(json["host_syncs"], 0);
+    // The file has what the line has.
+    let file = std::fs::read_to_string(out.join("summary.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    assert_eq!(file, json);
+    assert!(json["verdict"].as_str().unwrap().contains("Assistant was"));
+    let differences = json["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 10, "five arms against each of the two");
+    for difference in differences {
+        let of = |key: &str| {
+            let key = format!("accuracy_vs_{}", key);
+            let all = arms.iter().filter(|a| a["arm"] == difference["arm"]);
+            let all: Vec<f64> = all.filter_map(|a| a[&key].as_f64()).collect();
+            all.iter().sum::<f64>() / 2.0
+        };
+        let mean = of(difference["against"].as_str().unwrap());
+        assert!((difference["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+        assert!(difference["standard_error"].as_f64().unwrap() >= 0.0);
+    }
     assert!(out.join("report.html").is_file() && out.join("config.toml").is_file());
 
     // Resuming a finished comparison only exports.
@@ -140,6 +151,45 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
     );
     assert_eq!(self::json(&again)["arms"], json["arms"]);
     assert!(weights.is_file());
+
+    // For people it ends with the ruling, which is the report's, too.
+    let args = ["--resume".as_ref(), out.as_os_str()];
+    let output = resnet().args(args).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (ruling, reason) = text.lines().last().unwrap().split_once(": ").unwrap();
+    assert!(
+        [
+            "WORTH IT",
+            "WORTH IT, AT A PRICE",
+            "NOT WORTH IT",
+            "UNDECIDED"
+        ]
+        .contains(&ruling)
+    );
+    assert!(reason.starts_with("the Assistant saved "), "{text}");
+    assert!(
+        text.contains("memory* ") && text.contains("* the Assistant"),
+        "{text}"
+    );
+    let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(report.contains(&format!("<h1><span class=\"ruling\">{ruling}</span>")));
+    // What stands out was seen lately and is what the network at the end says of it.
+    let examples = std::fs::read(out.join("memory-seed4/examples.json")).unwrap();
+    let examples: serde_json::Value = serde_json::from_slice(&examples).unwrap();
+    let since = examples["since"].as_f64().unwrap();
+    assert!(since >= 0.5, "{since}");
+    for example in examples["hardest"].as_array().unwrap() {
+        assert!(example["seen"].as_f64().unwrap() > since, "{example}");
+        let (guess, sure) = (&example["guess"]["answer"], &example["guess"]["sure"]);
+        assert!(
+            ["blue", "green", "red"].contains(&guess.as_str().unwrap()),
+            "{example}"
+        );
+        assert!(
+            (1.0 / 3.0..=1.0).contains(&sure.as_f64().unwrap()),
+            "{example}"
+        );
+    }
 }
 
 #[test]
@@ -181,6 +231,32 @@ fn weights_come_out_go_in_and_evaluate_the_same() {
         json(&trained)["test_accuracy"],
         json(&evaluated)["test_accuracy"]
     );
+
+    // They come out again as they went in, from the file and from the run's folder.
+    let copy = at("copy.safetensors");
+    let again = [
+        "--data",
+        "folder",
+        "--eval-only",
+        "--export",
+        &copy,
+        "--init",
+        &out,
+    ];
+    let copied = resnet().args(again).args(args).output().unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    let tensors = |file: &str| {
+        let bytes = std::fs::read(file).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let all = file
+            .iter()
+            .map(|(name, view)| (name.to_string(), view.data().to_vec()));
+        // Steps, which a file to evaluate does not tell.
+        let mut all: Vec<_> = all.filter(|(name, _)| !name.ends_with("tracked")).collect();
+        all.sort();
+        all
+    };
+    assert!(tensors(&copy) == tensors(&weights));
 
     let other = [
         "--data",
@@ -234,6 +310,10 @@ fn bad_arguments_are_named_with_their_remedy() {
         (&["--budget", "1.5"], "--budget"),
         (&["--budget", "NaN"], "--budget"),
         (&["--lr=-0.1"], "--lr"),
+        (&["--lr", "-1"], "--lr"),
+        (&["--epochs", "0"], "--epochs"),
+        (&["--threads", "0"], "--threads"),
+        (&["--init", "/"], "--init"),
         (&["--lr", "nan"], "--lr"),
         (&["--weight-decay=-1"], "--weight-decay"),
         (&["--rescale=inf"], "--rescale"),
@@ -270,6 +350,10 @@ fn bad_arguments_are_named_with_their_remedy() {
     // clap's own usage errors are fine.
     assert!(refused(&["--data", "cifar11"]).contains("synthetic"));
     assert!(refused(&["--epochs=-3"]).contains("--epochs"));
+    assert!(refused(&["--arch", "resnet18"]).contains("--depth"));
+    assert!(refused(&["--batch-size", "8"]).contains("--batch"));
+    assert!(refused(&["--compare", "most"]).contains("infobatch, or all"));
+    assert!(refused(&["--overfit-one-batch", "--export", "w"]).contains("--export"));
     assert!(refused(&["--resume", "x", "--out", "y"]).contains("--out"));
     assert!(one_line(&["--resume", "x", "--lr", "0.1"]).contains("--resume"));
 }
@@ -326,6 +410,92 @@ fn bad_images_are_named_with_their_remedy() {
         line.contains("test/red/z.png") && line.contains("9x8"),
         "{line}"
     );
+}
+
+#[test]
+fn a_part_of_a_sweep_is_so_many_steps() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    write_folder(&data, &["blue", "green"], 40);
+    let run = |epochs: &str, threads: &str| {
+        let out = temp.path().join(format!("{epochs}-{threads}"));
+        let flags = [
+            "--data",
+            "folder",
+            "--batch",
+            "8",
+            "--budget",
+            "1",
+            "--deterministic",
+        ];
+        let output = resnet()
+            .args(flags)
+            .args([
+                "--epochs",
+                epochs,
+                "--threads",
+                threads,
+                "--json",
+                "--quiet",
+            ])
+            .args([
+                "--data-dir".as_ref(),
+                data.as_os_str(),
+                "--out".as_ref(),
+                out.as_os_str(),
+            ])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (
+            json(&output),
+            std::fs::read(out.join("model.safetensors")).unwrap(),
+        )
+    };
+    // 80 images in batches of 8.
+    let (whole, _) = run("1", "1");
+    let (half, weights) = run("0.5", "1");
+    assert_eq!((&whole["steps"], &half["steps"]), (&10.into(), &5.into()));
+    let ops = |of: &serde_json::Value| of["full_ops"].as_u64().unwrap();
+    assert_eq!(ops(&whole), 2 * ops(&half));
+    assert_eq!(run("1.25", "1").0["steps"], 13);
+    assert!(
+        run("0.5", "3").1 == weights,
+        "whatever the number of threads"
+    );
+}
+
+#[test]
+fn a_run_of_the_other_program_is_called_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let out = temp.path().to_str().unwrap();
+    std::fs::write(
+        temp.path().join("config.toml"),
+        "program = \"transformer\"\n",
+    )
+    .unwrap();
+    assert!(one_line(&["--resume", out]).contains("transformer"));
+}
+
+#[test]
+fn versions_name_the_executors() {
+    let output = resnet().arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with(concat!("resnet ", env!("CARGO_PKG_VERSION"))));
+    assert!(
+        text.contains("executors: cpu, ") && text.contains("cuda"),
+        "{text}"
+    );
+    let output = resnet().arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "Training:",
+        "Machine:",
+        "Examples:",
+        "[default: 16; in the demonstration 6]",
+    ] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
 }
 
 #[test]

@@ -5,81 +5,12 @@ mod images;
 #[path = "common/sentences.rs"]
 mod sentences;
 
-use std::io::{BufRead, BufReader};
+#[path = "common/runs.rs"]
+mod runs;
+
+use runs::{finish, fresh, resume, strike, strike_at, weights};
 use std::path::Path;
-use std::process::{Command, Stdio};
-
-fn resnet() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_resnet"));
-    command
-        .env("RAYON_NUM_THREADS", "2")
-        .env_remove("AUTOASSIST_ISA");
-    command
-}
-
-/// 128 images in batches of 16 at a budget of 0.65, a line on standard error after each 8 steps; 12
-/// sweeps are 63 steps.
-fn fresh(data: &Path, out: &Path, epochs: &str) -> Command {
-    let mut command = resnet();
-    command
-        .args(["--data", "folder", "--batch", "16", "--deterministic"])
-        .args([
-            "--epochs",
-            epochs,
-            "--checkpoint-every",
-            "3",
-            "--rescale",
-            "0.5",
-            "--data-dir",
-        ])
-        .args([data.as_os_str(), "--out".as_ref(), out.as_os_str()]);
-    command
-}
-
-/// Everything that a run leaves behind but times.
-fn weights(out: &Path) -> Vec<u8> {
-    std::fs::read(out.join("model.safetensors")).unwrap()
-}
-
-fn finish(mut command: Command) {
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// Starts a run and sends it `signal` as soon as it reports the step; returns its exit code.
-fn strike(command: Command, step: u64, signal: i32) -> Option<i32> {
-    strike_at(command, &format!(" step {step}, "), signal)
-}
-
-/// The same, as soon as it says something.
-fn strike_at(mut command: Command, report: &str, signal: i32) -> Option<i32> {
-    let mut child = command
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut lines = lines.map_while(Result::ok);
-    assert!(
-        lines.any(|line| line.contains(report)),
-        "it never said {report:?}"
-    );
-    // SAFETY: `kill` only sends a signal; the child has not been waited for, so its number is its
-    // own.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
-    lines.for_each(drop);
-    child.wait().unwrap().code()
-}
-
-fn resume(out: &Path) -> Command {
-    let mut command = resnet();
-    command.args(["--quiet".as_ref(), "--resume".as_ref(), out.as_os_str()]);
-    command
-}
+use std::process::Command;
 
 #[test]
 fn killed_and_resumed_equals_uninterrupted_bit_for_bit() {
@@ -186,17 +117,22 @@ fn ctrl_c_checkpoints_and_says_how_to_go_on() {
     finish(resume(&out));
     assert!(weights(&out) == weights(&whole));
 
-    // The metrics read as if the run had never stopped: each step once, in order.
-    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    let lines = text
-        .lines()
-        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-    let evals: Vec<_> = lines
-        .filter(|l| l["kind"] == "eval")
-        .map(|l| l["step"].clone())
-        .collect();
+    // The metrics read as if the run had never stopped, times apart.
+    let lines = |out: &Path| -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        let lines = text.lines().map(|l| serde_json::from_str(l).unwrap());
+        lines.collect()
+    };
+    let (mut stopped, mut never) = (lines(&out), lines(&whole));
+    let evals = stopped.iter().filter(|l| l["kind"] == "eval");
+    let evals: Vec<u64> = evals.map(|l| l["step"].as_u64().unwrap()).collect();
     let expected = (8..312).step_by(8).chain([312]);
     assert_eq!(evals, expected.collect::<Vec<u64>>());
+    for line in stopped.iter_mut().chain(&mut never) {
+        let line = line.as_object_mut().unwrap();
+        line.retain(|key, _| !["seconds", "instances_per_second", "started"].contains(&&key[..]));
+    }
+    assert_eq!(stopped[1..], never[1..]);
 }
 
 #[test]
@@ -223,4 +159,52 @@ fn other_images_and_other_networks_are_refused() {
     std::fs::write(&path, config).unwrap();
     std::fs::remove_file(data.join("train/blue/003.png")).unwrap();
     assert!(refused().contains("the images are not those"));
+}
+
+#[test]
+fn a_run_goes_on_with_other_flags_where_that_can_be_right() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    images::write_folder(&data, &["blue", "green"], 64);
+    let out = temp.path().join("run");
+    assert_eq!(
+        strike(fresh(&data, &out, "60"), 8, libc::SIGTERM),
+        Some(130)
+    );
+    let with = |flags: &[&str]| {
+        let mut command = resume(&out);
+        command.args(flags);
+        command
+    };
+    let refused = |flags: &[&str]| {
+        let output = with(flags).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused(&["--batch", "32"]).contains("--batch would change"));
+    assert!(refused(&["--depth", "14"]).contains("--depth would change"));
+    assert!(refused(&["--epochs", "3"]).contains("can only be made longer"));
+    // Data that have moved are still the same data; other ones are not.
+    let elsewhere = temp.path().join("elsewhere");
+    std::fs::rename(&data, &elsewhere).unwrap();
+    let moved = elsewhere.to_str().unwrap();
+    let before = std::fs::read(out.join("config.toml")).unwrap();
+    let flags = ["--data-dir", moved, "--lr", "0.01", "--epochs", "60.5"];
+    assert!(refused(&["--data-dir", out.to_str().unwrap()]).contains("run"));
+    assert!(std::fs::read(out.join("config.toml")).unwrap() == before);
+    finish(with(&flags));
+    let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
+    for line in [
+        "lr = 0.01",
+        "epochs = 60.5",
+        &format!("data-dir = {moved:?}"),
+    ] {
+        assert!(config.lines().any(|l| l == line), "{line}: {config}");
+    }
+    // 60.5 sweeps over 128 images at 0.65, in batches of 16.
+    let summary = std::fs::read_to_string(out.join("summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary["steps"], 315);
+    assert!(refused(&["--lr", "0.1"]).contains("--init"));
+    finish(with(&["--threads", "1"]));
 }

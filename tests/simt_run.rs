@@ -50,6 +50,18 @@ fn the_kernels_train_a_network_without_a_synchronisation() {
         json["test_accuracy"].as_f64().expect("a number") > 0.8,
         "{json}"
     );
+    // Guesses are about training images, of which there are more than of those that it evaluates.
+    let examples = std::fs::read(temp.path().join("simt/examples.json")).expect("examples");
+    let examples: serde_json::Value = serde_json::from_slice(&examples).expect("JSON");
+    for kind in ["hardest", "easiest"] {
+        let examples = examples[kind].as_array().expect("a list");
+        assert_eq!(examples.len(), 18);
+        for example in examples {
+            let id = example["id"].as_u64().expect("a number") as usize;
+            let right = example["guess"]["answer"] == ["blue", "green", "red"][id / 24];
+            assert_eq!(example["guess"]["agrees"] == 1.0, right, "{example}");
+        }
+    }
     // Bit by bit the same, though checkpoints made it stop and read everything back.
     let (_, again) = run("again", "simt", &["--checkpoint-every", "3"]);
     assert!(model == again, "equal runs differ");

@@ -104,6 +104,8 @@ fn a_comparison_says_everything_the_contract_names() {
         "Validation loss",
         "Translations",
         "Hardest training sentences",
+        "data-name=\"The network’s\"",
+        "data-name=\"Last seen, of training\"",
         "BLEU",
     ] {
         assert!(report.contains(says), "{says}");

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct AssistConfig {
     /// How instances are chosen.
     pub preset: Preset,
-    /// Sweeps over the data, E.
-    pub epochs: usize,
+    /// Sweeps over the data, E: above 0, not always whole.
+    pub epochs: f64,
     /// Instances a batch, B. For sentences a batch is a pool of several padded batches' worth,
     /// which the trainer sorts by length.
     pub batch: usize,

@@ -9,7 +9,7 @@ pub enum AssistError {
     #[error("a budget of {0} is not above 0 and at most 1")]
     Budget(f64),
     /// Nothing to train for.
-    #[error("0 epochs: there is nothing to train")]
+    #[error("a number of epochs must be above 0")]
     NoEpochs,
     /// The batch is zero or larger than the data.
     #[error("a batch of {batch} cannot be filled from {instances} different instances")]

@@ -67,6 +67,11 @@ impl Memory {
         (self.visits[id] > 0).then(|| self.last[id])
     }
 
+    /// The step in which the instance was trained on last, if it ever was.
+    pub fn last_step(&self, id: usize) -> Option<u64> {
+        (self.visits[id] > 0).then(|| self.step[id])
+    }
+
     /// Mean of the last losses of all instances that were ever trained on; 0 if none was.
     pub fn mean_last_loss(&self) -> f32 {
         let seen = (0..self.len()).filter_map(|id| self.last_loss(id));
@@ -186,6 +191,8 @@ mod tests {
         memory.observe(1, &[0], &[2.0], &[true]);
         assert_eq!(memory.average_loss(0), Some(3.0));
         assert_eq!(memory.average_loss(1), None);
+        let steps = [0, 1, 2].map(|id| memory.last_step(id));
+        assert_eq!(steps, [Some(1), None, Some(0)]);
         assert_eq!(
             (memory.last_loss(0), memory.last_loss(1)),
             (Some(2.0), None)

@@ -28,9 +28,10 @@ mod terms;
 
 pub use assistant::{AssistConfig, Assistant, Batch, Feedback};
 pub use error::AssistError;
+pub use features::Memory;
 pub use feeder::Feeder;
 pub use instances::{Inputs, Instances};
-pub use policy::{Phase, Plan};
+pub use policy::{Phase, Plan, sweeps};
 pub use preset::Preset;
 pub use quality::{Calibration, Quality};
 pub use ring::{Drain, LossRing, Record, StepRecords};

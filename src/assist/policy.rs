@@ -46,6 +46,12 @@ pub struct Plan {
     reserve: u64,
 }
 
+/// Cost of `epochs` sweeps, a whole number or not, where one costs `sweep`: exact where they are
+/// whole.
+pub fn sweeps(sweep: u64, epochs: f64) -> u64 {
+    epochs as u64 * sweep + (epochs.fract() * sweep as f64).round() as u64
+}
+
 impl Plan {
     /// For `epochs` sweeps over the instances in batches of `batch`, at the share `budget` of their
     /// cost.
@@ -56,13 +62,13 @@ impl Plan {
     pub fn new(
         instances: &Instances,
         batch: usize,
-        epochs: usize,
+        epochs: f64,
         budget: f64,
     ) -> Result<Plan, AssistError> {
         if !(budget > 0.0 && budget <= 1.0) {
             return Err(AssistError::Budget(budget));
         }
-        if epochs == 0 {
+        if !(epochs > 0.0 && epochs.is_finite()) {
             return Err(AssistError::NoEpochs);
         }
         let (n, costs) = (instances.len(), &instances.costs);
@@ -75,11 +81,12 @@ impl Plan {
         }
         let sum: u128 = costs.iter().map(|&c| u128::from(c)).sum();
         // One sweep more than there are, for the rounding up of the budget.
-        if u64::try_from(sum.saturating_mul(epochs as u128 + 1)).is_err() {
+        let most = (epochs.ceil() as u128).saturating_add(1);
+        if u64::try_from(sum.saturating_mul(most)).is_err() {
             return Err(AssistError::Instances("all sweeps together cost too much"));
         }
-        let (sweep, epochs) = (sum as u64, epochs as u64);
-        let candidates = epochs as f64 * n as f64;
+        let sweep = sum as u64;
+        let candidates = epochs * n as f64;
         // The tolerance is for budgets like 0.65, which no f64 is: a whole number of batches must
         // stay one.
         let steps = (budget * candidates / batch as f64 * (1.0 - 1e-12)).ceil() as u64;
@@ -87,7 +94,7 @@ impl Plan {
             batch: batch as u64,
             instances: n as u64,
             sweep,
-            candidates: epochs * sweep,
+            candidates: sweeps(sweep, epochs),
             steps,
             burn_in: 0,
             anneal: 0,
@@ -302,7 +309,7 @@ mod tests {
     fn plan(
         costs: Vec<u64>,
         batch: usize,
-        epochs: usize,
+        epochs: impl Into<f64>,
         budget: f64,
     ) -> Result<Plan, AssistError> {
         let instances = Instances {
@@ -312,17 +319,29 @@ mod tests {
             costs,
             inputs: Inputs::None,
         };
-        Plan::new(&instances, batch, epochs, budget)
+        Plan::new(&instances, batch, epochs.into(), budget)
     }
 
     #[test]
     fn the_budget_is_rounded_up_to_batches() {
-        let steps = |n, b, e, budget| plan(vec![3; n], b, e, budget).unwrap().steps;
-        assert_eq!(steps(10_000, 100, 13, 0.65), 845);
-        assert_eq!(steps(50_000, 128, 1, 1.0), 391);
-        assert_eq!(steps(100, 10, 3, 0.7), 21);
-        assert_eq!(steps(10, 10, 1, 0.01), 1);
-        assert_eq!(steps(10, 3, 1, 1.0), 4);
+        let steps = |n, b, e: f64, budget| plan(vec![3; n], b, e, budget).unwrap().steps;
+        assert_eq!(steps(10_000, 100, 13.0, 0.65), 845);
+        assert_eq!(steps(50_000, 128, 1.0, 1.0), 391);
+        assert_eq!(steps(100, 10, 3.0, 0.7), 21);
+        assert_eq!(steps(10, 10, 1.0, 0.01), 1);
+        assert_eq!(steps(10, 3, 1.0, 1.0), 4);
+        // Sweeps need not be whole.
+        assert_eq!(steps(10_000, 100, 0.5, 1.0), 50);
+        assert_eq!(steps(10_000, 100, 1.3, 0.5), 65);
+        assert_eq!(steps(10, 10, 0.001, 1.0), 1);
+    }
+
+    #[test]
+    fn whole_sweeps_are_exact_and_parts_are_rounded() {
+        let large = (1 << 53) + 1;
+        assert_eq!(sweeps(large, 3.0), 3 * large);
+        assert_eq!(sweeps(1001, 2.5), 2503);
+        assert_eq!(sweeps(7, 0.0), 0);
     }
 
     #[test]
@@ -332,7 +351,9 @@ mod tests {
         }
         assert!(plan(vec![1; 10], 0, 1, 1.0).is_err());
         assert!(plan(vec![1; 10], 11, 1, 1.0).is_err());
-        assert!(plan(vec![1; 10], 10, 0, 1.0).is_err());
+        for epochs in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert!(plan(vec![1; 10], 10, epochs, 1.0).is_err());
+        }
         assert!(plan(vec![1; 10], 10, 1, 1.0).is_ok());
         assert!(plan(vec![1, 0, 1], 2, 1, 1.0).is_err());
         assert!(plan(vec![u64::MAX / 4; 2], 2, 1, 1.0).is_ok());

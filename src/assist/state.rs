@@ -59,9 +59,19 @@ pub struct AssistState {
 }
 
 impl AssistState {
-    /// What is remembered of each instance.
-    pub fn memory(&self) -> &Memory {
-        &self.mind.memory
+    /// What training has shown of each instance, with what the Assistant has not read yet.
+    pub fn memory(&self) -> Memory {
+        let mut memory = self.mind.memory.clone();
+        for unread in &self.feedback {
+            memory.observe(unread.step, &unread.ids, &unread.losses, &unread.right);
+        }
+        memory
+    }
+
+    /// From here on for more sweeps, E: what is spent then is a smaller share of the budget. Fewer
+    /// than there were to be change nothing.
+    pub fn lengthen(&mut self, epochs: f64) {
+        self.config.epochs = self.config.epochs.max(epochs);
     }
 
     /// The step that the trainer takes next: number of the first batch not handed out.

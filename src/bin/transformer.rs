@@ -1,10 +1,14 @@
 //! Trains a Transformer to translate with AutoAssist and says whether it was worth it; translates
 //! with what it has trained.
 
+use autoassist::train::faults::Memory;
 use autoassist::train::program;
 use autoassist::train::translation::{TransformerProgram, TranslateFlags, translate};
 use clap::{Args, FromArgMatches};
 use std::process::ExitCode;
+
+#[global_allocator]
+static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
     let subcommand = TranslateFlags::augment_args(clap::Command::new("translate"));

@@ -1,5 +1,6 @@
 //! Everything a run needs to go on, in one file that is replaced as a whole or not at all.
 
+use super::interval::Interval;
 use super::pools::PartialPool;
 use crate::assist::AssistState;
 use crate::files;
@@ -29,6 +30,8 @@ pub struct Progress {
     pub instances: u64,
     /// How often the training loop has blocked on the device.
     pub host_syncs: u64,
+    /// Multiples of `--eval-every` for which there has been an evaluation.
+    pub evals: u64,
     /// Mean loss over the last metrics interval.
     pub train_loss: Option<f64>,
 }
@@ -44,6 +47,8 @@ pub struct Checkpoint {
     pub assist: AssistState,
     /// The pool of instances that is trained on in part.
     pub pool: Option<PartialPool>,
+    /// What the next line of metrics is about, as far as it has come.
+    pub interval: Interval,
 }
 
 /// Why a checkpoint could not be read, written or used.
@@ -89,7 +94,7 @@ pub enum CheckpointError {
 }
 
 /// Changed whenever the meaning of a stored value changes.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 /// What is not the network's.
 const ASSIST: &str = "assist";
 
@@ -115,7 +120,8 @@ impl Checkpoint {
                 });
             }
         }
-        let assist = postcard::to_stdvec(&(&self.assist, &self.pool)).expect("plain data");
+        let assist = postcard::to_stdvec(&(&self.assist, &self.pool, &self.interval));
+        let assist = assist.expect("plain data");
         let progress = serde_json::to_string(&self.progress).expect("plain data");
         let floats = self.state.iter().map(|(name, values)| {
             let bytes = bytemuck::cast_slice(values);
@@ -159,7 +165,7 @@ impl Checkpoint {
         let progress = meta.get("progress").ok_or("it has no progress")?;
         let progress = serde_json::from_str(progress).map_err(|e| e.to_string())?;
         let tensor = |name: &str| file.tensor(name).map_err(|e| e.to_string());
-        let (assist, pool) =
+        let (assist, pool, interval) =
             postcard::from_bytes(tensor(ASSIST)?.data()).map_err(|e| e.to_string())?;
         let names = file.names().into_iter().filter(|name| *name != ASSIST);
         let state = names.map(|name| {
@@ -172,6 +178,7 @@ impl Checkpoint {
             state: state.collect::<Result<_, _>>()?,
             assist,
             pool,
+            interval,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! Arms side by side: the same network, data and seeds, with and without an Assistant.
 
 use super::checkpoint::Checkpoint;
-use super::folders::create_arm_folder;
-use super::run::{Job, Start, resume, train};
+use super::folders::{RunFolder, write_settings};
+use super::job::Job;
+use super::run::{Start, resume, train};
 use super::summary::{ArmResult, Comparison, Summary};
 use super::task::Words;
+use super::verdict::percent;
 use super::{Arm, Config, TrainError, report_file};
 use std::path::{Path, PathBuf};
 
@@ -30,87 +32,72 @@ pub fn compare(job: &Job) -> Result<Comparison, TrainError> {
                 seed,
                 ..arm.apply(config)
             };
-            let summary = run_arm(job, &arm_config, &dir)?;
+            let summary = run_arm(job, &arm_config, dir)?;
             results.push(ArmResult::new(arm, summary));
         }
     }
     results.sort_by_key(|r| config.compare.iter().position(|a| *a == r.arm));
     let comparison = Comparison::new(results);
     report_file::write_comparison(job, &comparison)?;
-    let text = serde_json::to_string_pretty(&comparison).expect("plain data");
+    let all = comparison.outcome(job.task.words());
+    let text = serde_json::to_string_pretty(&all).expect("plain data");
     crate::files::write(&job.dir.join("summary.json"), text.as_bytes())
         .map_err(TrainError::failed)?;
     Ok(comparison)
 }
 
-fn run_arm(job: &Job, config: &Config, dir: &Path) -> Result<Summary, TrainError> {
+fn run_arm(job: &Job, config: &Config, dir: PathBuf) -> Result<Summary, TrainError> {
+    let folder = RunFolder::arm(&dir, job.console)?;
     let arm_job = Job {
         config,
-        dir: dir.to_path_buf(),
+        dir,
         ..*job
     };
-    let result = if Checkpoint::path(dir).exists() {
+    if Checkpoint::path(folder.path()).exists() {
         resume(&arm_job)
     } else {
-        create_arm_folder(&arm_job)?;
+        write_settings(&arm_job).map_err(TrainError::failed)?;
         train(&arm_job, Start::Fresh)
-    };
-    // What goes on is the comparison, not the arm alone.
-    result.map_err(|e| match e {
-        TrainError::Interrupted { step, .. } => TrainError::Interrupted {
-            step,
-            dir: job.dir.clone(),
-        },
-        other => other,
-    })
+    }
 }
 
 impl Comparison {
     /// The table that ends a comparison on a terminal: a line an arm, means over the seeds.
     pub fn table(&self, words: &Words) -> String {
+        let score = format!("{}{}", words.score, words.unit);
         let speed = format!("{}/s", words.short);
-        let head = [
-            "arm",
-            words.score,
-            "vs full",
-            "vs uniform",
-            "ops saved",
-            &speed,
-        ];
-        let mut lines = vec![format!(
-            "{:<9} {:>18} {:>9} {:>11} {:>10} {:>9}",
-            head[0], head[1], head[2], head[3], head[4], head[5]
-        )];
-        let mut arms: Vec<Arm> = self.arms.iter().map(|r| r.arm).collect();
-        arms.dedup();
-        for arm in arms {
+        let row = |arm: &str, score: &str, saved: &str, [uniform, full]: [&str; 2], speed: &str| {
+            format!("{arm:<10} {score:>15} {saved:>10} {uniform:>14} {full:>14} {speed:>7}")
+        };
+        let head = ["vs uniform", "vs full"];
+        let mut lines = vec![row("arm", &score, "ops saved", head, &speed)];
+        let assistant = self.assistant();
+        for arm in self.names() {
             let points = |reference: Arm| match self.difference(arm, reference) {
-                Some(d) if reference != arm => format!("{:+.2}", d.mean),
+                Some(d) if reference != arm => d.to_string(),
                 _ => "–".into(),
             };
-            let scores: Vec<f64> = self.of(arm).map(|r| r.summary.score.points()).collect();
-            let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-            let spread = scores.iter().map(|a| (a - mean).powi(2)).sum::<f64>();
-            let score = match scores.len() {
-                1 => format!("{mean:.2}{}", words.unit),
-                n => {
-                    let deviation = (spread / (n as f64 - 1.0)).sqrt();
-                    format!("{mean:.2} ± {deviation:.2}{}", words.unit)
-                }
-            };
+            let score = self.score(arm).expect("an arm has runs");
             let mean = |value: fn(&Summary) -> f64| {
                 self.mean(arm, |r| Some(value(&r.summary)))
                     .unwrap_or(f64::NAN)
             };
-            lines.push(format!(
-                "{:<9} {score:>18} {:>9} {:>11} {:>8.1} % {:>9.0}",
-                arm.name(),
-                points(Arm::Full),
-                points(Arm::Uniform),
-                100.0 * mean(|s| s.ops_saved),
-                mean(|s| s.instances_per_second),
+            let name = match Some(arm) == assistant {
+                true => format!("{}*", arm.name()),
+                false => arm.name().into(),
+            };
+            lines.push(row(
+                &name,
+                &format!("{:.2} ± {:.2}", score.mean, score.error),
+                &percent(mean(Summary::saved)),
+                [&points(Arm::Uniform), &points(Arm::Full)],
+                &format!("{:.0}", mean(|s| s.instances_per_second)),
             ));
         }
+        if assistant.is_some() {
+            lines.push("* the Assistant".into());
+        }
+        lines.push("± one standard error; a difference counts from two on".into());
         lines.join("\n")
     }
 }

@@ -41,6 +41,44 @@ pub enum Arm {
     Infobatch,
 }
 
+/// Arms as `--compare` names them.
+pub type Arms = Vec<Arm>;
+
+/// Reads `full,uniform` or `all`.
+fn arms(text: &str) -> Result<Arms, String> {
+    let all = Arm::value_variants();
+    if text.trim() == "all" {
+        return Ok(all.to_vec());
+    }
+    let arm = |name: &str| {
+        let found = all.iter().find(|arm| arm.name() == name.trim());
+        found.copied().ok_or_else(|| {
+            let names: Vec<&str> = all.iter().map(|arm| arm.name()).collect();
+            format!(
+                "`{name}` is no arm; choose from {}, or all",
+                names.join(", ")
+            )
+        })
+    };
+    text.split(',').map(arm).collect()
+}
+
+/// The same, from a list in a file.
+fn arms_of_file<'de, D: serde::Deserializer<'de>>(file: D) -> Result<Option<Arms>, D::Error> {
+    let names = Vec::<String>::deserialize(file)?;
+    arms(&names.join(","))
+        .map(Some)
+        .map_err(serde::de::Error::custom)
+}
+
+/// Numbers that are whole are written so.
+fn whole<S: serde::Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+    match *value as i64 {
+        n if n as f64 == *value => to.serialize_i64(n),
+        _ => to.serialize_f64(*value),
+    }
+}
+
 impl Arm {
     /// As on the command line.
     pub fn name(self) -> &'static str {
@@ -76,23 +114,12 @@ impl Arm {
 
 /// The flags of a run that the programs share, each also a key of a `--config` file.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Training")]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Options {
-    /// auto, cpu, simt, cuda or cuda:N [default: auto]
+    /// Sweeps over the data that full training makes: 16, or 0.5
     #[arg(long)]
-    pub device: Option<String>,
-    /// How instances are chosen [default: memory]
-    #[arg(long, value_enum)]
-    pub assist: Option<Assist>,
-    /// Share of full training's operations to spend, above 0 and at most 1 [default: 0.65]
-    #[arg(long)]
-    pub budget: Option<f64>,
-    /// Weight kept instances by p^(-K): 0 not at all, 1 unbiased [default: 0]
-    #[arg(long, value_name = "K")]
-    pub rescale: Option<f64>,
-    /// Sweeps over the data that full training makes
-    #[arg(long)]
-    pub epochs: Option<u32>,
+    pub epochs: Option<f64>,
     /// Instances in a step
     #[arg(long)]
     pub batch: Option<usize>,
@@ -105,27 +132,55 @@ pub struct Options {
     /// Share of the target spread over all classes
     #[arg(long)]
     pub label_smoothing: Option<f64>,
-    /// Seed of everything random [default: 0]
-    #[arg(long, value_parser = seed())]
-    pub seed: Option<u64>,
-    /// Bit-equal runs whatever the timing and number of threads
-    #[arg(long, num_args = 0, default_missing_value = "true")]
-    pub deterministic: Option<bool>,
+    /// Start from these weights (safetensors), or those in a run's folder
+    #[arg(long, value_name = "FILE|DIR")]
+    pub init: Option<PathBuf>,
+    /// Evaluate after this many sweeps' worth of instances; 0 = only at the end [default: 1]
+    #[arg(long, value_name = "EPOCHS")]
+    pub eval_every: Option<f64>,
     /// Steps between checkpoints [default: 500]
     #[arg(long, value_name = "STEPS")]
     pub checkpoint_every: Option<u64>,
-    /// Evaluate after this many sweeps' worth of instances; 0 = only at the end [default: 1]
-    #[arg(long, value_name = "EPOCHS")]
-    pub eval_every: Option<u32>,
-    /// Start from these weights (safetensors)
-    #[arg(long, value_name = "FILE")]
-    pub init: Option<PathBuf>,
-    /// Train these arms one after the other and compare them
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "ARMS")]
-    pub compare: Option<Vec<Arm>>,
+    /// Seed of everything random [default: 0]
+    #[arg(long, value_parser = seed())]
+    pub seed: Option<u64>,
+    /// How instances are chosen [default: memory]
+    #[arg(long, value_enum, help_heading = "What the Assistant does")]
+    pub assist: Option<Assist>,
+    /// Share of full training's operations to spend, above 0 and at most 1 [default: 0.65]
+    #[arg(long, help_heading = "What the Assistant does")]
+    pub budget: Option<f64>,
+    /// Weight kept instances by p^(-K): 0 not at all, 1 unbiased [default: 0]
+    #[arg(long, value_name = "K", help_heading = "What the Assistant does")]
+    pub rescale: Option<f64>,
+    /// Train these arms one after the other and compare them: full, uniform, random, paper, memory,
+    /// infobatch, separated by commas, or all
+    #[arg(long, value_name = "ARMS", value_parser = arms, help_heading = "What the Assistant does")]
+    #[serde(deserialize_with = "arms_of_file")]
+    pub compare: Option<Arms>,
     /// Seeds of a comparison [default: --seed]
-    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = seed())]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        value_parser = seed(),
+        help_heading = "What the Assistant does"
+    )]
     pub seeds: Option<Vec<u64>>,
+    /// auto, cpu, simt, cuda or cuda:N [default: auto]
+    #[arg(long, help_heading = "Machine")]
+    pub device: Option<String>,
+    /// Threads that compute [default: one a processor core]
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub threads: Option<usize>,
+    /// Bit-equal runs whatever the timing and number of threads
+    #[arg(
+        long,
+        num_args = 0,
+        default_missing_value = "true",
+        help_heading = "Machine"
+    )]
+    pub deterministic: Option<bool>,
 }
 
 /// A number that TOML has, too.
@@ -137,7 +192,7 @@ fn seed() -> clap::builder::RangedU64ValueParser {
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // each is the flag of the same name, documented in `Options`
 pub struct Defaults {
-    pub epochs: u32,
+    pub epochs: f64,
     pub batch: usize,
     pub lr: f64,
     pub weight_decay: f64,
@@ -187,15 +242,19 @@ pub struct Config {
     pub assist: Assist,
     pub budget: f64,
     pub rescale: f64,
-    pub epochs: u32,
+    #[serde(serialize_with = "whole")]
+    pub epochs: f64,
     pub batch: usize,
     pub lr: f64,
     pub weight_decay: f64,
     pub label_smoothing: f64,
     pub seed: u64,
     pub deterministic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     pub checkpoint_every: u64,
-    pub eval_every: u32,
+    #[serde(serialize_with = "whole")]
+    pub eval_every: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -218,12 +277,15 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, C
     })
 }
 
-/// Reads a file of settings: those that the programs share, and a program's own. `keys` are all
+/// The key that says which program a run's settings are for.
+pub(super) const PROGRAM: &str = "program";
+
+/// Reads a file of settings: those that the programs share, and its own of `program`. `keys` are all
 /// that there are.
 ///
 /// # Errors
-/// A file that is missing, not TOML, or has other keys or values of another kind.
-pub(super) fn read<A, B>(path: &Path, keys: &[String]) -> Result<(A, B), ConfigError>
+/// A file that is missing, not TOML, of another program, or has other keys or values of another kind.
+pub(super) fn read<A, B>(path: &Path, program: &str, keys: &[String]) -> Result<(A, B), ConfigError>
 where
     A: serde::de::DeserializeOwned,
     B: serde::de::DeserializeOwned,
@@ -232,7 +294,15 @@ where
         path: path.to_path_buf(),
         source,
     })?;
-    let table: toml::Table = parse(path, &text)?;
+    let mut table: toml::Table = parse(path, &text)?;
+    if let Some(other) = table
+        .remove(PROGRAM)
+        .filter(|p| p.as_str() != Some(program))
+    {
+        let reason = format!("it is of a run of {other}, and this is `{program}`");
+        let path = path.to_path_buf();
+        return Err(ConfigError::Parse { path, reason });
+    }
     if let Some(key) = table.keys().find(|key| !keys.contains(key)) {
         let line = text
             .lines()
@@ -266,6 +336,18 @@ where
 /// So that a run can be resumed from anywhere.
 pub(super) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
+}
+
+/// The file with the weights that somebody has named by the folder of the run.
+fn weights_of(init: PathBuf) -> Result<PathBuf, ConfigError> {
+    let file = match init.is_dir() {
+        true => init.join("model.safetensors"),
+        false => return Ok(init),
+    };
+    let remedy = "no trained model is in this folder: give that of a finished run (of a comparison, \
+                  that of one of its arms)";
+    require(file.is_file(), "init", &init.display(), remedy)?;
+    Ok(file)
 }
 
 /// `Ok` if a condition that a setting must meet is met. Written so that NaN does not meet any.
@@ -309,9 +391,10 @@ impl Options {
             label_smoothing: self.label_smoothing.unwrap_or(defaults.label_smoothing),
             seed: self.seed.unwrap_or(0),
             deterministic: self.deterministic.unwrap_or(false),
+            threads: self.threads,
             checkpoint_every: self.checkpoint_every.unwrap_or(500),
-            eval_every: self.eval_every.unwrap_or(1),
-            init: self.init.map(absolute),
+            eval_every: self.eval_every.unwrap_or(1.0),
+            init: self.init.map(absolute).map(weights_of).transpose()?,
             compare: self.compare.unwrap_or_else(arms),
             seeds: self.seeds.unwrap_or_default(),
         };
@@ -339,9 +422,14 @@ impl Config {
         let within = |v: f64, max: f64| v >= 0.0 && v <= max;
         let (rescale, remedy) = (self.rescale, "give a number from 0 to 1");
         require(within(rescale, 1.0), "rescale", &rescale, remedy)?;
-        let (epochs, remedy) = (self.epochs, "train for at least one sweep");
-        require(epochs >= 1, "epochs", &epochs, remedy)?;
-        require(epochs <= 100_000, "epochs", &epochs, "give at most 100000")?;
+        let (epochs, most) = (self.epochs, 100_000.0);
+        let remedy = "give a number of sweeps above 0, such as 0.5 or 16";
+        require(epochs > 0.0, "epochs", &epochs, remedy)?;
+        require(epochs <= most, "epochs", &epochs, "give at most 100000")?;
+        let (every, remedy) = (self.eval_every, "give a number of sweeps, or 0");
+        require(within(every, most), "eval-every", &every, remedy)?;
+        let (threads, remedy) = (self.threads.unwrap_or(1), "give a number from 1 to 1024");
+        require((1..=1024).contains(&threads), "threads", &threads, remedy)?;
         let (batch, remedy) = (self.batch, "a step takes at least 2 instances");
         require(batch >= 2, "batch", &batch, remedy)?;
         let lr_ok = self.lr > 0.0 && self.lr <= 1e3;
@@ -376,7 +464,7 @@ mod tests {
     use super::*;
 
     const DEFAULTS: Defaults = Defaults {
-        epochs: 16,
+        epochs: 16.0,
         batch: 128,
         lr: 0.2,
         weight_decay: 5e-4,
@@ -398,6 +486,25 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_sweeps_need_not_be_whole_and_are_written_as_they_are() {
+        let resolve = |text: &str| {
+            let options: Options = toml::from_str(text).unwrap();
+            toml::to_string(&options.resolve(DEFAULTS, false).unwrap()).unwrap()
+        };
+        assert!(resolve("epochs = 3").contains("epochs = 3\n"));
+        let text = resolve("epochs = 0.5\neval-every = 0.25");
+        assert!(text.contains("epochs = 0.5\n") && text.contains("eval-every = 0.25\n"));
+    }
+
+    #[test]
+    fn all_arms_have_one_name() {
+        let options: Options = toml::from_str("compare = [\"all\"]").unwrap();
+        assert_eq!(options.compare.unwrap(), Arm::value_variants());
+        assert_eq!(arms("full, memory").unwrap(), [Arm::Full, Arm::Memory]);
+        assert!(arms("full,").is_err() && arms("").is_err());
+    }
+
+    #[test]
     fn flags_win_over_the_file_and_the_file_over_the_defaults() {
         let file: Options = toml::from_str("batch = 32\nlr = 0.5").unwrap();
         let flags = Options {
@@ -406,7 +513,7 @@ mod tests {
         };
         let config = overlay(&flags, &file).unwrap();
         let config = config.resolve(DEFAULTS, false).unwrap();
-        assert_eq!((config.lr, config.batch, config.epochs), (0.25, 32, 16));
+        assert_eq!((config.lr, config.batch, config.epochs), (0.25, 32, 16.0));
     }
 
     #[test]
@@ -423,6 +530,12 @@ mod tests {
             ("label-smoothing", "label-smoothing = 1.0"),
             ("batch", "batch = 1"),
             ("epochs", "epochs = 0"),
+            ("epochs", "epochs = -0.5"),
+            ("epochs", "epochs = nan"),
+            ("epochs", "epochs = inf"),
+            ("eval-every", "eval-every = -1"),
+            ("threads", "threads = 0"),
+            ("threads", "threads = 100000"),
             ("checkpoint-every", "checkpoint-every = 0"),
         ];
         for (flag, text) in bad {
@@ -436,14 +549,18 @@ mod tests {
     fn files_say_where_they_are_wrong() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("c.toml");
-        let keys = ["lr", "depth"].map(str::to_owned);
+        let keys = ["lr", "depth", "compare"].map(str::to_owned);
         let error = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            let read = read::<Options, toml::Table>(&path, &keys);
+            let read = read::<Options, toml::Table>(&path, "resnet", &keys);
             read.unwrap_err().to_string()
         };
         assert!(error("lr = 0.1\ndepht = 8").contains("line 2: unknown setting `depht`"));
         assert!(error("\nlr = \"high\"").contains("line 2: "));
         assert!(error("lr 5").contains("line 1: "));
+        assert!(
+            error("program = \"transformer\"\nvocab = 8").contains("of a run of \"transformer\"")
+        );
+        assert!(error("compare = [\"most\"]").contains("`most` is no arm"));
     }
 }

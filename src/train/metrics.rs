@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: what was measured during a run, one JSON object a line. The report is drawn
 //! from it. TensorBoard's event file beside it has the same curves.
 
-use super::run::Job;
+use super::job::Job;
 use super::tensorboard::Events;
 use super::{TrainError, files_error};
 use crate::files;
@@ -188,7 +188,7 @@ fn line(point: &Point) -> String {
 /// The first line of the metrics.
 pub(super) fn environment(job: &Job, device: &str) -> Point {
     Point::Environment {
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: super::version(),
         device: device.into(),
         cpu: cpu_name(),
         data: job.task.data(),

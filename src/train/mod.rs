@@ -4,36 +4,51 @@ mod checkpoint;
 mod compare;
 mod config;
 mod console;
+mod examples;
+pub mod faults;
 mod folders;
 pub mod images;
+mod interval;
+mod job;
 mod metrics;
 mod pools;
 pub mod program;
-pub mod report;
+pub(crate) mod report;
 mod report_file;
+mod resumed;
 mod run;
 mod schedule;
 mod single;
+mod stop;
 mod summary;
 pub mod task;
 mod tensorboard;
 pub mod translation;
+mod verdict;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Progress};
 pub use compare::compare;
-pub use config::{Arm, Assist, Config, ConfigError, Defaults, Options};
+pub use config::{Arm, Arms, Assist, Config, ConfigError, Defaults, Options};
 pub use console::Console;
-pub use folders::{create_run_folder, run_folder};
-pub use metrics::{Metrics, Point};
-pub use pools::PartialPool;
-pub use run::{Job, Start, resume, train};
+pub use examples::Guess;
+pub use job::Job;
+pub use run::{Start, resume, train};
 pub use schedule::Schedule;
 pub use single::{evaluate_only, overfit_one_batch};
-pub use summary::{ArmResult, Comparison, Summary};
+pub use stop::Stop;
+pub use summary::{ArmResult, Comparison, Difference, Estimate, Outcome, Summary};
+pub use verdict::Verdict;
 
 use crate::backend::DeviceError;
 use crate::files::WriteError;
 use std::path::{Path, PathBuf};
+
+/// Of this library, with the commit that it was built from where that is known.
+pub fn version() -> String {
+    match env!("AUTOASSIST_REVISION") {
+        "" => env!("CARGO_PKG_VERSION").into(),
+        revision => format!("{} ({revision})", env!("CARGO_PKG_VERSION")),
+    }
+}
 
 /// Why a program ended without its result.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +61,8 @@ pub enum TrainError {
     Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The loss stopped being a number.
     #[error(
-        "the loss became {loss} at step {step} (instance {instance}); lower --lr, or look at that \
-         instance; the last good checkpoint is {} (step {good_step})",
+        "the loss became {loss} at step {step} (instance {instance}); look at that instance, or lower \
+         --lr: {remedy}; the last good checkpoint is {} (step {good_step})",
         checkpoint.display()
     )]
     NotFinite {
@@ -61,6 +76,8 @@ pub enum TrainError {
         checkpoint: PathBuf,
         /// Steps that checkpoint has done.
         good_step: u64,
+        /// How.
+        remedy: String,
     },
     /// The device failed.
     #[error("{source}; seen at step {step}; the last good checkpoint is {} (step {good_step})", checkpoint.display())]
@@ -74,12 +91,14 @@ pub enum TrainError {
         /// Steps that checkpoint has done.
         good_step: u64,
     },
-    /// The user asked to stop what has no checkpoint.
+    /// The user asked to stop what leaves nothing behind.
     #[error("stopped; nothing was kept")]
     Stopped,
-    /// The user asked to stop before the data was there.
-    #[error("stopped; the same command goes on with the download where it stopped")]
-    StoppedDownload,
+    /// The user asked to stop before training began.
+    #[error(
+        "stopped while the data were read; the same command begins again, and goes on with a download"
+    )]
+    StoppedReading,
     /// The user asked to stop; a checkpoint was written.
     #[error("stopped at step {step}; go on with --resume {}", dir.display())]
     Interrupted {
@@ -106,7 +125,7 @@ impl TrainError {
         match self {
             TrainError::Unusable(_) => 2,
             TrainError::Failed(_) | TrainError::NotFinite { .. } | TrainError::Device { .. } => 1,
-            TrainError::Interrupted { .. } | TrainError::Stopped | TrainError::StoppedDownload => {
+            TrainError::Interrupted { .. } | TrainError::Stopped | TrainError::StoppedReading => {
                 130
             }
         }

@@ -1,19 +1,24 @@
 //! What the programs have in common: the command line, and what it leads to.
 
 use super::config::{overlay, read};
+use super::folders::{RunFolder, check_free, write_settings};
+use super::resumed;
 use super::task::Task;
 use super::{
-    Comparison, Config, ConfigError, Console, Defaults, Job, Options, Start, Summary, TrainError,
-    compare, create_run_folder, evaluate_only, overfit_one_batch, resume, run_folder, train,
+    Config, ConfigError, Console, Defaults, Job, Options, Start, Stop, TrainError, compare,
+    evaluate_only, faults, overfit_one_batch, resume, train,
 };
+use crate::backend::gpu::catalog::TOOLKIT;
 use crate::files;
-use clap::{Args, CommandFactory, FromArgMatches};
+use clap::builder::UnknownArgumentValueParser;
+use clap::{Arg, Args, CommandFactory, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// What distinguishes one program from another.
 pub trait Program {
@@ -23,6 +28,8 @@ pub trait Program {
     const ABOUT: &'static str;
     /// Said before a demonstration.
     const DEMONSTRATION: &'static str;
+    /// Commands to start from, for `--help`.
+    const EXAMPLES: &'static str;
     /// Whose names the parameters have in exported files.
     const NAMES: &'static str;
     /// Its own flags.
@@ -54,7 +61,12 @@ pub trait Program {
 
 /// The command line of a program with the flags `T` of its own.
 #[derive(clap::Parser)]
-#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    allow_negative_numbers = true,
+    next_help_heading = "The run and its files"
+)]
 struct Flags<T: Args> {
     #[command(flatten)]
     own: T,
@@ -66,19 +78,20 @@ struct Flags<T: Args> {
     /// Folder for everything the run writes [default: runs/PROGRAM-TIME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder, with its configuration
+    /// Go on with the run in this folder, with its configuration; of the flags above only --lr, a
+    /// larger --epochs, --device, --threads and where the data are may change it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"])]
     resume: Option<PathBuf>,
     /// Also write the trained weights here (safetensors)
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
-    /// Evaluate the weights of --init and stop
-    #[arg(long)]
+    /// Evaluate the weights of --init and stop; writes no folder
+    #[arg(long, conflicts_with_all = ["resume", "compare"])]
     eval_only: bool,
-    /// Train on one batch alone, to see that the network can learn at all
-    #[arg(long, conflicts_with_all = ["eval_only", "compare"])]
+    /// Train on one batch alone, to see that the network can learn at all; writes no folder
+    #[arg(long, conflicts_with_all = ["resume", "eval_only", "compare", "export"])]
     overfit_one_batch: bool,
-    /// End with one line of JSON on standard output
+    /// End with one line of JSON on standard output, what summary.json holds
     #[arg(long)]
     json: bool,
     /// Print errors and --json only
@@ -86,42 +99,94 @@ struct Flags<T: Args> {
     quiet: bool,
 }
 
-static INTERRUPT: AtomicBool = AtomicBool::new(false);
+/// Flags that people know from elsewhere, and what they are called here.
+const FOREIGN: [(&str, &str); 7] = [
+    ("arch", "--depth"),
+    ("model", "--depth"),
+    ("batch-size", "--batch"),
+    ("learning-rate", "--lr"),
+    ("output", "--out"),
+    ("gpu", "--device cuda"),
+    ("workers", "--threads"),
+];
+
+/// What this program was built from and for.
+fn version() -> String {
+    let simt = match cfg!(simt) {
+        true => "simt",
+        false => "no simt (built without a C++ compiler, or for another machine)",
+    };
+    let cuda = match TOOLKIT {
+        Some((major, minor)) => format!("cuda (kernels by CUDA {major}.{minor})"),
+        None => "no cuda (built without nvcc)".into(),
+    };
+    format!("{}\nexecutors: cpu, {simt}, {cuda}", super::version())
+}
 
 /// The command line of a program, which may be given subcommands.
 pub fn command<P: Program>() -> clap::Command {
-    let defaults = P::defaults(false);
-    let (demonstration, mut about) = (P::defaults(true), P::ABOUT.to_string());
-    about += &format!(
-        "\n\nDefaults: --epochs {} ({} in the demonstration), --batch {}, --lr {}, --weight-decay \
-         {}, --label-smoothing {}. Exported weights have {} names.",
-        defaults.epochs,
-        demonstration.epochs,
-        defaults.batch,
-        defaults.lr,
-        defaults.weight_decay,
-        defaults.label_smoothing,
-        P::NAMES,
+    let (usual, shown) = (P::defaults(false), P::defaults(true));
+    let defaults = [
+        ("epochs", usual.epochs, shown.epochs),
+        ("batch", usual.batch as f64, shown.batch as f64),
+        ("lr", usual.lr, shown.lr),
+        ("weight_decay", usual.weight_decay, shown.weight_decay),
+        (
+            "label_smoothing",
+            usual.label_smoothing,
+            shown.label_smoothing,
+        ),
+    ];
+    let command = Flags::<P::Options>::command().name(P::NAME).about(P::ABOUT);
+    let command = defaults
+        .into_iter()
+        .fold(command, |command, (flag, usual, shown)| {
+            let default = match usual == shown {
+                true => format!("[default: {usual}]"),
+                false => format!("[default: {usual}; in the demonstration {shown}]"),
+            };
+            command.mut_arg(flag, |arg| {
+                let help = arg.get_help().map(ToString::to_string);
+                arg.help(format!("{} {default}", help.unwrap_or_default()))
+            })
+        });
+    let export = format!(
+        "Also write the trained weights here (safetensors, {} names)",
+        P::NAMES
     );
-    Flags::<P::Options>::command().name(P::NAME).about(about)
+    let command = command.mut_arg("export", |arg| arg.help(export));
+    let known: Vec<String> = {
+        let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+        flags.map(str::to_string).collect()
+    };
+    let foreign = FOREIGN
+        .into_iter()
+        .filter(|(flag, _)| !known.contains(&flag.to_string()));
+    let command = foreign.fold(command, |command, (flag, ours)| {
+        let parser = UnknownArgumentValueParser::suggest_arg(ours);
+        command.arg(Arg::new(flag).long(flag).hide(true).value_parser(parser))
+    });
+    let version: &str = version().leak();
+    command.version(version).after_help(P::EXAMPLES)
 }
 
 /// Runs what the command line asks for, and says what went wrong.
 pub fn main<P: Program>(matches: &clap::ArgMatches) -> ExitCode {
     let args = Flags::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
-    // A second Ctrl-C does not wait for the checkpoint.
-    let handler = || {
-        if INTERRUPT.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    };
-    if let Err(e) = ctrlc::set_handler(handler) {
-        eprintln!(
+    faults::say(P::NAME);
+    let console = Console { quiet: args.quiet };
+    let stop: &Stop = Box::leak(Box::new(Stop::new(P::NAME)));
+    if let Err(e) = stop.listen(console) {
+        console.note(format_args!(
             "{}: Ctrl-C will lose what is not checkpointed: {e}",
             P::NAME
-        );
+        ));
     }
-    exit_code(P::NAME, run::<P>(args))
+    match catch_unwind(AssertUnwindSafe(|| run::<P>(args, console, stop))) {
+        Ok(result) => exit_code(P::NAME, result),
+        // It has been said what happened.
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// One line about an error, and the code to end with.
@@ -129,17 +194,18 @@ pub fn exit_code(program: &str, result: Result<(), TrainError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("{program}: {e}");
+            // A terminal that is gone is no reason for another code.
+            let _ = writeln!(std::io::stderr(), "{program}: {e}");
             ExitCode::from(e.exit_code())
         }
     }
 }
 
 /// The settings of a run: shared, and the program's own.
-type Settings<P> = (Config, <P as Program>::Config);
+pub(super) type Settings<P> = (Config, <P as Program>::Config);
 
 /// All keys that a file of settings may have: the flags of the two sets of options.
-fn keys<P: Program>() -> Vec<String> {
+pub(super) fn keys<P: Program>() -> Vec<String> {
     let flags = P::Options::augment_args(Options::augment_args(clap::Command::new("")));
     let flags = flags.get_arguments().filter_map(|arg| arg.get_long());
     flags.map(str::to_string).collect()
@@ -150,7 +216,7 @@ fn keys<P: Program>() -> Vec<String> {
 /// # Errors
 /// A folder without a run, or settings that were made unusable since.
 pub fn settings_of_run<P: Program>(dir: &Path) -> Result<Settings<P>, ConfigError> {
-    let (config, own): (Config, P::Config) = read(&dir.join("config.toml"), &keys::<P>())?;
+    let (config, own): (Config, P::Config) = read(&dir.join("config.toml"), P::NAME, &keys::<P>())?;
     config.check()?;
     P::check(&own)?;
     Ok((config, own))
@@ -160,7 +226,7 @@ pub fn settings_of_run<P: Program>(dir: &Path) -> Result<Settings<P>, ConfigErro
 fn settings<P: Program>(args: &Flags<P::Options>) -> Result<(Settings<P>, bool), ConfigError> {
     let (mut options, mut own) = (Options::default(), P::Options::default());
     if let Some(path) = &args.config {
-        (options, own) = read(path, &keys::<P>())?;
+        (options, own) = read(path, P::NAME, &keys::<P>())?;
     }
     let (options, own) = (overlay(&args.options, &options)?, overlay(&args.own, &own)?);
     let single = args.eval_only || args.overfit_one_batch;
@@ -171,89 +237,96 @@ fn settings<P: Program>(args: &Flags<P::Options>) -> Result<(Settings<P>, bool),
     Ok(((config, own), demonstration))
 }
 
-fn run<P: Program>(args: Flags<P::Options>) -> Result<(), TrainError> {
-    let console = Console { quiet: args.quiet };
+fn run<P: Program>(
+    args: Flags<P::Options>,
+    console: Console,
+    stop: &'static Stop,
+) -> Result<(), TrainError> {
     if let Some(file) = &args.export {
         files::check_folder_of(file).map_err(TrainError::unusable)?;
     }
+    let single = args.eval_only || args.overfit_one_batch;
+    let (mut folder, mut changed) = (None, true);
     let (config, own) = match &args.resume {
         Some(dir) => {
-            let flags = args.options != Options::default() || args.own != P::Options::default();
-            if flags || args.eval_only || args.overfit_one_batch {
-                let remedy = "--resume goes on with the run's own configuration; only --export, \
-                              --json and --quiet may stand beside it";
-                return Err(ConfigError::Together(remedy.into()).into());
-            }
-            settings_of_run::<P>(dir)?
+            folder = Some(RunFolder::open(dir, console)?);
+            let settings = resumed::settings::<P>(dir, &args.options, &args.own)?;
+            changed = settings.1;
+            settings.0
         }
         None => {
             let (settings, demonstration) = settings::<P>(&args)?;
             if demonstration {
                 console.note(P::DEMONSTRATION);
             }
+            if single && args.out.is_some() {
+                console.note("--out is not used: this writes no folder");
+            } else {
+                check_free(args.out.as_deref())?;
+            }
             settings
         }
     };
-    let task = P::load(&config, own, args.resume.as_deref(), console, &INTERRUPT)?;
+    faults::start_threads(config.threads)?;
+    let run = args.resume.as_deref();
+    let load = || P::load(&config, own, run, console, stop.flag());
+    let task = stop.at_once(TrainError::StoppedReading, load)?;
     let words = task.words();
-    let job = |dir: PathBuf| Job {
+    let folder = match folder {
+        None if !single => Some(RunFolder::create(args.out.as_deref(), P::NAME, console)?),
+        folder => folder,
+    };
+    let whole = folder.as_ref().map_or(Path::new(""), RunFolder::path);
+    let job = Job {
+        program: P::NAME,
         config: &config,
         task: &*task,
-        dir,
+        dir: whole.to_path_buf(),
+        whole,
         console,
-        interrupt: &INTERRUPT,
+        stop,
     };
     if args.eval_only {
-        let summary = evaluate_only(&job(PathBuf::new()))?;
+        let summary = evaluate_only(&job, args.export.as_deref())?;
         console.say(words.result(&summary.score));
         return print_json(&args, &summary);
     }
-    let job = match &args.resume {
-        Some(dir) => job(dir.clone()),
-        None => {
-            let job = job(run_folder(args.out.as_deref(), P::NAME)?);
-            create_run_folder(&job)?;
-            job
-        }
-    };
     if args.overfit_one_batch {
-        return print_json(&args, &overfit_one_batch(&job)?);
+        let learn = || overfit_one_batch(&job);
+        return print_json(&args, &stop.at_once(TrainError::Stopped, learn)?);
+    }
+    if changed {
+        write_settings(&job).map_err(TrainError::unusable)?;
     }
     let report = job.dir.join("report.html");
     if !config.compare.is_empty() {
         let comparison = compare(&job)?;
-        let last = &comparison
-            .arms
-            .last()
-            .expect("a comparison has arms")
-            .summary;
-        export(&args, &last.run_dir)?;
+        let outcome = comparison.outcome(words);
+        export(&args, &outcome.last.run_dir)?;
         let signature = words.signature.map(|s| format!("{}: {s}\n", words.score));
         console.say(format_args!(
-            "\n{}\n{}\n{}\nreport: {}",
+            "\n{}\n{}report: {}\n\n{}",
             comparison.table(words),
             signature.unwrap_or_default(),
-            comparison.verdict(words),
-            report.display()
+            report.display(),
+            outcome.verdict,
         ));
-        return print_json(
-            &args,
-            &Json {
-                last,
-                comparison: &comparison,
-            },
-        );
+        return print_json(&args, &outcome);
     }
     let summary = match args.resume {
         Some(_) => resume(&job)?,
         None => train(&job, Start::Fresh)?,
     };
     export(&args, &job.dir)?;
+    // The last step is a whole one, whatever is left of the sweeps: a few may take more than all.
+    let saved = match 100.0 * summary.ops_saved {
+        saved if saved >= 0.05 => format!("{saved:.1} % of full training's operations saved"),
+        _ => "no operations saved".into(),
+    };
     console.say(format_args!(
-        "{}, {:.1} % of full training's operations saved, {:.0} {}/s\n\
+        "{}, {saved}, {:.0} {}/s\n\
          Whether that was worth it takes a comparison: --compare full,uniform,memory\nreport: {}",
         words.result(&summary.score),
-        100.0 * summary.ops_saved,
         summary.instances_per_second,
         words.many,
         report.display(),
@@ -271,19 +344,14 @@ fn export<T: Args>(args: &Flags<T>, run: &Path) -> Result<(), TrainError> {
     files::write(to, &bytes).map_err(TrainError::failed)
 }
 
-/// The last arm's summary with all arms beside it.
-#[derive(Serialize)]
-struct Json<'a> {
-    #[serde(flatten)]
-    last: &'a Summary,
-    #[serde(flatten)]
-    comparison: &'a Comparison,
-}
-
 fn print_json<T: Args>(args: &Flags<T>, value: &impl Serialize) -> Result<(), TrainError> {
-    if args.json {
-        let text = serde_json::to_string(value).map_err(TrainError::failed)?;
-        writeln!(std::io::stdout(), "{text}").map_err(TrainError::failed)?;
+    if !args.json {
+        return Ok(());
     }
-    Ok(())
+    let text = serde_json::to_string(value).map_err(TrainError::failed)?;
+    match writeln!(std::io::stdout(), "{text}") {
+        // Who has closed the pipe wants no more.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(TrainError::failed(e)),
+        _ => Ok(()),
+    }
 }

@@ -7,13 +7,15 @@ mod chart;
 mod gallery;
 mod ledger;
 mod table;
+mod ticks;
 
 use crate::html::escape;
 use std::fmt::Write;
 
 use super::task::{Curve, Words};
+use super::{Arm, Estimate, Guess, Verdict};
 use crate::assist::Calibration;
-use chart::{Axes, Series};
+use chart::{Axes, Scale, Series};
 
 /// All that a report shows.
 #[derive(Clone, Debug)]
@@ -22,27 +24,51 @@ pub struct Report {
     pub words: Words,
     /// Of the page.
     pub title: String,
-    /// The one sentence: was it worth it?
-    pub verdict: String,
+    /// The one line: was it worth it?
+    pub verdict: Verdict,
     /// Data, network, device: what the numbers hold for.
     pub subtitle: String,
-    /// In the order of the table; runs of one arm that differ by their seed are averaged.
+    /// The arms, in the order of the table.
+    pub standings: Vec<Standing>,
+    /// All runs, of these arms.
     pub runs: Vec<Run>,
     /// The resolved configuration, shown as it is.
     pub config: String,
     /// What the network makes of some of the test set.
     pub samples: Vec<Sample>,
-    /// The training instances of the highest loss, highest first.
+    /// The training instances that stand out.
+    pub examples: Examples,
+}
+
+/// How an arm did, over its seeds, in points.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Which.
+    pub arm: Arm,
+    /// On the test set.
+    pub score: Estimate,
+    /// Difference from uniform training at the same operations.
+    pub vs_uniform: Option<Estimate>,
+    /// Difference from full training.
+    pub vs_full: Option<Estimate>,
+}
+
+/// Instances that stand out of those that were trained on lately.
+#[derive(Clone, Debug, Default)]
+pub struct Examples {
+    /// Those of the highest loss, highest first.
     pub hardest: Vec<Example>,
-    /// The training instances of the lowest loss, lowest first.
+    /// Those of the lowest loss, lowest first.
     pub easiest: Vec<Example>,
+    /// Lately is from this share of training on, 0 to 1.
+    pub since: f64,
 }
 
 /// One training run. What is not known yet may be NaN.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Run {
-    /// `full`, `uniform`, `memory`, …
-    pub arm: String,
+    /// Which.
+    pub arm: Arm,
     /// What the run's random numbers come from.
     pub seed: u64,
     /// At the end, on the test set, in points.
@@ -92,12 +118,14 @@ pub struct Point {
 pub struct Example {
     /// Its number in the training set.
     pub id: usize,
-    /// Its loss, averaged over its last visits.
+    /// Its loss when it was trained on last.
     pub loss: f64,
+    /// When that was: share of training done, 0 to 1.
+    pub seen: f64,
     /// How often it was trained on.
     pub times_trained: u64,
-    /// Whether the network's top guess was right then (of a sentence: every one).
-    pub right: bool,
+    /// What the network at the end makes of it.
+    pub guess: Guess,
     /// What it looks like.
     pub shown: Shown,
 }
@@ -167,17 +195,26 @@ pub enum ReportError {
 /// [`ReportError`] if a picture is malformed or a curve cannot be drawn; never because of NaN,
 /// infinite or missing numbers, which are shown as such or left out with a note.
 pub fn render(report: &Report) -> Result<String, ReportError> {
-    let (arms, words) = (Arm::all(&report.runs), &report.words);
+    let (arms, words) = (Group::all(report), &report.words);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{style}{arm_style}</style>\n</head>\n<body>\n\
-         <header>\n<p class=\"title\">{title}</p>\n<h1>{verdict}</h1>\n\
+         <header>\n<p class=\"title\">{title}</p>\n\
+         <h1><span class=\"ruling\">{ruling}</span> {reason}</h1>\n{next}\
          <p class=\"subtitle\">{subtitle}</p>\n</header>\n",
         title = escape(&report.title),
         style = include_str!("report/style.css"),
         arm_style = chart::style(),
-        verdict = escape(&report.verdict),
+        ruling = escape(report.verdict.ruling),
+        reason = sentence(&report.verdict.reason),
+        next = report
+            .verdict
+            .next
+            .as_deref()
+            .map_or(String::new(), |next| {
+                format!("<p class=\"next\">{}</p>\n", sentence(next))
+            }),
         subtitle = escape(&report.subtitle),
     );
     if !arms.is_empty() {
@@ -190,34 +227,53 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
             Curve::TestAccuracy => ("Test accuracy", "%"),
             Curve::ValidLoss => ("Validation loss", ""),
         };
-        page += &figure(&arms, heading, unit, None, true, |p| p.evaluation)?;
-        page += &figure(&arms, "Training loss", "", None, false, |p| {
-            Some(p.train_loss)
-        })?;
-        let percent = Some((0.0, 104.0));
-        page += &figure(&arms, "Keep rate", "%", percent, false, |p| {
-            p.keep_rate.map(|k| 100.0 * k)
-        })?;
+        let evaluation = Quantity {
+            heading,
+            unit,
+            scale: match words.curve {
+                Curve::TestAccuracy => Scale::Data(0.0, 100.0),
+                Curve::ValidLoss => LOSS,
+            },
+            marks: true,
+            note: String::new(),
+            of: |p| p.evaluation,
+        };
+        page += &figure(&arms, &evaluation)?;
+        let train_loss = Quantity {
+            heading: "Training loss",
+            unit: "",
+            scale: LOSS,
+            marks: false,
+            note: of_kept(&arms, words),
+            of: |p| Some(p.train_loss),
+        };
+        page += &figure(&arms, &train_loss)?;
+        let keep_rate = Quantity {
+            heading: "Keep rate",
+            unit: "%",
+            scale: Scale::Fixed(0.0, 104.0),
+            of: |p| p.keep_rate.map(|k| 100.0 * k),
+            note: String::new(),
+            ..train_loss
+        };
+        page += &figure(&arms, &keep_rate)?;
         if report.runs.iter().any(|run| run.assist_auc.is_some()) {
-            page += &figure(&arms, "The Assistant’s AUC", "", None, false, |p| {
-                p.assist_auc
-            })?;
+            let auc = Quantity {
+                heading: "The Assistant’s AUC",
+                unit: "",
+                scale: Scale::Data(0.0, 1.0),
+                of: |p| p.assist_auc,
+                note: String::new(),
+                ..keep_rate
+            };
+            page += &figure(&arms, &auc)?;
             page += &calibration(&arms, words)?;
         }
         page += &table::terms(&arms, words);
         page += "</div>\n</section>\n";
     }
     page += &gallery::samples(&report.samples);
-    page += &gallery::examples(
-        &format!("Hardest training {}", words.many),
-        "of the highest loss",
-        &report.hardest,
-    )?;
-    page += &gallery::examples(
-        &format!("Easiest training {}", words.many),
-        "of the lowest loss",
-        &report.easiest,
-    )?;
+    page += &gallery::examples(&report.examples, words)?;
     if !report.config.is_empty() {
         let config = escape(&report.config);
         let _ = write!(
@@ -229,38 +285,85 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
     Ok(page)
 }
 
-/// The runs of one arm.
-struct Arm<'a> {
-    name: &'a str,
+/// A sentence of the console's, for the page: numbers stay with their units, and a minus is one.
+fn sentence(text: &str) -> String {
+    let mut html = String::new();
+    let mut before = ' ';
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let number = rest.peek().is_some_and(char::is_ascii_digit);
+        match c {
+            '-' if number && !before.is_alphanumeric() => html.push('−'),
+            ' ' if rest.peek().is_some_and(|c| "%±".contains(*c)) || before == '±' => {
+                html.push('\u{a0}');
+            }
+            c => html.push(c),
+        }
+        before = c;
+    }
+    let mut first = html.chars();
+    let capital = first.next().map(char::to_uppercase);
+    let html: String = capital.into_iter().flatten().chain(first).collect();
+    let word = |word: &str| match word.starts_with("--") {
+        true => format!("<code>{}</code>", escape(word)),
+        false => escape(word),
+    };
+    html.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// An arm with its runs.
+struct Group<'a> {
+    arm: Arm,
+    standing: &'a Standing,
     runs: Vec<&'a Run>,
 }
 
-impl<'a> Arm<'a> {
-    /// In the order of their first runs.
-    fn all(runs: &'a [Run]) -> Vec<Arm<'a>> {
-        let mut arms: Vec<Arm> = Vec::new();
-        for run in runs {
-            match arms.iter_mut().find(|arm| arm.name == run.arm) {
-                Some(arm) => arm.runs.push(run),
-                None => arms.push(Arm {
-                    name: &run.arm,
-                    runs: vec![run],
-                }),
-            }
-        }
-        arms
+impl<'a> Group<'a> {
+    fn all(report: &'a Report) -> Vec<Group<'a>> {
+        let group = |standing: &'a Standing| Group {
+            arm: standing.arm,
+            standing,
+            runs: report
+                .runs
+                .iter()
+                .filter(|r| r.arm == standing.arm)
+                .collect(),
+        };
+        report.standings.iter().map(group).collect()
+    }
+}
+
+/// Least and greatest value that a loss can have.
+const LOSS: Scale = Scale::Data(0.0, f64::INFINITY);
+
+/// What a chart shows against operations.
+struct Quantity<'a> {
+    heading: &'a str,
+    unit: &'a str,
+    scale: Scale,
+    /// A dot on each point.
+    marks: bool,
+    /// Below the chart.
+    note: String,
+    of: fn(&Point) -> Option<f64>,
+}
+
+/// That a loss is not of all that there is to train on, if it is not.
+fn of_kept(arms: &[Group], words: &Words) -> String {
+    let harder = |arm: &&Group| matches!(arm.arm, Arm::Memory | Arm::Paper | Arm::Infobatch);
+    let names: Vec<&str> = arms.iter().filter(harder).map(|a| a.arm.name()).collect();
+    match names.join(", ").as_str() {
+        "" => String::new(),
+        names => format!(
+            "{names}: of the {} kept, which are the harder ones: not to be compared with the curves of \
+             arms that train on all.",
+            words.many
+        ),
     }
 }
 
 /// A chart of one quantity against operations, with its heading and what had to be left out.
-fn figure(
-    arms: &[Arm],
-    heading: &str,
-    unit: &str,
-    range: Option<(f64, f64)>,
-    marks: bool,
-    quantity: impl Fn(&Point) -> Option<f64>,
-) -> Result<String, ReportError> {
+fn figure(arms: &[Group], quantity: &Quantity) -> Result<String, ReportError> {
     let (mut series, mut left_out) = (Vec::new(), 0);
     // One horizontal axis for all charts, whatever each of them shows.
     let points = arms
@@ -271,51 +374,56 @@ fn figure(
         .map(|p| 100.0 * p.ops_fraction)
         .filter(|x| x.is_finite());
     let until = until.fold(0.0, f64::max).min(1e9);
-    for (arm, runs) in arms.iter().enumerate() {
-        let curves = runs.runs.iter().map(|run| {
-            let at = |p: &Point| quantity(p).map(|y| (100.0 * p.ops_fraction, y));
+    for group in arms {
+        let curves = group.runs.iter().map(|run| {
+            let at = |p: &Point| (quantity.of)(p).map(|y| (100.0 * p.ops_fraction, y));
             let all: Vec<_> = run.points.iter().filter_map(at).collect();
             let good: Vec<_> = all.iter().copied().filter(chart::drawable).collect();
             left_out += all.len() - good.len();
             good
         });
         let curves = curves.filter(|c| !c.is_empty()).collect();
+        let arm = group.arm;
         series.push(Series { arm, curves });
     }
     let axes = Axes {
         x: "operations, % of full data’s",
         until,
-        range,
-        marks,
+        scale: quantity.scale,
+        marks: quantity.marks,
         diagonal: false,
     };
-    let note = match left_out {
-        0 => String::new(),
-        n => format!("{n} value(s) were not finite and are not drawn."),
-    };
-    plot(heading, unit, &series, &axes, &note)
+    let mut note = quantity.note.clone();
+    if left_out > 0 {
+        let _ = write!(
+            note,
+            " {left_out} value(s) were not finite and are not drawn."
+        );
+    }
+    plot(quantity.heading, quantity.unit, &series, &axes, &note)
 }
 
 /// Instances a bin below which its frequency is mostly chance.
 const MIN_COUNT: u64 = 50;
 
 /// The chart of scores against observed frequencies.
-fn calibration(arms: &[Arm], words: &Words) -> Result<String, ReportError> {
+fn calibration(arms: &[Group], words: &Words) -> Result<String, ReportError> {
     let curve = |run: &&Run| -> Vec<(f64, f64)> {
         let bins = run.calibration.iter().filter(|bin| bin.count >= MIN_COUNT);
         bins.map(|bin| (100.0 * bin.score, 100.0 * bin.observed))
             .filter(chart::drawable)
             .collect()
     };
-    let series = arms.iter().enumerate().map(|(arm, runs)| {
-        let curves = runs.runs.iter().map(curve);
+    let series = arms.iter().map(|group| {
+        let curves = group.runs.iter().map(curve);
         let curves = curves.filter(|c| !c.is_empty()).collect();
+        let arm = group.arm;
         Series { arm, curves }
     });
     let axes = Axes {
         x: "predicted: loss above the mean, %",
         until: 100.0,
-        range: Some((0.0, 104.0)),
+        scale: Scale::Fixed(0.0, 104.0),
         marks: true,
         diagonal: true,
     };
@@ -344,7 +452,7 @@ fn plot(
         true => "<p class=\"note\">Nothing measured.</p>\n".to_owned(),
         false => chart::svg(heading, series, axes)?,
     };
-    let note = match note {
+    let note = match note.trim() {
         "" => String::new(),
         text => format!("<p class=\"note\">{text}</p>\n"),
     };

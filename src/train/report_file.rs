@@ -1,49 +1,29 @@
 //! Draws a report from what lies in the folders of runs: settings, measurements, summaries, and the
 //! Assistant's memory of each instance.
 
-use super::checkpoint::Checkpoint;
+use super::examples::{self, Examples};
+use super::job::Job;
 use super::metrics::{Metrics, Point};
-use super::report::{self, Example, Report, Run};
-use super::run::Job;
+use super::report::{self, Report, Run, Standing};
 use super::summary::{ArmResult, Comparison};
 use super::task::Curve;
+use super::verdict::Verdict;
 use super::{Arm, TrainError};
 use crate::files;
 
-/// Instances shown of the hardest and of the easiest.
-const EXAMPLES: usize = 20;
-
 /// The report of one finished run, into its folder.
 pub fn write_run(job: &Job, result: &ArmResult) -> Result<(), TrainError> {
-    let summary = &result.summary;
-    let words = job.task.words();
-    let verdict = format!(
-        "{}: {:.2}{} with {:.1} % of full training's operations saved. Whether that was worth it \
-         takes a comparison: --compare full,uniform,memory.",
-        words.score,
-        summary.score.points(),
-        words.unit,
-        100.0 * summary.ops_saved,
-    );
-    write(job, verdict, std::slice::from_ref(result), None)
+    let verdict = Verdict::of_run(result.arm, &result.summary, job.task.words());
+    write(job, verdict, &Comparison::new(vec![result.clone()]))
 }
 
 /// The report of a comparison, into its folder.
 pub fn write_comparison(job: &Job, comparison: &Comparison) -> Result<(), TrainError> {
-    write(
-        job,
-        comparison.verdict(job.task.words()),
-        &comparison.arms,
-        comparison.assistant(),
-    )
+    write(job, comparison.judge(job.task.words()), comparison)
 }
 
-fn write(
-    job: &Job,
-    verdict: String,
-    results: &[ArmResult],
-    assistant: Option<Arm>,
-) -> Result<(), TrainError> {
+fn write(job: &Job, verdict: Verdict, comparison: &Comparison) -> Result<(), TrainError> {
+    let results = &comparison.arms;
     let mut environment = String::new();
     let mut runs = Vec::new();
     for result in results {
@@ -64,21 +44,30 @@ fn write(
     // The Assistant's own run knows best what is hard; else the last.
     let shown = results
         .iter()
-        .rfind(|r| Some(r.arm) == assistant)
+        .rfind(|r| Some(r.arm) == comparison.assistant())
         .or(results.last());
     let dir = &shown.expect("a report has runs").summary.run_dir;
-    let checkpoint = Checkpoint::load(dir).map_err(TrainError::failed)?;
-    let (hardest, easiest) = examples(job, &checkpoint);
+    let mut arms: Vec<_> = results.iter().map(|r| r.arm).collect();
+    arms.dedup();
+    let standings = arms.into_iter().filter_map(|arm| {
+        let against = |other| comparison.difference(arm, other).filter(|_| arm != other);
+        Some(Standing {
+            arm,
+            score: comparison.score(arm)?,
+            vs_uniform: against(Arm::Uniform),
+            vs_full: against(Arm::Full),
+        })
+    });
     let report = Report {
         words: *job.task.words(),
         title: job.task.title(),
         verdict,
         subtitle: environment,
+        standings: standings.collect(),
         runs,
         config: toml::to_string(&job.settings()).expect("settings are plain values"),
         samples: job.task.samples(dir),
-        hardest,
-        easiest,
+        examples: examples(job, Examples::read(dir)),
     };
     let html = report::render(&report).map_err(TrainError::failed)?;
     files::write(&job.dir.join("report.html"), html.as_bytes()).map_err(TrainError::failed)
@@ -127,12 +116,12 @@ fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
         }
     }
     Run {
-        arm: result.arm.name().into(),
+        arm: result.arm,
         seed: summary.seed,
         score: summary.score.points(),
         vs_full: result.accuracy_vs_full.map(|d| per_point * d),
         vs_uniform: result.accuracy_vs_uniform.map(|d| per_point * d),
-        ops_saved: summary.ops_saved,
+        ops_saved: summary.saved(),
         full_ops: summary.full_ops as f64,
         boss_ops: summary.boss_ops as f64,
         assist_ops: summary.assist_ops as f64,
@@ -144,24 +133,20 @@ fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
     }
 }
 
-/// The instances with the highest and with the lowest averaged loss, of those that were trained on.
-fn examples(job: &Job, checkpoint: &Checkpoint) -> (Vec<Example>, Vec<Example>) {
-    let memory = checkpoint.assist.memory();
-    let mut ids: Vec<usize> = (0..memory.len())
-        .filter(|&id| memory.visits(id) > 0)
-        .collect();
-    let loss = |id: usize| memory.average_loss(id).unwrap_or(0.0);
-    ids.sort_by(|&a, &b| loss(b).total_cmp(&loss(a)));
-    let example = |&id: &usize| Example {
-        id,
-        loss: f64::from(loss(id)),
-        times_trained: u64::from(memory.visits(id)),
-        right: memory.right(id),
-        shown: job.task.show(id),
+/// What they look like.
+fn examples(job: &Job, found: Examples) -> report::Examples {
+    let shown = |example: examples::Example| report::Example {
+        id: example.id as usize,
+        loss: f64::from(example.loss),
+        seen: example.seen,
+        times_trained: u64::from(example.times_trained),
+        guess: example.guess,
+        shown: job.task.show(example.id as usize),
     };
-    let hardest = ids.iter().take(EXAMPLES).map(example).collect();
-    (
-        hardest,
-        ids.iter().rev().take(EXAMPLES).map(example).collect(),
-    )
+    let all = |examples: Vec<examples::Example>| examples.into_iter().map(shown).collect();
+    report::Examples {
+        hardest: all(found.hardest),
+        easiest: all(found.easiest),
+        since: found.since,
+    }
 }

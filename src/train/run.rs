@@ -2,86 +2,22 @@
 //! and keeps the books.
 
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
-use super::console::Console;
+use super::examples::Examples;
+use super::interval::Interval;
+use super::job::Job;
 use super::metrics::{Metrics, Point, environment};
 use super::pools::Pools;
 use super::summary::{ArmResult, Summary};
 use super::task::{Boss, SLOTS, Score, Task, wait_for_records};
-use super::{Arm, Assist, Config, ConfigError, TrainError, report_file};
-use crate::assist::{
-    AssistConfig, AssistError, Assistant, Drain, Feeder, FeederConfig, Preset, Quality,
-};
+use super::{Arm, Assist, TrainError, report_file};
+use crate::assist::{Drain, Feeder, FeederConfig, sweeps};
 use crate::backend::{DeviceError, StepInputs};
 use crate::files;
 use crate::nn;
 use crate::rng::Stream;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 use std::time::Instant;
-
-/// Least keep probability of the Assistant, so that it hears of every instance now and then.
-const EXPLORATION: f32 = 0.3;
-
-/// Everything a run is given.
-pub struct Job<'a> {
-    /// Settings.
-    pub config: &'a Config,
-    /// Network and instances.
-    pub task: &'a dyn Task,
-    /// The run's folder; exists.
-    pub dir: PathBuf,
-    /// Where people look.
-    pub console: Console,
-    /// Set by Ctrl-C.
-    pub interrupt: &'a AtomicBool,
-}
-
-impl Job<'_> {
-    /// A batch is drawn from the data without repetition.
-    pub(super) fn check_batch(&self) -> Result<(), ConfigError> {
-        let (instances, batch) = (self.task.size(), self.config.batch);
-        if batch <= instances {
-            return Ok(());
-        }
-        let many = self.task.words().many;
-        let remedy = format!("the data set has only {instances} training {many}; lower --batch");
-        Err(ConfigError::Value {
-            flag: "batch",
-            value: batch.to_string(),
-            remedy,
-        })
-    }
-
-    /// The network, opened.
-    pub(super) fn boss(&self) -> Result<Box<dyn Boss>, TrainError> {
-        self.task.boss(self.config)
-    }
-
-    /// Draws the weights from the seed, or reads them from `--init`.
-    pub(super) fn initialise(&self, boss: &mut dyn Boss) -> Result<(), TrainError> {
-        let (exec, params) = boss.parts();
-        match &self.config.init {
-            None => params
-                .initialise(exec, self.config.seed)
-                .map_err(|e| TrainError::unusable(e.at_batch(self.config.batch))),
-            Some(file) => {
-                let about = self.task.about();
-                nn::WeightFile::of_program(file, about.program)
-                    .and_then(|file| nn::import(exec, params, &file, &about))
-                    .map_err(TrainError::unusable)
-            }
-        }
-    }
-
-    /// All settings, as TOML.
-    pub(super) fn settings(&self) -> toml::Table {
-        let mut table = toml::Table::try_from(self.config).expect("settings are plain values");
-        table.extend(self.task.settings());
-        table
-    }
-}
 
 /// From where a run starts.
 pub enum Start {
@@ -107,22 +43,22 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
         .console
         .bar(&run.label, run.budget_ops, run.progress.boss_ops);
     while run.progress.boss_ops < run.budget_ops {
-        if job.interrupt.load(Ordering::Relaxed) {
-            bar.abandon();
-            run.checkpoint()?;
-            let (step, dir) = (run.progress.step, job.dir.clone());
-            return Err(TrainError::Interrupted { step, dir });
+        if run.eval_due() {
+            run.evaluate(&bar)?;
         }
-        let before = run.progress.boss_ops;
-        run.step()?;
+        if job.stop.asked() {
+            bar.finish_and_clear();
+            run.checkpoint()?;
+            return Err(run.interrupted());
+        }
+        if !run.step()? {
+            continue;
+        }
         bar.set_position(run.progress.boss_ops);
-        bar.set_message(run.interval.message(&run));
+        bar.set_message(run.interval.message(run.job.task.words().short));
         let done = run.progress.step;
         if done.is_multiple_of(run.metrics_every) {
             run.log_interval()?;
-        }
-        if run.eval_due(before) {
-            run.evaluate(&bar)?;
         }
         if done.is_multiple_of(job.config.checkpoint_every) {
             run.checkpoint()?;
@@ -138,8 +74,9 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
 /// # Errors
 /// Those of [`train`], and a checkpoint that is missing, damaged or of another run.
 pub fn resume(job: &Job) -> Result<Summary, TrainError> {
-    let checkpoint = Checkpoint::load(&job.dir).map_err(TrainError::unusable)?;
+    let mut checkpoint = Checkpoint::load(&job.dir).map_err(TrainError::unusable)?;
     if !checkpoint.progress.finished {
+        checkpoint.assist.lengthen(job.config.epochs);
         return train(job, Start::Resume(Box::new(checkpoint)));
     }
     let path = job.dir.join("summary.json");
@@ -148,28 +85,6 @@ pub fn resume(job: &Job) -> Result<Summary, TrainError> {
         let source = e.into();
         TrainError::unusable(files::ReadError { path, source })
     })
-}
-
-/// The Assistant of a run.
-fn assistant(job: &Job) -> Result<Assistant, AssistError> {
-    let config = job.config;
-    let preset = match config.assist {
-        Assist::Memory => Preset::Memory,
-        Assist::Paper => Preset::Paper,
-        Assist::Random => Preset::Random,
-        Assist::Infobatch => Preset::InfoBatch,
-        Assist::Off => Preset::Off,
-    };
-    let config = AssistConfig {
-        preset,
-        epochs: config.epochs as usize,
-        batch: job.task.pool(config.batch),
-        budget: config.budget,
-        floor: EXPLORATION,
-        rescale: config.rescale as f32,
-        seed: config.seed,
-    };
-    Assistant::new(config, Arc::new(job.task.instances()))
 }
 
 /// Operations and steps of a sweep over all instances as they come, in pools of `pool`.
@@ -224,6 +139,8 @@ struct Run<'a> {
     /// Operations of all sweeps over all instances, and the share of them to spend.
     full_ops: u64,
     budget_ops: u64,
+    /// Operations from one evaluation to the next; 0 for none before the end.
+    eval_ops: u64,
     /// Operations of the Boss in one of the Assistant's, which knows of no padding.
     ops_per_cost: f64,
     feeder: Feeder,
@@ -235,44 +152,8 @@ struct Run<'a> {
     /// Steps that the checkpoint on disk has done.
     good_step: u64,
     interval: Interval,
-    /// The Assistant's at the last line of metrics.
-    quality: Quality,
     started: Instant,
     seconds_before: f64,
-}
-
-/// Sums since the last line of metrics.
-#[derive(Default)]
-struct Interval {
-    instances: u64,
-    /// Cost of the instances taken, and of the candidates for them.
-    cost: u64,
-    offered: u64,
-    losses: u64,
-    loss: f64,
-    right: u64,
-    seconds: f64,
-    lr: f64,
-}
-
-impl Interval {
-    /// Of the pools taken since, if any was.
-    fn keep_rate(&self) -> Option<f64> {
-        (self.offered > 0).then(|| self.cost as f64 / self.offered as f64)
-    }
-
-    fn message(&self, run: &Run) -> String {
-        let n = self.losses.max(1) as f64;
-        format!(
-            "loss {:.3}  acc {:4.1} %  {:5.0} {}/s  kept {:3.0} %  saved {:4.1} %",
-            self.loss / n,
-            100.0 * self.right as f64 / n,
-            self.instances as f64 / self.seconds.max(1e-9),
-            run.job.task.words().short,
-            100.0 * self.keep_rate().unwrap_or(1.0),
-            100.0 * run.saved_so_far(),
-        )
-    }
 }
 
 impl<'a> Run<'a> {
@@ -280,10 +161,10 @@ impl<'a> Run<'a> {
         let (config, task) = (job.config, job.task);
         job.check_batch()?;
         let mut boss = job.boss()?;
-        let assistant = assistant(job).map_err(TrainError::unusable)?;
+        let assistant = job.assistant().map_err(TrainError::unusable)?;
         let costs: u64 = assistant.instances().costs.iter().sum();
         let (sweep_ops, sweep_steps) = sweep(&*boss, task.size(), task.pool(config.batch));
-        let full_ops = u64::from(config.epochs) * sweep_ops;
+        let full_ops = sweeps(sweep_ops, config.epochs);
         // The tolerance is for budgets like 0.65, which no f64 is: a whole number of batches must
         // stay one.
         let budget_ops = (config.budget * full_ops as f64 * (1.0 - 1e-12)).ceil() as u64;
@@ -291,7 +172,7 @@ impl<'a> Run<'a> {
             slots: SLOTS,
             deterministic: config.deterministic,
         };
-        let (progress, feeder, pools) = match start {
+        let (progress, feeder, pools, interval) = match start {
             Start::Fresh => {
                 job.initialise(&mut *boss)?;
                 let progress = Progress {
@@ -299,7 +180,7 @@ impl<'a> Run<'a> {
                     ..Progress::default()
                 };
                 let feeder = Feeder::spawn(assistant, coupling).map_err(TrainError::failed)?;
-                (progress, feeder, Pools::default())
+                (progress, feeder, Pools::default(), Interval::default())
             }
             Start::Resume(checkpoint) => {
                 restore_boss(&mut *boss, &checkpoint, task, config.batch, &job.dir)?;
@@ -307,6 +188,7 @@ impl<'a> Run<'a> {
                     progress,
                     assist,
                     pool,
+                    interval,
                     ..
                 } = *checkpoint;
                 let other = |reason: String| {
@@ -316,7 +198,8 @@ impl<'a> Run<'a> {
                 let feeder = Feeder::restore(assistant, coupling, assist);
                 let feeder = feeder.map_err(|e| other(e.to_string()))?;
                 let pools = Pools::restore(pool, task.size(), |ids| boss.plan(ids));
-                (progress, feeder, pools.map_err(|e| other(e.into()))?)
+                let pools = pools.map_err(|e| other(e.into()))?;
+                (progress, feeder, pools, interval)
             }
         };
         boss.prepare()?;
@@ -338,6 +221,7 @@ impl<'a> Run<'a> {
             label: format!("{} seed {}", arm.name(), config.seed),
             full_ops,
             budget_ops,
+            eval_ops: sweeps(sweep_ops, config.eval_every),
             ops_per_cost: sweep_ops as f64 / costs as f64,
             drain: Drain::new(boss.ring(), progress.step),
             boss,
@@ -348,8 +232,7 @@ impl<'a> Run<'a> {
             good_step: progress.step,
             seconds_before: progress.wall_seconds,
             progress,
-            interval: Interval::default(),
-            quality: feeder.quality(),
+            interval,
             started: Instant::now(),
             feeder,
             job,
@@ -371,16 +254,29 @@ impl<'a> Run<'a> {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
-    /// Whether the last step, which found `before` operations done, ends a multiple of
-    /// `--eval-every` sweeps' worth of them.
-    fn eval_due(&self, before: u64) -> bool {
-        let config = self.job.config;
-        let every = u64::from(config.eval_every) * (self.full_ops / u64::from(config.epochs));
-        let done = self.progress.boss_ops;
-        every > 0 && done < self.budget_ops && done / every > before / every
+    /// How often a multiple of `--eval-every` sweeps' worth of operations has been passed.
+    fn evals_passed(&self) -> u64 {
+        self.progress
+            .boss_ops
+            .checked_div(self.eval_ops)
+            .unwrap_or(0)
     }
 
-    fn step(&mut self) -> Result<(), TrainError> {
+    /// Whether the last of them still waits for its evaluation.
+    fn eval_due(&self) -> bool {
+        self.evals_passed() > self.progress.evals
+    }
+
+    /// Asked to stop, with all that is done in the checkpoint.
+    fn interrupted(&self) -> TrainError {
+        TrainError::Interrupted {
+            step: self.progress.step,
+            dir: self.job.whole.to_path_buf(),
+        }
+    }
+
+    /// Trains on a batch; false if the run was asked to stop while it waited for its turn.
+    fn step(&mut self) -> Result<bool, TrainError> {
         let (step, began) = (self.progress.step, Instant::now());
         let syncs = self.boss.parts().0.host_syncs();
         if self.pools.exhausted() {
@@ -392,6 +288,10 @@ impl<'a> Run<'a> {
         }
         while !self.drain.may_launch(step) {
             self.wait()?;
+        }
+        // A step can take long: none is begun any more.
+        if self.job.stop.asked() {
+            return Ok(false);
         }
         let launch = self.pools.launch();
         let spent = self.progress.boss_ops as f64 + 0.5 * launch.ops as f64;
@@ -418,7 +318,7 @@ impl<'a> Run<'a> {
         self.progress.instances += rows as u64;
         self.progress.boss_ops += launch.ops;
         self.progress.step += 1;
-        Ok(())
+        Ok(true)
     }
 
     /// Takes what the loss kernel has stored and hands it to the Assistant.
@@ -456,12 +356,18 @@ impl<'a> Run<'a> {
 
     fn hand_over(&mut self, losses: &[f32], right: &[bool], step: u64) -> Result<(), TrainError> {
         if let Some(row) = losses.iter().position(|l| !l.is_finite()) {
+            let (job, lr) = (self.job, self.job.config.lr / 2.0);
+            let remedy = match job.whole == job.dir {
+                true => format!("--resume {} --lr {lr} goes on so", job.dir.display()),
+                false => "for all arms alike, in another --out".into(),
+            };
             return Err(TrainError::NotFinite {
                 step,
                 instance: self.pools.instance(row),
                 loss: losses[row],
                 checkpoint: Checkpoint::path(&self.job.dir),
                 good_step: self.good_step,
+                remedy,
             });
         }
         self.interval.losses += losses.len() as u64;
@@ -474,15 +380,18 @@ impl<'a> Run<'a> {
     }
 
     fn log_interval(&mut self) -> Result<(), TrainError> {
-        let interval = std::mem::take(&mut self.interval);
-        if interval.losses == 0 {
+        if self.interval.losses == 0 {
             return Ok(());
         }
+        let quality = self.feeder.quality();
+        let assist_auc = quality.auc_since(&self.interval.quality);
+        let next = Interval {
+            quality,
+            ..Interval::default()
+        };
+        let interval = std::mem::replace(&mut self.interval, next);
         let loss = interval.loss / interval.losses as f64;
         self.progress.train_loss = Some(loss);
-        let quality = self.feeder.quality();
-        let assist_auc = quality.auc_since(&self.quality);
-        self.quality = quality;
         self.metrics.push(Point::Train {
             step: self.progress.step,
             ops_fraction: self.ops_fraction(),
@@ -497,8 +406,13 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Looks at the data that training does not see, unless the run is asked to stop meanwhile.
     fn evaluate(&mut self, bar: &indicatif::ProgressBar) -> Result<(), TrainError> {
-        let result = self.boss.evaluate().map_err(|e| self.fault(e))?;
+        let result = self.boss.evaluate(self.job.stop.flag());
+        let Some(result) = result.map_err(|e| self.fault(e))? else {
+            return Ok(());
+        };
+        self.progress.evals = self.evals_passed();
         let (step, ops_fraction, seconds) =
             (self.progress.step, self.ops_fraction(), self.seconds());
         self.metrics.push(Point::Eval {
@@ -508,10 +422,16 @@ impl<'a> Run<'a> {
             accuracy: result.accuracy,
             seconds,
         })?;
+        // Of what was kept, where one chooses: not to be compared with that of all.
+        let kept = match self.arm {
+            Arm::Full | Arm::Uniform => "",
+            _ => " (kept)",
+        };
         let line = format!(
-            "{:>12} step {step}, {:.0} % of full training's operations: {}, train loss {:.3}, {:.0} s",
+            "{:>12} step {step}, {:.0} % of full training's operations: {}, train loss {:.3}{kept}, {:.0} s",
             self.label,
-            100.0 * ops_fraction,
+            // The last step is a whole one, whatever is left of the sweeps.
+            100.0 * ops_fraction.min(1.0),
             self.job.task.words().evaluation(result),
             self.progress.train_loss.unwrap_or(f64::NAN),
             seconds,
@@ -538,6 +458,7 @@ impl<'a> Run<'a> {
             state,
             assist: self.feeder.snapshot().map_err(TrainError::failed)?,
             pool: self.pools.rest(),
+            interval: self.interval.clone(),
         };
         // Before the first step nothing has been lost yet: the place cannot be used.
         let class = if self.progress.step == 0 {
@@ -558,8 +479,8 @@ impl<'a> Run<'a> {
         // finished: whenever it is killed, a resume makes what is missing.
         self.checkpoint()?;
         self.evaluate(&indicatif::ProgressBar::hidden())?;
-        let dir = &self.job.dir;
-        let score: Score = self.boss.score(Some(dir))?;
+        let (dir, end) = (&self.job.dir, self.interrupted());
+        let score: Score = self.job.stop.at_once(end, || self.boss.score(Some(dir)))?;
         let (model, about) = (dir.join(nn::MODEL), self.job.task.about());
         let (exec, params) = self.boss.parts();
         let exported = nn::export(exec, params, self.progress.step, &about, &model);
@@ -594,6 +515,10 @@ impl<'a> Run<'a> {
         };
         let text = serde_json::to_string_pretty(&summary).expect("plain data");
         files::write(&dir.join("summary.json"), text.as_bytes()).map_err(TrainError::failed)?;
+        let state = self.feeder.snapshot().map_err(TrainError::failed)?;
+        let (memory, batches) = (state.memory(), state.step());
+        let epochs = self.job.config.epochs;
+        Examples::write(dir, &memory, batches, epochs, &mut *self.boss)?;
         let result = ArmResult::new(self.arm, summary);
         report_file::write_run(self.job, &result)?;
         self.progress.finished = true;

@@ -1,26 +1,37 @@
 //! Uses of a network that are not training runs.
 
-use super::run::Job;
+use super::job::Job;
 use super::task::wait_for_records;
 use super::{ConfigError, Summary, TrainError};
 use crate::assist::Drain;
 use crate::backend::StepInputs;
-use std::sync::atomic::Ordering;
+use crate::nn;
+use std::path::Path;
 
-/// Evaluates the weights of `--init` on the test set.
+/// Evaluates the weights of `--init` on the test set, and writes them as a run would have to
+/// `export`.
 ///
 /// # Errors
-/// No `--init`, or weights that do not fit.
-pub fn evaluate_only(job: &Job) -> Result<Summary, TrainError> {
+/// No `--init`, weights that do not fit, or a place that cannot be written.
+pub fn evaluate_only(job: &Job, export: Option<&Path>) -> Result<Summary, TrainError> {
     if job.config.init.is_none() {
         let remedy = "--eval-only needs the weights to evaluate: --init FILE";
         return Err(ConfigError::Together(remedy.into()).into());
     }
-    let mut boss = job.boss()?;
-    job.initialise(&mut *boss)?;
-    boss.prepare()?;
+    let evaluated = job.stop.at_once(TrainError::Stopped, || {
+        let mut boss = job.boss()?;
+        job.initialise(&mut *boss)?;
+        boss.prepare()?;
+        let score = boss.score(None)?;
+        Ok::<_, TrainError>((boss, score))
+    });
+    let (mut boss, score) = evaluated?;
+    let (exec, params) = boss.parts();
+    if let Some(file) = export {
+        nn::export(exec, params, 0, &job.task.about(), file).map_err(TrainError::failed)?;
+    }
     Ok(Summary {
-        score: boss.score(None)?,
+        score,
         // Nothing was trained: null in JSON.
         train_loss: f64::NAN,
         seed: job.config.seed,
@@ -60,9 +71,6 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let (mut loss, mut step) = (f64::INFINITY, 0);
     let started = std::time::Instant::now();
     while step < OVERFIT_STEPS && loss > OVERFIT_LOSS {
-        if job.interrupt.load(Ordering::Relaxed) {
-            return Err(TrainError::Stopped);
-        }
         drain.launching(step, ids.len());
         let inputs = StepInputs {
             step,
@@ -106,7 +114,6 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
         instances_per_second: instances as f64 / wall_seconds,
         device: boss.parts().0.describe(),
         seed: job.config.seed,
-        run_dir: job.dir.clone(),
         ..Summary::default()
     })
 }

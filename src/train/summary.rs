@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 use super::Arm;
-use super::task::{Score, Words};
+use super::task::Score;
+use super::task::Words;
 use crate::assist::Calibration;
 
 /// The result of one run.
@@ -61,6 +62,18 @@ pub struct Summary {
     pub run_dir: PathBuf,
 }
 
+impl Summary {
+    /// [`ops_saved`](Summary::ops_saved), for people. Training ends with the step that reaches the
+    /// budget, so full training goes up to a step beyond 100 %: that is nothing saved, not less.
+    pub fn saved(&self) -> f64 {
+        if self.assist_ops == 0 {
+            self.ops_saved.max(0.0)
+        } else {
+            self.ops_saved
+        }
+    }
+}
+
 /// One run of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArmResult {
@@ -92,6 +105,12 @@ impl ArmResult {
     fn points(&self) -> f64 {
         self.summary.score.points()
     }
+
+    /// That which the finite test set leaves them.
+    fn variance(&self) -> f64 {
+        let score = self.summary.score;
+        (score.per_point() * score.standard_error).powi(2)
+    }
 }
 
 /// All runs of a comparison, arm by arm.
@@ -101,6 +120,32 @@ pub struct Comparison {
     pub arms: Vec<ArmResult>,
 }
 
+/// What a comparison comes to: what `--json` prints and `summary.json` holds.
+#[derive(Serialize)]
+pub struct Outcome<'a> {
+    /// The last arm's, for who reads single runs, too.
+    #[serde(flatten)]
+    pub last: &'a Summary,
+    /// In one sentence.
+    pub verdict: String,
+    /// Every arm against `full` and against `uniform`, over the seeds that both have.
+    pub differences: Vec<Difference>,
+    /// All runs.
+    pub arms: &'a [ArmResult],
+}
+
+/// By how much one arm is better than another: a share of accuracy, or BLEU.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)] // what they say
+pub struct Difference {
+    pub arm: Arm,
+    pub against: Arm,
+    /// Mean over the seeds.
+    pub mean: f64,
+    /// Its standard error.
+    pub standard_error: f64,
+}
+
 /// A mean over seeds with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -108,6 +153,27 @@ pub struct Estimate {
     pub mean: f64,
     /// Standard error of the mean.
     pub error: f64,
+}
+
+impl Estimate {
+    /// Of values, one a seed, each with the variance that the finite test set leaves it. The error
+    /// is the larger of two: the scatter over seeds, and what the test set leaves open. `None` of
+    /// none.
+    fn of(values: &[(f64, f64)]) -> Option<Estimate> {
+        let n = values.len() as f64;
+        let mean = values.iter().map(|(value, _)| value).sum::<f64>() / n;
+        let spread: f64 = values.iter().map(|(value, _)| (value - mean).powi(2)).sum();
+        let scatter = if n > 1.0 {
+            (spread / (n - 1.0) / n).sqrt()
+        } else {
+            0.0
+        };
+        let sampling = values.iter().map(|(_, var)| var).sum::<f64>().sqrt() / n;
+        (n > 0.0).then_some(Estimate {
+            mean,
+            error: scatter.max(sampling),
+        })
+    }
 }
 
 impl Comparison {
@@ -140,35 +206,54 @@ impl Comparison {
             .map(|v| v.iter().sum::<f64>() / v.len() as f64)
     }
 
-    /// Difference in points between two arms, over the seeds. Its error is the larger of two: the
-    /// scatter over seeds, and what the finite test set leaves open.
+    /// Accuracy in percent or BLEU of an arm, over its seeds.
+    pub fn score(&self, arm: Arm) -> Option<Estimate> {
+        let runs = self.of(arm).map(|run| (run.points(), run.variance()));
+        Estimate::of(&runs.collect::<Vec<_>>())
+    }
+
+    /// Difference in points between two arms, over the seeds that both have.
     pub fn difference(&self, arm: Arm, reference: Arm) -> Option<Estimate> {
-        let pairs: Vec<(&ArmResult, &ArmResult)> = self
-            .of(arm)
-            .filter_map(|a| {
-                let mut others = self.of(reference);
-                Some((a, others.find(|b| b.summary.seed == a.summary.seed)?))
+        let pairs = self.of(arm).filter_map(|a| {
+            let mut others = self.of(reference);
+            let b = others.find(|b| b.summary.seed == a.summary.seed)?;
+            Some((a.points() - b.points(), a.variance() + b.variance()))
+        });
+        Estimate::of(&pairs.collect::<Vec<_>>())
+    }
+
+    /// The arms, in order.
+    pub fn names(&self) -> Vec<Arm> {
+        let mut arms: Vec<Arm> = self.arms.iter().map(|r| r.arm).collect();
+        arms.dedup();
+        arms
+    }
+
+    /// All that there is to say, for programs.
+    ///
+    /// # Panics
+    /// If there are no arms: a bug.
+    pub fn outcome(&self, words: &Words) -> Outcome<'_> {
+        let last = &self.arms.last().expect("a comparison has arms").summary;
+        let per_point = last.score.per_point();
+        let against = |arm| {
+            let references = [Arm::Full, Arm::Uniform].into_iter();
+            references.filter_map(move |against| {
+                let points = self.difference(arm, against).filter(|_| arm != against)?;
+                Some(Difference {
+                    arm,
+                    against,
+                    mean: points.mean / per_point,
+                    standard_error: points.error / per_point,
+                })
             })
-            .collect();
-        let n = pairs.len() as f64;
-        let differences = pairs.iter().map(|(a, b)| a.points() - b.points());
-        let mean = differences.clone().sum::<f64>() / n;
-        let spread: f64 = differences.map(|d| (d - mean).powi(2)).sum();
-        let scatter = if n > 1.0 {
-            (spread / (n - 1.0) / n).sqrt()
-        } else {
-            0.0
         };
-        let variance = |result: &ArmResult| {
-            let score = result.summary.score;
-            (score.per_point() * score.standard_error).powi(2)
-        };
-        let variances: f64 = pairs.iter().map(|(a, b)| variance(a) + variance(b)).sum();
-        let sampling = variances.sqrt() / n;
-        (n > 0.0).then_some(Estimate {
-            mean,
-            error: scatter.max(sampling),
-        })
+        Outcome {
+            last,
+            verdict: self.verdict(words),
+            differences: self.names().into_iter().flat_map(against).collect(),
+            arms: &self.arms,
+        }
     }
 
     /// The Assistant that the comparison is about: `memory`, else `paper`.
@@ -176,55 +261,14 @@ impl Comparison {
         let mut arms = [Arm::Memory, Arm::Paper].into_iter();
         arms.find(|&arm| self.of(arm).next().is_some())
     }
-
-    /// One sentence: was the Assistant worth it?
-    pub fn verdict(&self, words: &Words) -> String {
-        let against = |arm| Some((arm, self.difference(arm, Arm::Uniform)?));
-        let Some((arm, uniform)) = self.assistant().and_then(against) else {
-            return "Whether the Assistant was worth it takes the arms memory (or paper) and uniform \
-                    to say."
-                .into();
-        };
-        let saved = self.mean(arm, |r| Some(r.summary.ops_saved)).unwrap_or(0.0);
-        let seeds = self.of(arm).count();
-        let runs = if seeds == 1 {
-            "one seed".to_string()
-        } else {
-            format!("{seeds} seeds")
-        };
-        let points = |e: Estimate| format!("{:+.2} ± {:.2}", e.mean, e.error);
-        let against_full = match self.difference(arm, Arm::Full) {
-            Some(full) => format!("{} points against full data and ", points(full)),
-            None => String::new(),
-        };
-        // Two standard errors, the usual bar.
-        let whose = match arm {
-            Arm::Paper => "paper’s ",
-            _ => "",
-        };
-        let judgement = if uniform.mean > 2.0 * uniform.error {
-            format!("The {whose}Assistant was worth it")
-        } else if uniform.mean < -2.0 * uniform.error {
-            format!("The {whose}Assistant was not worth it")
-        } else {
-            format!("Whether the {whose}Assistant was worth it cannot be told from this")
-        };
-        format!(
-            "{judgement}: with {:.1} % of the operations saved, {} was {against_full}{} points \
-             against uniform training at the same operations ({runs}).",
-            100.0 * saved,
-            words.score,
-            points(uniform),
-        )
-    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::train::images::WORDS;
 
-    fn comparison(accuracies: &[(Arm, &[f64])], test_images: usize) -> Comparison {
+    /// Of arms with their accuracies, seed by seed from 0, on so many test images.
+    pub fn comparison(accuracies: &[(Arm, &[f64])], test_images: usize) -> Comparison {
         let result = |arm, seed, accuracy: f64| {
             let variance = accuracy * (1.0 - accuracy) / test_images as f64;
             let score = Score {
@@ -250,31 +294,6 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_needs_a_difference_beyond_noise() {
-        let say = |memory: &[f64], n| {
-            comparison(&[(Arm::Uniform, &[0.8, 0.81]), (Arm::Memory, memory)], n).verdict(&WORDS)
-        };
-        assert!(say(&[0.85, 0.86], 10_000).starts_with("The Assistant was worth it: with 35.0 %"));
-        assert!(say(&[0.75, 0.76], 10_000).starts_with("The Assistant was not worth it"));
-        // The same difference on a hundred test images is chance.
-        assert!(say(&[0.85, 0.86], 100).starts_with("Whether"));
-        // So is one whose seeds disagree.
-        assert!(say(&[0.90, 0.79], 10_000).starts_with("Whether"));
-        // A NaN is never good news.
-        assert!(say(&[f64::NAN, 0.9], 10_000).starts_with("Whether"));
-    }
-
-    #[test]
-    fn the_verdict_is_about_memory_or_else_the_paper_s_assistant() {
-        let (uniform, paper) = ((Arm::Uniform, &[0.8][..]), (Arm::Paper, &[0.9][..]));
-        let say = |arms: &[(Arm, &[f64])]| comparison(arms, 10_000).verdict(&WORDS);
-        assert!(say(&[uniform, paper]).starts_with("The paper’s Assistant was worth it"));
-        let memory = (Arm::Memory, &[0.7][..]);
-        assert!(say(&[uniform, paper, memory]).starts_with("The Assistant was not worth it"));
-        assert!(say(&[paper]).contains("uniform to say"));
-    }
-
-    #[test]
     fn differences_pair_runs_of_the_same_seed() {
         let c = comparison(
             &[
@@ -291,10 +310,5 @@ mod tests {
         assert_eq!(c.of(Arm::Memory).last().unwrap().accuracy_vs_uniform, None);
         let difference = c.difference(Arm::Memory, Arm::Full).unwrap();
         assert!((difference.mean - -0.5).abs() < 1e-12);
-        assert!(
-            comparison(&[(Arm::Memory, &[0.5])], 1)
-                .verdict(&WORDS)
-                .contains("arms memory (or paper) and uniform")
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! What the training loop does not know: a network with its data.
 
 use super::report::{Sample, Shown};
-use super::{Config, TrainError};
+use super::{Config, Guess, TrainError};
 use crate::assist::{Drain, Instances, LossRing, StepRecords};
 use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
 use crate::files::WriteError;
@@ -9,6 +9,7 @@ use crate::nn::{About, Params};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Steps that may be under way at once (K in the protocol of the loss ring).
@@ -174,11 +175,17 @@ pub trait Boss {
     /// # Errors
     /// A failure of the device that is already known.
     fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError>;
-    /// Loss and accuracy on the data that training does not see.
+    /// Loss and accuracy on the data that training does not see; `None` if `stop` is set before all
+    /// of it is seen.
     ///
     /// # Errors
     /// A failure of the device.
-    fn evaluate(&mut self) -> Result<Evaluation, DeviceError>;
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError>;
+    /// What the network, as it is, answers to training instances.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    fn guess(&mut self, ids: &[u32]) -> Result<Vec<Guess>, TrainError>;
     /// The result of training. What there is to look at goes into `dir`.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ pub fn sentence_pairs(n: usize) -> Arc<Instances> {
 pub fn config(preset: Preset, batch: usize, budget: f64) -> AssistConfig {
     AssistConfig {
         preset,
-        epochs: 8,
+        epochs: 8.0,
         batch,
         budget,
         floor: 0.3,
@@ -162,7 +162,7 @@ impl Run {
 /// What may be spent; but for the rounding of a budget like 0.65.
 pub fn budget(instances: &Instances, config: AssistConfig) -> f64 {
     let sweep = instances.costs.iter().sum::<u64>() as f64;
-    config.budget * (config.epochs as f64 * sweep) * (1.0 - 1e-12)
+    config.budget * (config.epochs * sweep) * (1.0 - 1e-12)
 }
 
 /// Where all instances cost the same.

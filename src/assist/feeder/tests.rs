@@ -15,7 +15,7 @@ fn feeder(preset: Preset, deterministic: bool) -> Feeder {
     };
     let config = AssistConfig {
         preset,
-        epochs: 10,
+        epochs: 10.0,
         batch: 10,
         budget: 0.6,
         floor: 0.3,

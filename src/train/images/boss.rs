@@ -5,13 +5,16 @@ use crate::backend::{self, Augment, DataId, DeviceError, Executor, Pass, Sgd, St
 use crate::data::Dataset;
 use crate::nn::{Architecture, InputShape, Params, ResNet};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
-use crate::train::{Config, TrainError};
+use crate::train::{Config, Guess, TrainError};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Pixels of padding from which training images are cropped back, the usual choice for images of
 /// about 32×32.
 const CROP: usize = 4;
+/// Tells evaluation of training images from that of test images, whose steps have no shape.
+const TRAINING: [u32; 3] = [1, 0, 0];
 
 /// A ResNet on an executor.
 pub struct ImageBoss {
@@ -21,6 +24,7 @@ pub struct ImageBoss {
     train: DataId,
     test: DataId,
     test_images: usize,
+    classes: Vec<String>,
     batch: usize,
     augment: Augment,
     smoothing: f32,
@@ -54,6 +58,7 @@ impl ImageBoss {
             train,
             test,
             test_images: data.test.len(),
+            classes: data.classes.clone(),
             batch: config.batch,
             augment: Augment {
                 crop: CROP,
@@ -123,10 +128,13 @@ impl Boss for ImageBoss {
         self.exec.step(Pass::Train, inputs, &train)
     }
 
-    fn evaluate(&mut self) -> Result<Evaluation, DeviceError> {
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError> {
         let (mut loss, mut right) = (0.0, 0.0);
         let (net, data) = (&self.net, self.test);
         for start in (0..self.test_images).step_by(self.batch) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
                 .map(|i| i as u32)
                 .collect();
@@ -143,20 +151,71 @@ impl Boss for ImageBoss {
             right += sum(self.exec.read(net.loss.right)?);
         }
         let n = self.test_images as f64;
-        Ok(Evaluation {
+        Ok(Some(Evaluation {
             loss: loss / n,
             accuracy: right / n,
-        })
+        }))
+    }
+
+    fn guess(&mut self, ids: &[u32]) -> Result<Vec<Guess>, TrainError> {
+        let mut guesses = Vec::with_capacity(ids.len());
+        let (net, data) = (&self.net, self.train);
+        for ids in ids.chunks(self.batch) {
+            let inputs = StepInputs {
+                ids: ids.to_vec(),
+                shape: TRAINING,
+                ..StepInputs::default()
+            };
+            let step = &|exec: &mut dyn Executor| net.eval_step(exec, data);
+            let stepped = self.exec.step(Pass::Eval, inputs, step);
+            stepped.map_err(TrainError::failed)?;
+            let logits = self.exec.read(net.logits).map_err(TrainError::failed)?;
+            let labels = self.exec.read_labels(net.labels);
+            let labels = labels.map_err(TrainError::failed)?;
+            let rows = logits.chunks(self.classes.len()).zip(labels);
+            guesses.extend(rows.take(ids.len()).map(|(logits, label)| {
+                let (class, sure) = likeliest(logits);
+                Guess {
+                    answer: self.classes[class].clone(),
+                    sure,
+                    agrees: f64::from(class == label as usize),
+                }
+            }));
+        }
+        Ok(guesses)
     }
 
     /// Each image is right or not, so that the error is that of a share.
     fn score(&mut self, _: Option<&Path>) -> Result<Score, TrainError> {
-        let accuracy = self.evaluate().map_err(TrainError::failed)?.accuracy;
+        let all = self.evaluate(&AtomicBool::new(false));
+        let accuracy = all.map_err(TrainError::failed)?.expect("all seen").accuracy;
         let variance = accuracy * (1.0 - accuracy) / self.test_images as f64;
         Ok(Score {
             test_accuracy: Some(accuracy),
             standard_error: variance.sqrt(),
             ..Score::default()
         })
+    }
+}
+
+/// The class of the largest logit, and its probability.
+fn likeliest(logits: &[f32]) -> (usize, f64) {
+    let all = logits.iter().enumerate();
+    let (class, top) = all.fold((0, f32::NEG_INFINITY), |best, (class, &logit)| {
+        if logit > best.1 { (class, logit) } else { best }
+    });
+    let sum: f64 = logits.iter().map(|l| f64::from(l - top).exp()).sum();
+    (class, 1.0 / sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_class_has_its_share_of_probability() {
+        let (class, sure) = likeliest(&[0.0, 1000.0, 1000.0 - 3f32.ln()]);
+        assert_eq!(class, 1);
+        assert!((sure - 0.75).abs() < 1e-4, "{sure}");
     }
 }

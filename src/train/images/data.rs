@@ -17,7 +17,7 @@ const MIRROR: &str = "AUTOASSIST_DOWNLOAD_URL";
 /// Reads or generates the data set, and fetches it first where `--download` says so.
 ///
 /// # Errors
-/// Whatever is wrong with the files or the download; [`TrainError::StoppedDownload`] once
+/// Whatever is wrong with the files or the download; [`TrainError::StoppedReading`] once
 /// `interrupt` is set while a file arrives.
 pub fn load(
     config: &ImageConfig,
@@ -39,7 +39,7 @@ pub fn load(
     let dir = data_dir(config, name.get_name())?;
     if config.download {
         fetch(config.data, &dir, console, interrupt).map_err(|e| match e {
-            DownloadError::Stopped => TrainError::StoppedDownload,
+            DownloadError::Stopped => TrainError::StoppedReading,
             e => TrainError::unusable(e),
         })?;
     }

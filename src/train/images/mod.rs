@@ -40,6 +40,7 @@ pub enum Data {
 
 /// The flags of `resnet` alone, each also a key of a `--config` file.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Data and network")]
 #[serde(rename_all = "kebab-case", default)]
 pub struct ImageOptions {
     /// Where images come from; without it, a demonstration on synthetic data
@@ -79,6 +80,13 @@ impl Program for Resnet {
         demonstration: built-in synthetic images, three arms, under two minutes.";
     const DEMONSTRATION: &'static str = "A demonstration on synthetic images, not evidence. Real \
         data: --data folder --data-dir DIR; see --help.";
+    const EXAMPLES: &'static str = "Examples:
+  resnet                                              the demonstration
+  resnet --data cifar10 --download --compare full,uniform,memory
+  resnet --data folder --data-dir DIR --epochs 0.5    a quick look
+  resnet --data folder --data-dir DIR --depth 20 --out my-run
+  resnet --resume my-run                              after Ctrl-C, or a kill
+  resnet --data folder --data-dir DIR --init my-run --eval-only";
     const NAMES: &'static str = "torchvision's";
     type Options = ImageOptions;
     type Config = ImageConfig;
@@ -89,7 +97,7 @@ impl Program for Resnet {
 
     fn defaults(demonstration: bool) -> Defaults {
         Defaults {
-            epochs: if demonstration { 6 } else { 16 },
+            epochs: if demonstration { 6.0 } else { 16.0 },
             batch: 128,
             lr: 0.2,
             weight_decay: 5e-4,

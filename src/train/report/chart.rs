@@ -5,25 +5,29 @@ use std::fmt::Write;
 
 use plotters::prelude::*;
 
-use super::{Arm, ReportError, escape};
+use super::ticks::{self, Axis};
+use super::{Arm, Group, ReportError, escape};
+use clap::ValueEnum;
 
 /// Curves of one arm, one a run, none empty, all points [`drawable`].
 pub(super) struct Series {
-    pub arm: usize,
+    pub arm: Arm,
     pub curves: Vec<Vec<(f64, f64)>>,
 }
 
-/// Colours by day and by night, after Okabe and Ito, told apart with any colour vision; the dashes
-/// tell them apart with none.
-const PALETTE: [(RGBColor, &str, &str); 7] = [
-    (RGBColor(0x4d, 0x4d, 0x4d), "#c9c9c9", "44 16"),
-    (RGBColor(0xc2, 0x55, 0x00), "#ff9d4d", "14 12"),
-    (RGBColor(0x00, 0x72, 0xb2), "#56b4e9", "none"),
-    (RGBColor(0x00, 0x85, 0x5f), "#2fc49a", "5 10"),
-    (RGBColor(0xa5, 0x42, 0x7f), "#e59ac6", "36 12 6 12"),
-    (RGBColor(0x85, 0x69, 0x00), "#e6c229", "24 8"),
-    (RGBColor(0xd0, 0x2b, 0x2b), "#ff8080", "60 24"),
-];
+/// An arm's colour by day and by night, and its dashes: the same wherever it is shown. The colours
+/// are after Okabe and Ito, told apart with any colour vision; the dashes tell them apart with none.
+fn look(arm: Arm) -> (RGBColor, &'static str, &'static str) {
+    match arm {
+        Arm::Full => (RGBColor(0x4d, 0x4d, 0x4d), "#c9c9c9", "44 16"),
+        Arm::Uniform => (RGBColor(0xc2, 0x55, 0x00), "#ff9d4d", "14 12"),
+        Arm::Memory => (RGBColor(0x00, 0x72, 0xb2), "#56b4e9", "none"),
+        Arm::Random => (RGBColor(0x00, 0x85, 0x5f), "#2fc49a", "5 10"),
+        Arm::Paper => (RGBColor(0xa5, 0x42, 0x7f), "#e59ac6", "36 12 6 12"),
+        Arm::Infobatch => (RGBColor(0x85, 0x69, 0x00), "#e6c229", "24 8"),
+    }
+}
+
 /// Neither too dark nor too light for either background.
 const GRID: RGBColor = RGBColor(0x88, 0x88, 0x88);
 
@@ -33,43 +37,45 @@ const SIZE: (u32, u32) = (440 * SCALE, 290 * SCALE);
 /// A curve needs no more points than this.
 const MAX_POINTS: usize = 250;
 
-fn colour(arm: usize) -> RGBColor {
-    PALETTE[arm % PALETTE.len()].0
-}
-
 fn hex(RGBColor(r, g, b): RGBColor) -> String {
     format!("#{r:02X}{g:02X}{b:02X}")
 }
 
-/// The rules that go with the charts and the legend.
+/// The rules that go with the charts, and the arms' colours for others: `var(--arm)` in an element
+/// of the arm's class.
 pub(super) fn style() -> String {
     let mut css = String::new();
     let mut night = String::new();
-    for (light, dark, dash) in PALETTE {
+    for arm in Arm::value_variants() {
+        let ((light, dark, dash), name) = (look(*arm), arm.name());
         let light = hex(light);
         let _ = writeln!(
             css,
-            "polyline[stroke=\"{light}\"]{{stroke-dasharray:{dash}}}"
+            "polyline[stroke=\"{light}\"]{{stroke-dasharray:{dash}}} .{name}{{--arm:{light}}}"
         );
         let _ = writeln!(night, "svg [stroke=\"{light}\"]{{stroke:{dark}}}");
         let _ = writeln!(night, "svg [fill=\"{light}\"]{{fill:{dark}}}");
+        let _ = writeln!(night, ".{name}{{--arm:{dark}}}");
     }
     css + "@media (prefers-color-scheme: dark) {\n" + &night + "}\n"
 }
 
+/// An arm's name behind a piece of its line.
+pub(super) fn key(arm: Arm) -> String {
+    format!(
+        "<svg class=\"line\" viewBox=\"0 0 176 40\" aria-hidden=\"true\"><polyline fill=\"none\" \
+         stroke=\"{}\" stroke-width=\"11\" points=\"4,20 172,20\"/></svg> {}",
+        hex(look(arm).0),
+        arm.name(),
+    )
+}
+
 /// Which line is whose; runs of several seeds are thin, their mean is thick.
-pub(super) fn legend(arms: &[Arm]) -> String {
-    let mut html = String::from("<ul class=\"legend\">\n");
-    for (i, arm) in arms.iter().enumerate() {
-        let _ = writeln!(
-            html,
-            "<li><svg viewBox=\"0 0 176 40\" aria-hidden=\"true\"><polyline fill=\"none\" \
-             stroke=\"{}\" stroke-width=\"11\" points=\"4,20 172,20\"/></svg> {}</li>",
-            hex(colour(i)),
-            escape(arm.name),
-        );
-    }
-    html += "</ul>\n";
+pub(super) fn legend(arms: &[Group]) -> String {
+    let keys = arms
+        .iter()
+        .map(|group| format!("<li>{}</li>\n", key(group.arm)));
+    let mut html = format!("<ul class=\"legend\">\n{}</ul>\n", keys.collect::<String>());
     if arms.iter().any(|arm| arm.runs.len() > 1) {
         html += "<p class=\"note\">Thin: one seed each. Thick: their mean.</p>\n";
     }
@@ -88,30 +94,33 @@ pub(super) struct Axes<'a> {
     pub x: &'a str,
     /// Where that ends; it begins at 0.
     pub until: f64,
-    /// Least and greatest value from bottom to top, else those of the data.
-    pub range: Option<(f64, f64)>,
+    /// What goes from bottom to top.
+    pub scale: Scale,
     /// A dot on each point.
     pub marks: bool,
     /// A line where both are equal.
     pub diagonal: bool,
 }
 
+/// Least and greatest value of an axis.
+#[derive(Clone, Copy)]
+pub(super) enum Scale {
+    /// These.
+    Fixed(f64, f64),
+    /// Those of the data, which cannot be beyond these.
+    Data(f64, f64),
+}
+
 /// The chart of at least one curve.
 pub(super) fn svg(name: &str, series: &[Series], axes: &Axes) -> Result<String, ReportError> {
-    let &Axes {
-        until,
-        range,
-        marks,
-        ..
-    } = axes;
+    let &Axes { until, marks, .. } = axes;
     let error = |e: &dyn std::fmt::Display| ReportError::Chart(format!("{name}: {e}"));
     let points = || series.iter().flat_map(|s| s.curves.iter().flatten());
-    let (_, x1) = bounds(points().map(|p| p.0).chain([0.0, until]));
-    let (low, high) = range.unwrap_or_else(|| {
-        let (low, high) = bounds(points().map(|p| p.1));
-        let margin = 0.05 * (high - low);
-        (low - margin, high + margin)
-    });
+    let x1 = points().map(|p| p.0).fold(until, f64::max).max(1e-9);
+    let (low, high) = match axes.scale {
+        Scale::Fixed(low, high) => (low, high),
+        Scale::Data(least, most) => ticks::range(points().map(|p| p.1), least, most),
+    };
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     let font = ("sans-serif", 17 * SCALE).into_font().color(&GRID);
@@ -120,25 +129,16 @@ pub(super) fn svg(name: &str, series: &[Series], axes: &Axes) -> Result<String, 
         .margin_right(14 * SCALE)
         .x_label_area_size(42 * SCALE)
         .y_label_area_size(44 * SCALE)
-        .build_cartesian_2d(0.0..x1, low..high)
+        .build_cartesian_2d(Axis::new(0.0..x1), Axis::new(low..high))
         .map_err(|e| error(&e))?;
-    let decimals = if high - low > 4.0 {
-        0
-    } else {
-        1 + usize::from(high - low < 0.5)
-    };
     chart
         .configure_mesh()
         .set_all_tick_mark_size(4 * SCALE)
-        .x_labels(6)
-        .y_labels(6)
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID.mix(0.3).stroke_width(SCALE))
         .axis_style(GRID.stroke_width(SCALE))
         .label_style(font)
         .x_desc(axes.x)
-        .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y:.decimals$}"))
         .draw()
         .map_err(|e| error(&e))?;
     let ends = [low.max(0.0), high.min(x1)];
@@ -147,7 +147,7 @@ pub(super) fn svg(name: &str, series: &[Series], axes: &Axes) -> Result<String, 
         chart.draw_series(line).map_err(|e| error(&e))?;
     }
     for Series { arm, curves } in series {
-        let colour = colour(*arm);
+        let colour = look(*arm).0;
         let mut draw = |curve: Vec<(f64, f64)>, width: u32, opacity: f64| {
             let style = colour.mix(opacity);
             if marks || curve.len() == 1 {
@@ -179,19 +179,6 @@ pub(super) fn svg(name: &str, series: &[Series], axes: &Axes) -> Result<String, 
     Ok(svg
         .replacen("<svg ", &label, 1)
         .replace(" xmlns=\"http://www.w3.org/2000/svg\"", ""))
-}
-
-/// Least and greatest value, at least a little apart, as the axes need it.
-fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
-        (low.min(v), high.max(v))
-    });
-    let least = 1e-3 * (1.0 + low.abs().max(high.abs()));
-    if high - low < least {
-        (low - least, high + least)
-    } else {
-        (low, high)
-    }
 }
 
 /// At most [`MAX_POINTS`] points, each the mean of as many neighbours.
@@ -271,6 +258,24 @@ mod tests {
     }
 
     #[test]
+    fn arms_are_told_apart_by_colour_and_by_dashes() {
+        let arms = Arm::value_variants();
+        for (i, a) in arms.iter().enumerate() {
+            for b in &arms[..i] {
+                let ((day, night, dash), other) = (look(*a), look(*b));
+                assert!(
+                    day != other.0 && night != other.1 && dash != other.2,
+                    "{a:?} {b:?}"
+                );
+            }
+        }
+        // Alone or beside others, an arm looks the same.
+        let alone = key(Arm::Memory);
+        assert!(alone.contains("#0072B2") && alone.ends_with(" memory"));
+        assert!(look(Arm::Full).2 != "none", "full is dashed");
+    }
+
+    #[test]
     fn long_curves_are_thinned_to_means() {
         let curve: Vec<_> = (0..100_000)
             .map(|i| (f64::from(i), f64::from(i % 2)))
@@ -293,13 +298,13 @@ mod tests {
             let curve: Vec<_> = ys.iter().map(|&y| (1e-12, y)).collect();
             assert!(curve.iter().all(drawable));
             let series = [Series {
-                arm: 9,
+                arm: Arm::Paper,
                 curves: vec![curve],
             }];
             let axes = Axes {
                 x: "y",
                 until: 0.0,
-                range: None,
+                scale: Scale::Data(f64::NEG_INFINITY, f64::INFINITY),
                 marks: true,
                 diagonal: true,
             };

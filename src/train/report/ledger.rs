@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{Arm, Run, escape};
+use super::{Group, Run, chart};
 
 /// The bars, means over the seeds.
-pub(super) fn bars(arms: &[Arm]) -> String {
+pub(super) fn bars(arms: &[Group]) -> String {
     let mut html = String::from(
         "<section>\n<h2>Ledger of operations</h2>\n\
          <p class=\"note\">In percent of full data’s: \
-         <span class=\"key boss\"></span> Boss, \
+         <span class=\"key boss\"></span> Boss (in the arm’s colour), \
          <span class=\"key assistant\"></span> Assistant (scoring every candidate, learning), \
          <span class=\"key saved\"></span> saved.</p>\n<ul class=\"ledger\">\n",
     );
@@ -23,7 +23,12 @@ pub(super) fn bars(arms: &[Arm]) -> String {
             ("assistant", mean(|run| run.assist_ops / run.full_ops)),
             ("saved", mean(|run| run.ops_saved)),
         ];
-        let _ = write!(html, "<li><b>{}</b><span class=\"bar\">", escape(arm.name));
+        let _ = write!(
+            html,
+            "<li class=\"{}\"><b>{}</b><span class=\"bar\">",
+            arm.arm.name(),
+            chart::key(arm.arm)
+        );
         for (part, share) in parts {
             // What cannot be seen is in the words below; a NaN has no width.
             let width = share.clamp(0.0, 100.0);
@@ -42,10 +47,10 @@ pub(super) fn bars(arms: &[Arm]) -> String {
 
 /// With one decimal, or as many as it takes to show a small share.
 fn percent(share: f64) -> String {
-    let text = |decimals| super::table::number(share, decimals) + " %";
+    let text = |decimals| super::table::number(share, decimals) + "\u{a0}%";
     match share.abs() {
         0.0 => text(1),
-        size if size < 0.001 => "under 0.001 %".to_owned(),
+        size if size < 0.001 => "under 0.001\u{a0}%".to_owned(),
         size if size < 0.1 => text(3),
         _ => text(1),
     }
@@ -59,13 +64,13 @@ mod tests {
     fn small_shares_are_not_zero() {
         let text = [65.04, 0.0, 0.1, 0.0345, 3e-6, f64::NAN, -0.053].map(percent);
         let want = [
-            "65.0 %",
-            "0.0 %",
-            "0.1 %",
-            "0.035 %",
-            "under 0.001 %",
-            "– %",
-            "−0.053 %",
+            "65.0\u{a0}%",
+            "0.0\u{a0}%",
+            "0.1\u{a0}%",
+            "0.035\u{a0}%",
+            "under 0.001\u{a0}%",
+            "–\u{a0}%",
+            "−0.053\u{a0}%",
         ];
         assert_eq!(text, want);
     }

@@ -2,43 +2,71 @@
 
 use std::fmt::Write;
 
-use super::{Arm, Curve, Run, Words, escape};
+use super::{Arm, Curve, Estimate, Group, Run, Words, chart};
 
 /// The table of arms, and one of all runs if some arm has several.
-pub(super) fn arms(arms: &[Arm], words: &Words) -> String {
-    let mut html = String::from("<section>\n<div class=\"scroll\"><table>\n");
+pub(super) fn arms(arms: &[Group], words: &Words) -> String {
     let (score, speed) = headings(words);
-    let _ = write!(
-        html,
-        "<thead><tr><th>Arm<th>{score}<th>vs full, points<th>vs uniform, points\
-         <th>Operations saved, %<th>Assistant’s AUC<th>{speed}<th>Time, s<th>Seeds</tr></thead>\n\
-         <tbody>\n"
-    );
-    for arm in arms {
-        let over = |value: fn(&Run) -> f64, scale: f64, decimals: usize, plus: bool| {
-            let values: Vec<f64> = arm.runs.iter().map(|run| scale * value(run)).collect();
-            spread(&values, decimals, plus)
+    let columns = [
+        &score,
+        "Operations saved, %",
+        "vs uniform, points",
+        "vs full, points",
+        "Assistant’s AUC",
+        &speed,
+        "Time, s",
+        "Seeds",
+    ];
+    let mut html = String::from("<section>\n<table class=\"arms\">\n<thead><tr><th>Arm");
+    columns
+        .iter()
+        .for_each(|name| html += &format!("<th>{name}"));
+    html += "</tr></thead>\n<tbody>\n";
+    for group in arms {
+        let mean = |value: fn(&Run) -> f64, decimals: usize| {
+            let values = group.runs.iter().map(|run| value(run));
+            // One NaN makes the mean one: a failed run must not vanish in it.
+            number(values.sum::<f64>() / group.runs.len() as f64, decimals)
         };
-        let _ = writeln!(
-            html,
-            "<tr><th>{}<td><b>{}</b><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
-            escape(arm.name),
-            over(|r| r.score, 1.0, 2, false),
-            over(|r| r.vs_full.unwrap_or(f64::NAN), 1.0, 2, true),
-            over(|r| r.vs_uniform.unwrap_or(f64::NAN), 1.0, 2, true),
-            over(|r| r.ops_saved, 100.0, 1, false),
-            over(|r| r.assist_auc.unwrap_or(f64::NAN), 1.0, 3, false),
-            over(|r| r.instances_per_second, 1.0, 0, false),
-            over(|r| r.wall_seconds, 1.0, 1, false),
-            arm.runs.len(),
-        );
+        let standing = group.standing;
+        let values = [
+            format!("<b>{}</b>", estimate(Some(standing.score), false)),
+            format!("<b>{}</b>", mean(|r| 100.0 * r.ops_saved, 1)),
+            estimate(standing.vs_uniform, true),
+            estimate(standing.vs_full, true),
+            mean(|r| r.assist_auc.unwrap_or(f64::NAN), 3),
+            mean(|r| r.instances_per_second, 0),
+            mean(|r| r.wall_seconds, 1),
+            group.runs.len().to_string(),
+        ];
+        let who = match group.arm {
+            Arm::Memory => "<br><small>the Assistant</small>",
+            Arm::Paper => "<br><small>the paper’s Assistant</small>",
+            _ => "",
+        };
+        let _ = write!(html, "<tr><th>{}{who}", chart::key(group.arm));
+        for (name, value) in columns.iter().zip(values) {
+            let _ = write!(html, "<td data-name=\"{name}\">{value}");
+        }
+        html += "</tr>\n";
     }
-    html += "</tbody></table></div>\n";
-    if arms.iter().any(|arm| arm.runs.len() > 1) {
-        html += "<p class=\"note\">Means over the seeds ± their standard deviation.</p>\n";
-    }
+    html += "</tbody></table>\n<p class=\"note\">± is one standard error: of the finite test set, or of \
+             the scatter over seeds where that is larger. A difference counts from two on.</p>\n";
     html += &runs(arms, words);
     html + "</section>\n"
+}
+
+/// A mean with its error; a dash if there is none.
+fn estimate(estimate: Option<Estimate>, plus: bool) -> String {
+    let show = if plus { signed } else { number };
+    match estimate {
+        Some(Estimate { mean, error }) if mean.is_finite() => format!(
+            "{} <small>±\u{a0}{}</small>",
+            show(mean, 2),
+            number(error, 2)
+        ),
+        _ => number(f64::NAN, 2),
+    }
 }
 
 /// Of the columns of results and of speeds.
@@ -52,12 +80,16 @@ fn headings(words: &Words) -> (String, String) {
     (score, capital(words.many) + "/s")
 }
 
-fn runs(arms: &[Arm], words: &Words) -> String {
+/// Around a table that no phone is wide enough for.
+const SCROLL: &str = "<p class=\"note hint\">Wider than the screen: push it sideways.</p>\n\
+     <div class=\"scroll\">";
+
+fn runs(arms: &[Group], words: &Words) -> String {
     let (score, speed) = headings(words);
     let mut html = format!(
-        "<details><summary>Every run</summary>\n<div class=\"scroll\"><table>\n<thead><tr><th>Arm\
-         <th>Seed<th>{score}<th>vs full, points<th>vs uniform, points\
-         <th>Operations saved, %<th>Boss operations<th>Assistant operations<th>{speed}\
+        "<details><summary>Every run</summary>\n{SCROLL}<table>\n<thead><tr><th>Arm\
+         <th>Seed<th>{score}<th>Operations saved, %<th>vs uniform, points<th>vs full, points\
+         <th>Boss operations<th>Assistant operations<th>{speed}\
          <th>Time, s</tr></thead>\n<tbody>\n",
     );
     for run in arms.iter().flat_map(|arm| &arm.runs) {
@@ -65,12 +97,12 @@ fn runs(arms: &[Arm], words: &Words) -> String {
         let _ = writeln!(
             html,
             "<tr><th>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
-            escape(&run.arm),
+            run.arm.name(),
             run.seed,
             number(run.score, 2),
-            points(run.vs_full),
-            points(run.vs_uniform),
             number(100.0 * run.ops_saved, 1),
+            points(run.vs_uniform),
+            points(run.vs_full),
             metric(run.boss_ops),
             metric(run.assist_ops),
             number(run.instances_per_second, 0),
@@ -81,46 +113,36 @@ fn runs(arms: &[Arm], words: &Words) -> String {
 }
 
 /// What a newcomer needs to read the table and the curves.
-pub(super) fn terms(arms: &[Arm], words: &Words) -> String {
+pub(super) fn terms(arms: &[Group], words: &Words) -> String {
     let Words { one, many, .. } = words;
     let mut html = String::from("<dl class=\"terms\">\n");
-    let arm = |name: &str| match name {
-        "full" => Some(format!(
-            "trains on every {one} in every epoch: 100 % of the operations."
-        )),
-        "uniform" => Some(format!(
+    let text = |arm: Arm| match arm {
+        Arm::Full => format!("trains on every {one} in every epoch: 100 % of the operations."),
+        Arm::Uniform => format!(
             "trains on every {one} too, but stops at the same operations as the other arms, with \
              the learning rate to match. A saving is real only against this one."
-        )),
-        "random" => Some(format!(
-            "keeps as many {many} as the Assistant does, chosen blindly."
-        )),
-        "memory" => Some(format!(
-            "the Assistant, from what it remembers of each {one}’s loss."
-        )),
-        "paper" => Some(format!(
-            "the Assistant, from the {one} itself, as its authors published it."
-        )),
-        "infobatch" => Some(format!(
-            "prunes half of the {many} of a loss below the mean, no Assistant."
-        )),
-        _ => None,
-    };
-    let names = ["full", "uniform"].into_iter();
-    let others = arms
-        .iter()
-        .map(|arm| arm.name)
-        .filter(|name| !["full", "uniform"].contains(name));
-    for name in names.chain(others) {
-        if let Some(text) = arm(name) {
-            let _ = writeln!(html, "<dt>{name}<dd>{text}");
+        ),
+        Arm::Random => format!("keeps as many {many} as the Assistant does, chosen blindly."),
+        Arm::Memory => format!("the Assistant, from what it remembers of each {one}’s loss."),
+        Arm::Paper => {
+            format!("the Assistant, from the {one} itself, as its authors published it.")
         }
+        Arm::Infobatch => {
+            format!("prunes half of the {many} of a loss below the mean, no Assistant.")
+        }
+    };
+    let names = [Arm::Full, Arm::Uniform].into_iter();
+    let others = arms.iter().map(|group| group.arm);
+    let others = others.filter(|arm| ![Arm::Full, Arm::Uniform].contains(arm));
+    for arm in names.chain(others) {
+        let _ = writeln!(html, "<dt>{}<dd>{}", chart::key(arm), text(arm));
     }
     let _ = write!(
         html,
         "<dt>operations<dd>Arithmetic of forward and backward passes over the {many} trained \
          on, evaluation excluded. <i>Saved</i>: the part of full’s that was not spent, the \
-         Assistant’s own counted as spent.\n\
+         Assistant’s own counted as spent. Training ends with the step that reaches the budget, so \
+         up to a step more is spent; beyond full’s 100 % that counts as nothing saved.\n\
          <dt>keep rate<dd>Share of the {many} offered that the Boss, the network proper, is \
          given to train on; the Assistant, a light model beside it, drops the rest.\n\
          <dt>AUC<dd>How well the Assistant’s scores tell which {many} will have a loss above the \
@@ -134,23 +156,6 @@ pub(super) fn terms(arms: &[Arm], words: &Words) -> String {
         },
     );
     html
-}
-
-/// Mean ± standard deviation of the values that are numbers; a dash if none is.
-fn spread(values: &[f64], decimals: usize, plus: bool) -> String {
-    let show = if plus { signed } else { number };
-    // One NaN makes the mean one: a failed run must not vanish in it.
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    if values.len() < 2 || !mean.is_finite() {
-        return show(mean, decimals);
-    }
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    let deviation = (squares / (values.len() - 1) as f64).sqrt();
-    format!(
-        "{} <small>± {}</small>",
-        show(mean, decimals),
-        number(deviation, decimals)
-    )
 }
 
 /// With so many decimals; a dash if it is not finite.
@@ -215,9 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn a_spread_needs_two_and_hides_no_failure() {
-        assert_eq!(spread(&[1.0], 1, false), "1.0");
-        assert_eq!(spread(&[1.0, 3.0], 1, true), "+2.0 <small>± 1.4</small>");
-        assert_eq!(spread(&[1.0, f64::NAN], 1, true), "–");
+    fn an_estimate_hides_no_failure() {
+        let of = |mean| Some(Estimate { mean, error: 1.25 });
+        assert_eq!(
+            estimate(of(-3.25), true),
+            "−3.25 <small>±\u{a0}1.25</small>"
+        );
+        assert_eq!(estimate(of(f64::NAN), true), "–");
+        assert_eq!(estimate(None, false), "–");
     }
 }

@@ -5,15 +5,16 @@ use super::options::{MOST_TOKENS, TranslationConfig};
 use crate::assist::LossRing;
 use crate::backend::sequence::Adam;
 use crate::backend::{self, DataId, DeviceError, Executor, Pass, StepInputs, Tensor};
-use crate::data::pairs::{PairShape, SentencePairs};
+use crate::data::pairs::{PairShape, SentencePairs, Sentences};
 use crate::data::text::bucket::{self, BatchLimits, padded};
 use crate::data::text::{Corpus, Tokenizer, Translation, bleu};
 use crate::files;
 use crate::nn::{Params, Room, TrainSpec, Transformer, longest_translation};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
-use crate::train::{Config, TrainError};
+use crate::train::{Config, Guess, TrainError};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where translations of the test set are, in a run's folder.
 pub const TRANSLATIONS: &str = "translations.txt";
@@ -216,9 +217,12 @@ impl Boss for TranslationBoss {
 
     /// Loss a token of the validation set, without label smoothing, and the share of its sentences
     /// of which every token is right, given those before it.
-    fn evaluate(&mut self) -> Result<Evaluation, DeviceError> {
+    fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError> {
         let (mut loss, mut tokens, mut right) = (0.0, 0.0, 0.0);
         for (ids, shape) in self.valid_batches.clone() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             self.look(ids.clone(), shape)?;
             let results = self.net().bind(shape).results;
             let losses = self.translator.exec().read(results.loss)?;
@@ -230,14 +234,31 @@ impl Boss for TranslationBoss {
                 right += f64::from(all);
             }
         }
-        Ok(Evaluation {
+        Ok(Some(Evaluation {
             loss: loss / tokens,
             accuracy: right / self.valid_pairs.len() as f64,
-        })
+        }))
+    }
+
+    /// Translations as those of the test set are found.
+    fn guess(&mut self, ids: &[u32]) -> Result<Vec<Guess>, TrainError> {
+        let sources = ids.iter().map(|id| self.pairs.source().get(*id as usize));
+        let sources: Sentences = sources.collect();
+        let found = self.translator.search(&sources)?;
+        let guesses = ids.iter().zip(found).map(|(id, found)| {
+            let given = self.pairs.target().get(*id as usize);
+            Ok(Guess {
+                answer: self.translator.text(&found.tokens)?,
+                sure: f64::from(found.score).exp(),
+                agrees: agreement(&found.tokens, given),
+            })
+        });
+        guesses.collect()
     }
 
     fn score(&mut self, dir: Option<&Path>) -> Result<Score, TrainError> {
-        let valid_loss = self.evaluate().map_err(TrainError::failed)?.loss;
+        let all = self.evaluate(&AtomicBool::new(false));
+        let valid_loss = all.map_err(TrainError::failed)?.expect("all seen").loss;
         let translations = self.translator.translate(self.test.pairs.source())?;
         if let Some(dir) = dir {
             let text: String = translations.iter().map(|t| format!("{t}\n")).collect();
@@ -250,5 +271,37 @@ impl Boss for TranslationBoss {
             standard_error: bleu::standard_error(&translations, references, BOOTSTRAP),
             test_accuracy: None,
         })
+    }
+}
+
+/// 1 for the same tokens, else the share of the given ones, their end aside, that a translation has.
+fn agreement(found: &[i32], given: &[i32]) -> f64 {
+    let words = &given[..given.len().saturating_sub(1)];
+    if found == given || words.is_empty() {
+        return f64::from(found == given);
+    }
+    let mut left = found.to_vec();
+    let has = |token: &&i32| {
+        let place = left.iter().position(|t| t == *token);
+        place.map(|place| left.swap_remove(place)).is_some()
+    };
+    let shared = words.iter().filter(has).count();
+    // All of them in another order is not the same.
+    (shared as f64 / words.len() as f64).min(0.99)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn translations_agree_by_their_tokens() {
+        assert_eq!(agreement(&[7, 8, 2], &[7, 8, 2]), 1.0);
+        assert_eq!(agreement(&[8, 9, 2], &[7, 8, 2]), 0.5);
+        assert_eq!(agreement(&[8, 7, 2], &[7, 8, 2]), 0.99);
+        // One token does for one.
+        assert_eq!(agreement(&[7, 2], &[7, 7, 7, 7, 2]), 0.25);
+        assert_eq!(agreement(&[], &[7, 2]), 0.0);
+        assert_eq!(agreement(&[7, 2], &[2]), 0.0);
     }
 }

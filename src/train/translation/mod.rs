@@ -44,6 +44,12 @@ impl Program for TransformerProgram {
         is a demonstration: built-in sums in words, three arms, under two minutes.";
     const DEMONSTRATION: &'static str = "A demonstration on synthetic sentences, not evidence. Real \
         data: --data parallel --src TRAIN VALID TEST --tgt TRAIN VALID TEST; see --help.";
+    const EXAMPLES: &'static str = "Examples:
+  transformer                              the demonstration
+  transformer --data parallel --src train.de val.de test.de --tgt train.en val.en test.en \
+              --out my-run
+  transformer --resume my-run              after Ctrl-C, or a kill
+  transformer translate --model my-run < sentences.de";
     const NAMES: &'static str = "fairseq's";
     type Options = TranslationOptions;
     type Config = TranslationConfig;
@@ -54,7 +60,7 @@ impl Program for TransformerProgram {
 
     fn defaults(demonstration: bool) -> Defaults {
         Defaults {
-            epochs: if demonstration { 3 } else { 6 },
+            epochs: if demonstration { 3.0 } else { 6.0 },
             batch: 64,
             lr: if demonstration { 3e-3 } else { 2e-3 },
             weight_decay: 0.0,

@@ -49,6 +49,7 @@ pub enum Norm {
 
 /// The flags of `transformer` alone, each also a key of a `--config` file.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Data and network")]
 #[serde(rename_all = "kebab-case", default)]
 pub struct TranslationOptions {
     /// Where sentences come from; without it, a demonstration on synthetic data

@@ -4,7 +4,7 @@ use super::options::TranslationConfig;
 use crate::backend::{DeviceError, Executor};
 use crate::data::pairs::Sentences;
 use crate::data::text::Tokenizer;
-use crate::nn::{BeamSearch, Room, SearchSpec, Transformer};
+use crate::nn::{BeamSearch, Hypothesis, Room, SearchSpec, Transformer};
 use crate::train::TrainError;
 
 /// Hypotheses are compared by their log-probability over their length, as fairseq does unless told
@@ -71,6 +71,24 @@ impl Translator {
     /// # Panics
     /// If there is no room for a sentence: a bug in the caller.
     pub fn translate(&mut self, sources: &Sentences) -> Result<Vec<String>, TrainError> {
+        let found = self.search(sources)?;
+        let texts = found.iter().map(|found| self.text(&found.tokens));
+        texts.collect()
+    }
+
+    /// Tokens as text.
+    ///
+    /// # Errors
+    /// Tokens of another vocabulary.
+    pub fn text(&self, tokens: &[i32]) -> Result<String, TrainError> {
+        self.tokenizer.decode(tokens).map_err(TrainError::failed)
+    }
+
+    /// The same as [`translate`](Translator::translate), as tokens.
+    ///
+    /// # Errors
+    /// A failure of the device.
+    pub fn search(&mut self, sources: &Sentences) -> Result<Vec<Hypothesis>, TrainError> {
         // Sentences of about one length beside each other, the longest first: what does not fit
         // into memory fails at once.
         let full = |i: &usize| sources.get(*i).len() > 1;
@@ -80,10 +98,13 @@ impl Translator {
         let ops = self.exec.sequence().expect("the network has its ops");
         let found = self.search.translate(ops, &self.net, &sorted);
         let found = found.map_err(TrainError::failed)?;
-        let mut translations = vec![String::new(); sources.len()];
+        let nothing = Hypothesis {
+            tokens: Vec::new(),
+            score: 0.0,
+        };
+        let mut translations = vec![nothing; sources.len()];
         for (place, hypothesis) in order.into_iter().zip(found) {
-            let text = self.tokenizer.decode(&hypothesis.tokens);
-            translations[place] = text.map_err(TrainError::failed)?;
+            translations[place] = hypothesis;
         }
         Ok(translations)
     }

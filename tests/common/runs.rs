@@ -1,0 +1,91 @@
+//! Runs on a small folder of images, and what may befall them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+pub fn resnet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_resnet"));
+    command
+        .env("RAYON_NUM_THREADS", "2")
+        .env_remove("AUTOASSIST_ISA");
+    command
+}
+
+/// 128 images in batches of 16 at a budget of 0.65, a line on standard error after each 8 steps; 12
+/// sweeps are 63 steps.
+pub fn fresh(data: &Path, out: &Path, epochs: &str) -> Command {
+    let mut command = resnet();
+    command
+        .args(["--data", "folder", "--batch", "16", "--deterministic"])
+        .args([
+            "--epochs",
+            epochs,
+            "--checkpoint-every",
+            "3",
+            "--rescale",
+            "0.5",
+            "--data-dir",
+        ])
+        .args([data.as_os_str(), "--out".as_ref(), out.as_os_str()]);
+    command
+}
+
+/// Everything that a run leaves behind but times.
+pub fn weights(out: &Path) -> Vec<u8> {
+    std::fs::read(out.join("model.safetensors")).unwrap()
+}
+
+pub fn finish(mut command: Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Starts a run and waits until it says something.
+pub fn started(
+    mut command: Command,
+    report: &str,
+) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut child = command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.contains(report)),
+        "it never said {report:?}"
+    );
+    (child, lines)
+}
+
+/// Sends a signal to a child that has not been waited for.
+pub fn signal(child: &Child, signal: i32) {
+    // SAFETY: `kill` only sends a signal; the child has not been waited for, so its number is its
+    // own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+/// Starts a run and sends it `signal` as soon as it reports the step; returns its exit code.
+pub fn strike(command: Command, step: u64, signal: i32) -> Option<i32> {
+    strike_at(command, &format!(" step {step}, "), signal)
+}
+
+/// The same, as soon as it says something.
+pub fn strike_at(command: Command, report: &str, number: i32) -> Option<i32> {
+    let (mut child, lines) = started(command, report);
+    signal(&child, number);
+    lines.for_each(drop);
+    child.wait().unwrap().code()
+}
+
+pub fn resume(out: &Path) -> Command {
+    let mut command = resnet();
+    command.args(["--quiet".as_ref(), "--resume".as_ref(), out.as_os_str()]);
+    command
+}
