@@ -228,6 +228,27 @@ fn what_it_has_learnt_it_translates_and_evaluates_the_same() {
     assert!(ended.status.success() && notes.is_empty(), "{notes}");
 
     // A model that is damaged, or none.
+    // Who has no room left is told so.
+    #[cfg(target_os = "linux")]
+    for (place, code) in [("/dev/full", 1), ("/dev/null", 0)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_transformer"))
+            .args(["translate", "--model"])
+            .arg(&out)
+            .stdin(Stdio::piped())
+            .stdout(std::fs::OpenOptions::new().write(true).open(place).unwrap())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"eins\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert_eq!(
+            text.contains("standard output: No space left"),
+            code == 1,
+            "{text}"
+        );
+    }
     let line = refused(translate(temp.path(), &[], b"eins\n"));
     assert!(line.contains("no trained model"), "{line}");
     assert!(refused(translate(&out, &["--beam", "0"], b"")).contains("--beam"));

@@ -5,17 +5,19 @@
 mod images;
 #[path = "common/sentences.rs"]
 mod sentences;
+#[path = "common/weight_files.rs"]
+mod weight_files;
 
 use half::{bf16, f16};
 use images::write_folder;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use sentences::{transformer, write_pairs};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use weight_files::{F32, Type, metadata, rewrite};
 
 fn resnet(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_resnet"));
@@ -55,42 +57,6 @@ fn says(output: Output, parts: &[&str]) {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
 }
-
-type Metadata = HashMap<String, String>;
-
-fn metadata(file: &Path) -> Metadata {
-    let bytes = fs::read(file).unwrap();
-    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-    header.metadata().clone().unwrap_or_default()
-}
-
-/// A type of numbers, and how they become bytes of it.
-type Type = (Dtype, fn(f32) -> Vec<u8>);
-
-/// Writes a file anew with other metadata, and tensors of another type.
-fn rewrite(from: &Path, to: &Path, metadata: Option<Metadata>, (dtype, convert): Type) {
-    let bytes = fs::read(from).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let all = file.tensors().into_iter().map(|(name, view)| {
-        let (numbers, _) = view.data().as_chunks::<4>();
-        let (dtype, data) = match view.dtype() {
-            Dtype::F32 => {
-                let numbers = numbers.iter().map(|b| f32::from_le_bytes(*b));
-                (dtype, numbers.flat_map(convert).collect())
-            }
-            other => (other, view.data().to_vec()),
-        };
-        (name, dtype, view.shape().to_vec(), data)
-    });
-    let all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = all.collect();
-    let views = all.iter().map(|(name, dtype, shape, data)| {
-        let view = TensorView::new(*dtype, shape.clone(), data).unwrap();
-        (name, view)
-    });
-    fs::write(to, serialize(views, metadata).unwrap()).unwrap();
-}
-
-const F32: Type = (Dtype::F32, |v| v.to_le_bytes().to_vec());
 
 /// A trained ResNet-8: its data, its run, and a file that it was exported to.
 fn trained(temp: &Path) -> [PathBuf; 3] {
@@ -250,11 +216,27 @@ fn other_networks_and_other_classes_are_told_apart() {
         ),
         ("mean", "[0.5", &["not a whole safetensors file"]),
         ("std", "[0.5]", &["of 3 channels"]),
+        ("std", "[0.5,0,0.5]", &["pixels in 0..1 do not have"]),
+        (
+            "mean",
+            "[123.7,116.3,103.5]",
+            &["pixels in 0..1 do not have"],
+        ),
     ] {
         let mut said = said.clone();
         said.insert(key.into(), value.into());
         rewrite(&file, &other, Some(said), F32);
         refused(eval(resnet(&data), &other), parts);
+    }
+    // What this program says it says whole.
+    for key in ["classes", "mean", "std"] {
+        let mut said = said.clone();
+        said.remove(key);
+        rewrite(&file, &other, Some(said), F32);
+        refused(
+            eval(resnet(&data), &other),
+            &[&format!("metadata have no {key}")],
+        );
     }
     fs::write(&other, b"PK\x03\x04 and so on").unwrap();
     refused(
@@ -306,6 +288,64 @@ fn numbers_of_other_types_are_converted_and_names_alone_are_enough() {
         (Dtype::F64, |_| 1e300f64.to_le_bytes().to_vec()),
     );
     refused(eval(resnet(&data), &other), &["not finite"]);
+
+    // A header of a length that reads as a pickle's beginning.
+    let bytes = fs::read(&file).unwrap();
+    let (length, rest) = bytes.split_at(8);
+    let (header, tensors) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    let mut header = header.to_vec();
+    header.resize(0x1_0280, b' ');
+    fs::write(
+        &other,
+        [&0x1_0280u64.to_le_bytes(), &header[..], tensors].concat(),
+    )
+    .unwrap();
+    let found = json(eval(resnet(&data), &other));
+    assert_eq!(found["test_accuracy"], expected["test_accuracy"]);
+}
+
+#[test]
+fn what_fairseq_has_beside_the_weights_is_no_other_network() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, run) = (temp.path().join("data"), temp.path().join("run"));
+    write_pairs(&data, 96);
+    let mut command = transformer(&data);
+    command.args(["--epochs", "1", "--out"]).arg(&run);
+    let trained = json(command);
+    let from = run.join("model.safetensors");
+    let bytes = fs::read(&from).unwrap();
+    let own = SafeTensors::deserialize(&bytes).unwrap();
+    let table = own.tensor("encoder.embed_tokens.weight").unwrap();
+    let (zeros, one) = (vec![0; table.data().len()], 3f32.to_le_bytes());
+    let another = TensorView::new(Dtype::F32, table.shape().to_vec(), &zeros).unwrap();
+    let number = TensorView::new(Dtype::F32, vec![1], &one).unwrap();
+    let to = run.join("more.safetensors");
+    let with = |more: &[(&str, &TensorView)]| {
+        let more = more
+            .iter()
+            .map(|(name, view)| (name.to_string(), (*view).clone()));
+        let views: Vec<_> = own.tensors().into_iter().chain(more).collect();
+        fs::write(&to, serialize(views, Some(metadata(&from))).unwrap()).unwrap();
+    };
+    with(&[
+        ("decoder.embed_tokens.weight", &table),
+        ("decoder.output_projection.weight", &table),
+        ("decoder.version", &number),
+        ("encoder.embed_positions._float_tensor", &number),
+    ]);
+    let found = json(eval(transformer(&data), &to));
+    assert_eq!(found["valid_loss"], trained["valid_loss"]);
+    // A table that is not tied is another network's, and so is what has no name here.
+    for (name, view) in [
+        ("decoder.output_projection.weight", &another),
+        ("head.bias", &number),
+    ] {
+        with(&[(name, view)]);
+        refused(
+            eval(transformer(&data), &to),
+            &[&format!("it has {name}, too")],
+        );
+    }
 }
 
 fn translate(model: &Path, input: &str) -> Output {
@@ -400,15 +440,41 @@ fn weights_bring_their_tokenizer() {
     says(translate(&file, "eins\n"), &parts);
     fs::copy(&beside, run.join("tokenizer.json")).unwrap();
     says(translate(&run, "eins\n"), &parts[..2]);
+    // Nor without the one inside, whose digest remains; nor is another one inside.
+    let mut without = said.clone();
+    without.remove("tokenizer");
+    rewrite(&file, &file, Some(without.clone()), F32);
+    refused(eval(transformer(&data), &file), &parts);
+    says(translate(&file, "eins\n"), &parts);
+    without.insert("tokenizer".into(), fs::read_to_string(&beside).unwrap());
+    rewrite(&file, &file, Some(without), F32);
+    says(
+        translate(&file, "eins\n"),
+        &["w.safetensors", "the one inside is not"],
+    );
+    rewrite(&file, &file, Some(said.clone()), F32);
     // Theirs, however it is laid out.
     let tokenizer: Value = serde_json::from_str(&said["tokenizer"]).unwrap();
     fs::write(&beside, tokenizer.to_string()).unwrap();
     same(&file);
 
+    // Sizes that are not there are not made up.
+    let mut fewer = said.clone();
+    fewer.remove("heads");
+    rewrite(&file, &file, Some(fewer), F32);
+    says(translate(&file, "eins\n"), &["metadata have no heads"]);
+    refused(eval(transformer(&data), &file), &["metadata have no heads"]);
     // Without metadata it is the one beside them, and there must be one.
     rewrite(&file, &file, None, F32);
     same(&file);
-    says(translate(&file, "eins\n"), &["config.toml"]);
+    says(
+        translate(&file, "eins\n"),
+        &[
+            "does not say which network",
+            "files/config.toml",
+            "put that of its run there",
+        ],
+    );
     fs::remove_file(&beside).unwrap();
     refused(
         eval(transformer(&data), &file),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{DataError, Dataset, Samples};
+use super::{DataError, Dataset, Samples, kind_of};
 
 /// Pixels from edge to edge.
 const SIDE: usize = 32;
@@ -113,6 +113,7 @@ impl Set {
         let folder = self.locate(dir);
         let missing = |name: &&&str| !folder.join(name).is_file();
         if let Some(missing) = self.batches.iter().find(missing) {
+            kind_of(&folder.join(missing))?;
             let none = self.present(&folder) == 0;
             return Err(DataError::Missing {
                 what: if none { self.name } else { missing }.into(),
@@ -215,6 +216,7 @@ impl Set {
         }
         let bytes = read_at_most(path, MAX_NAMES as usize)?.unwrap_or_default();
         let text = String::from_utf8(bytes).unwrap_or_default();
+        let text = text.trim_start_matches('\u{feff}');
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let names: Vec<String> = lines.map(String::from).collect();
         match names.len() == published.len() {
@@ -286,7 +288,8 @@ mod tests {
             assert!(data.flip && data.classes[9] == "truck");
         }
         let names: Vec<String> = (0..10).map(|c| format!("class {c}")).collect();
-        fs::write(unpacked.join(CIFAR10.names), names.join("\n") + "\n\n").unwrap();
+        let text = "\u{feff}".to_owned() + &names.join("\r\n") + "\n\n";
+        fs::write(unpacked.join(CIFAR10.names), text).unwrap();
         assert_eq!(cifar10(dir.path()).unwrap().classes, names);
     }
 
@@ -338,6 +341,13 @@ mod tests {
         }
         fs::remove_file(&batch).unwrap();
         says(&["no data_batch_4.bin in", "--download"]);
+        // A link to itself is to everybody what a forbidden folder is to most.
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(&batch, &batch).unwrap();
+            says(&["cannot read", "data_batch_4.bin"]);
+            fs::remove_file(&batch).unwrap();
+        }
         fs::write(&batch, good).unwrap();
         for names in [&b"one\ntwo"[..], b"\xff\xfe", &[b'a'; 5000]] {
             fs::write(dir.join(CIFAR10.names), names).unwrap();

@@ -42,15 +42,21 @@ impl<R: BufRead> Read for Gunzip<R> {
     }
 }
 
-/// Skips zeros, and says whether nothing else follows.
+/// Skips zeros, and says whether nothing else follows: another member may, and nothing but that.
 fn at_end(rest: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let bytes = rest.fill_buf()?;
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-        let (empty, all) = (bytes.is_empty(), zeros == bytes.len());
+        let (empty, next) = (bytes.is_empty(), bytes.get(zeros).copied());
         rest.consume(zeros);
-        if empty || !all {
-            return Ok(empty);
+        match next {
+            Some(0x1f) => return Ok(false),
+            Some(_) => {
+                let what = "something else follows the gzip stream";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            None if empty => return Ok(true),
+            None => (),
         }
     }
 }
@@ -104,5 +110,11 @@ mod tests {
         ] {
             assert!(unpack(packed).is_err());
         }
+        // However short it is, it is not called a stream that is cut.
+        let error = unpack(&[&whole[..], b"x"].concat()).unwrap_err();
+        assert!(
+            error.to_string().contains("something else follows"),
+            "{error}"
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::gunzip::{Gunzip, is_gzip};
-use super::{DataError, Dataset, Samples};
+use super::{DataError, Dataset, Samples, kind_of};
 
 /// Bytes of three dimensions, and of one.
 const IMAGES: u32 = 0x0803;
@@ -88,6 +88,9 @@ fn read(dir: &Path, set: &str, name: String, classes: [&str; 10]) -> Result<Data
         Some(test_labels),
     ] = &paths
     else {
+        for name in FILES {
+            kind_of(&dir.join(name))?;
+        }
         let name = FILES.iter().zip(&paths).find(|(_, path)| path.is_none());
         return Err(match paths.iter().all(Option::is_none) {
             true => missing(set),

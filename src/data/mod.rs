@@ -10,6 +10,9 @@ pub mod pairs;
 mod synthetic;
 pub mod text;
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -65,6 +68,20 @@ impl Images {
             u64::from_le_bytes(word)
         });
         fnv(words.chain(self.labels.iter().map(|l| u64::from(*l))))
+    }
+}
+
+/// What is at a path, or what a link there points to; nothing if nothing is. What may not be looked
+/// at is not missing.
+fn kind_of(path: &Path) -> Result<Option<fs::FileType>, DataError> {
+    use ErrorKind::{NotADirectory, NotFound};
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.file_type())),
+        Err(e) if matches!(e.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(source) => Err(DataError::Unreadable {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 

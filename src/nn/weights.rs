@@ -10,6 +10,7 @@ use crate::backend::{DeviceError, Executor};
 use crate::files;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Why a weight file could not be used or written.
@@ -39,6 +40,17 @@ pub enum WeightsError {
     NoModel {
         /// The folder.
         dir: PathBuf,
+    },
+    /// Weights without anything that says what network they are of.
+    #[error(
+        "{} does not say which network it is of, and there is no {}: put that of its run there",
+        path.display(), beside.display()
+    )]
+    NoSizes {
+        /// The file.
+        path: PathBuf,
+        /// Where a run's settings were looked for.
+        beside: PathBuf,
     },
     /// PyTorch's own format.
     #[error(
@@ -212,6 +224,9 @@ fn floats(view: &TensorView) -> Option<Vec<f32>> {
     }
 }
 
+/// Ends of the names of what PyTorch's and fairseq's modules keep beside their weights.
+const NO_WEIGHTS: [&str; 3] = ["num_batches_tracked", ".version", "._float_tensor"];
+
 /// Takes over what [`export`] or PyTorch wrote, which what is known `about` the network must not
 /// contradict. Nothing is changed unless the whole file fits.
 ///
@@ -257,13 +272,21 @@ pub fn import(
         };
         loaded.push((tensor, values));
     }
-    let (names, known) = (tensors.names(), loaded.len());
-    let counted = names.iter().filter(|n| !n.ends_with("num_batches_tracked"));
-    let counted = counted.count();
-    if counted != known {
-        return Err(other(format!(
-            "it has {counted} tensors, this network {known}"
-        )));
+    // The same numbers under a second name are a table that is tied.
+    let own = |name: &str| tensors.tensor(name).ok();
+    let tied = |view: &TensorView| {
+        let mut all = params.tensors().filter_map(|(entry, _)| own(&entry.name));
+        all.any(|own| {
+            (own.dtype(), own.shape(), own.data()) == (view.dtype(), view.shape(), view.data())
+        })
+    };
+    let known: HashSet<&str> = params.tensors().map(|(e, _)| e.name.as_str()).collect();
+    let more = tensors.iter().filter(|(name, view)| {
+        !known.contains(name) && !NO_WEIGHTS.iter().any(|end| name.ends_with(end)) && !tied(view)
+    });
+    // The same in every run.
+    if let Some(name) = more.map(|(name, _)| name).min() {
+        return Err(other(format!("it has {name}, too")));
     }
     for (tensor, values) in loaded {
         exec.write(tensor, &values)?;

@@ -136,6 +136,12 @@ fn bad_files_are_named() {
             &whole[1][..whole[1].len() / 2],
             "not a whole JPEG or PNG image",
         ),
+        // Cut, and followed by another image that has an end.
+        (
+            "train/cat/0.jpg",
+            &[&whole[0][..whole[0].len() / 2], &whole[0]].concat(),
+            "ends too early",
+        ),
         ("test/cat/x.jpg", &whole[0], "train/cat/a.png\" is 4x3"),
     ] {
         let dir = tree();
@@ -153,6 +159,40 @@ fn bad_files_are_named() {
         }
         says(&dir, &[name, part]);
     }
+}
+
+/// A link to itself is to everybody what a forbidden folder is to most.
+#[cfg(unix)]
+#[test]
+fn what_may_not_be_looked_at_is_not_missing_and_pipes_are_not_waited_for() {
+    use std::os::unix::{fs::symlink, net::UnixListener};
+    for name in ["train", "test"] {
+        let dir = tree();
+        fs::remove_dir_all(dir.path().join(name)).unwrap();
+        symlink(name, dir.path().join(name)).unwrap();
+        says(&dir, &["cannot read", name]);
+    }
+    let dir = tree();
+    symlink("nowhere", dir.path().join("train/cat/0.png")).unwrap();
+    symlink("nowhere", dir.path().join("train/cat/notes")).unwrap();
+    fs::write(dir.path().join("test/dog/q.jpg"), "text").unwrap();
+    says(
+        &dir,
+        &[
+            "2 files cannot be used: cannot read",
+            "cat/0.png",
+            "dog/q.jpg",
+        ],
+    );
+    fs::remove_file(dir.path().join("train/cat/0.png")).unwrap();
+    fs::remove_file(dir.path().join("test/dog/q.jpg")).unwrap();
+    let _pipe = UnixListener::bind(dir.path().join("train/cat/0.png")).unwrap();
+    let data = folder(dir.path(), false).unwrap();
+    assert!(
+        data.notes[0].contains("2 files in train/cat are no PNG or JPEG"),
+        "{:?}",
+        data.notes
+    );
 }
 
 #[test]

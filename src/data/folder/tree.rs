@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::data::DataError;
+use crate::data::{DataError, kind_of};
 
 /// Folders of test images, the first that is there: validation sets where no test set is.
 const TESTS: [&str; 4] = ["test", "val", "valid", "validation"];
@@ -36,18 +36,24 @@ impl Tree {
             path: path.to_owned(),
             expected,
         };
-        if !dir.is_dir() {
+        if !is_dir(dir)? {
             let expected = "a folder with train/<class>/ and test/<class>/ in it";
             return Err(no_folder(dir, expected));
         }
         let train = dir.join("train");
-        if !train.is_dir() {
+        if !is_dir(&train)? {
             let expected = "the training images, in one folder a class";
             return Err(no_folder(&train, expected));
         }
-        let mut tests = TESTS.iter().map(|name| dir.join(name));
+        let mut tests = Vec::new();
+        for path in TESTS.map(|name| dir.join(name)) {
+            if is_dir(&path)? {
+                tests.push(path);
+            }
+        }
+        let mut tests = tests.into_iter();
         let mut notes = Notes::new(dir);
-        let Some(test) = tests.find(|path| path.is_dir()) else {
+        let Some(test) = tests.next() else {
             let expected = "the test images, in one folder a class like those in train/ (val/, valid/ \
                             or validation/ would do)";
             return Err(no_folder(&dir.join(TESTS[0]), expected));
@@ -56,7 +62,7 @@ impl Tree {
             let name = notes.name(&test);
             notes.add(format!("there is no test/: {name}/ is evaluated on"));
         }
-        for other in tests.filter(|path| path.is_dir()) {
+        for other in tests {
             let [other, test] = [&other, &test].map(|path| notes.name(path));
             notes.add(format!("{other}/ is not read: {test}/ is evaluated on"));
         }
@@ -145,6 +151,10 @@ fn are(n: usize, what: &str, place: &str) -> String {
     }
 }
 
+fn is_dir(path: &Path) -> Result<bool, DataError> {
+    Ok(kind_of(path)?.is_some_and(|kind| kind.is_dir()))
+}
+
 type Classes = BTreeMap<OsString, PathBuf>;
 
 /// The entries of a folder, but for hidden ones: `(name, path)`.
@@ -197,12 +207,12 @@ fn files(classes: &Classes, notes: &mut Notes) -> Result<Files, DataError> {
         let before = all.len();
         let mut others = Others::default();
         for (name, entry) in entries(dir)? {
-            let folder = match is_image(&name) {
-                true => kind(&entry)?.is_dir(),
-                // A link to nowhere is no matter here.
-                false => entry.path().is_dir(),
-            };
-            match is_image(&name) && !folder {
+            let kind = kind(&entry);
+            let folder = kind.as_ref().is_ok_and(fs::FileType::is_dir);
+            // An image that is a link to nowhere is named with all that cannot be used, another such
+            // file is no matter here. Reading a pipe would wait for who writes.
+            let file = kind.map_or(true, |kind| kind.is_file());
+            match is_image(&name) && file {
                 true => all.push((entry.path(), label)),
                 false => others.count(&name, folder),
             }

@@ -135,6 +135,21 @@ fn sets_of_more_classes_are_called_what_they_are() {
     }
 }
 
+/// A link to itself is to everybody what a forbidden folder is to most.
+#[cfg(unix)]
+#[test]
+fn what_may_not_be_looked_at_is_not_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(FILES[2], dir.path().join(FILES[2])).unwrap();
+    let readers = [mnist(dir.path()), fashion_mnist(dir.path())];
+    for error in readers.map(|read| read.unwrap_err().to_string()) {
+        assert!(
+            error.contains("cannot read") && error.contains(FILES[2]),
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn what_is_missing_or_damaged_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use reader::Parallel;
 pub use synthetic::{SYNTHETIC_VOCAB, synthetic};
-pub use tokenizer::{SPECIAL, Tokenizer};
+pub use tokenizer::{SPECIAL, Tokenizer, digest};
 
 use super::pairs::{EOS, SentencePairs, Sentences};
 use crate::files::WriteError;
@@ -29,6 +29,14 @@ pub enum TextError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A file that holds text only once it is unpacked.
+    #[error("{path:?} is {what}, not text: unpack it first (gzip alone is read as it is)")]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
     },
     /// A line in another encoding.
     #[error("{path:?}, line {line}: not UTF-8; convert the file, for example with iconv")]

@@ -66,6 +66,17 @@ impl Parallel {
     }
 }
 
+/// Where files that are no text have which bytes, and what those are.
+const PACKED: [(usize, &[u8], &str); 7] = [
+    (0, &[0x1f, 0x8b], "gzipped twice"),
+    (4, b"1AY&SY", "packed by bzip2"),
+    (0, b"\xfd7zXZ\0", "packed by xz"),
+    (0, b"\x28\xb5\x2f\xfd", "packed by zstd"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (257, b"ustar\0", "a tar archive"),
+    (257, b"ustar  \0", "a tar archive"),
+];
+
 /// The lines of a text file without their ends.
 fn lines(path: &Path) -> Result<Vec<String>, TextError> {
     let unreadable = |source| TextError::Unreadable {
@@ -79,6 +90,12 @@ fn lines(path: &Path) -> Result<Vec<String>, TextError> {
             .read_to_end(&mut plain)
             .map_err(unreadable)?;
         bytes = plain;
+    }
+    let packed =
+        |(at, mark, _): &&(usize, &[u8], _)| bytes.get(*at..).is_some_and(|b| b.starts_with(mark));
+    if let Some((_, _, what)) = PACKED.iter().find(packed) {
+        let path = path.to_owned();
+        return Err(TextError::Packed { path, what });
     }
     let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
     let mut lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
@@ -145,6 +162,24 @@ mod tests {
             error.contains("cannot read") && error.contains("a.de"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_packed_otherwise_is_called_what_it_is() {
+        let tar = [&[b'a'; 257][..], b"ustar\0", &[0; 249]].concat();
+        for (bytes, what) in [
+            (gz(&gz(b"a\n")), "gzipped twice"),
+            (b"BZh91AY&SY\x01\x02".to_vec(), "bzip2"),
+            (b"\xfd7zXZ\0\0\x04".to_vec(), "by xz"),
+            (b"\x28\xb5\x2f\xfd\x24".to_vec(), "by zstd"),
+            (b"PK\x03\x04\x14".to_vec(), "a zip archive"),
+            (gz(&tar), "a tar archive"),
+        ] {
+            let error = read(b"a\n", &bytes).unwrap_err();
+            for part in ["a.en", what, "unpack it first"] {
+                assert!(error.contains(part), "{part:?} in {error}");
+            }
+        }
     }
 
     #[test]

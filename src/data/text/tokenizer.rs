@@ -47,6 +47,12 @@ fn other(e: impl std::fmt::Display) -> TextError {
     }
 }
 
+/// SHA-256 of what [`Tokenizer::json`] gave, in hexadecimal digits.
+pub fn digest(json: &str) -> String {
+    let digest = Sha256::digest(json);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Tokenizer {
     /// Learns at most `vocab` tokens, the special ones included, from these sentences: every
     /// character that occurs, then the pairs that are most frequent. A small text may have fewer.
@@ -172,8 +178,7 @@ impl Tokenizer {
     /// # Errors
     /// As for `json`.
     pub fn digest(&self) -> Result<String, TextError> {
-        let digest = Sha256::digest(self.json()?);
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(digest(&self.json()?))
     }
 
     /// How many tokens there are, the special ones included.

@@ -74,8 +74,18 @@ impl About {
         }
     }
 
-    /// Refuses weights of other sizes, as far as the file says them.
+    /// Refuses weights of other sizes, as far as the file says them: that of a program says all.
     pub(super) fn check(&self, file: &WeightFile) -> Result<(), WeightsError> {
+        let gone = self
+            .flags
+            .iter()
+            .find(|(flag, _)| file.says(flag).is_none());
+        if let Some((flag, _)) = gone.filter(|_| file.says(PROGRAM).is_some()) {
+            return Err(WeightsError::Damaged {
+                path: file.path.clone(),
+                reason: format!("its metadata have no {flag}"),
+            });
+        }
         let theirs = |(flag, ours): &(&'static str, String)| {
             let theirs = file.says(flag)?;
             (theirs != ours).then(|| (*flag, theirs.to_string(), ours.clone()))
@@ -120,12 +130,12 @@ impl WeightFile {
             Ok(bytes) => bytes,
             Err(source) => return Err(WeightsError::Read { path, source }),
         };
-        // A zip archive, or a pickle by itself, as older versions wrote it.
-        if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
-            return Err(WeightsError::Torch { path });
-        }
+        // A zip archive, or a pickle by itself, as older versions wrote it; the length of a header
+        // may look like either.
+        let torch = bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02");
         let header = match SafeTensors::read_metadata(&bytes) {
             Ok((_, header)) => header,
+            Err(_) if torch => return Err(WeightsError::Torch { path }),
             Err(e) => {
                 let reason = e.to_string();
                 return Err(WeightsError::Damaged { path, reason });

@@ -37,17 +37,23 @@ impl Known {
     /// # Errors
     /// The metadata are damaged.
     pub fn of_weights(file: &WeightFile) -> Result<Option<Known>, WeightsError> {
-        let [Some(classes), Some(mean), Some(std)] =
-            ["classes", "mean", "std"].map(|key| file.says(key))
-        else {
-            return Ok(None);
+        let damaged = |reason| WeightsError::Damaged {
+            path: file.path().to_path_buf(),
+            reason,
+        };
+        let keys = ["classes", "mean", "std"];
+        let said = keys.map(|key| file.says(key));
+        let [Some(classes), Some(mean), Some(std)] = said else {
+            // Those of this program say all of it.
+            let gone = keys.iter().find(|key| file.says(key).is_none());
+            let gone = gone.filter(|_| file.says("program").is_some());
+            return gone.map_or(Ok(None), |key| {
+                Err(damaged(format!("its metadata have no {key}")))
+            });
         };
         let text = format!(r#"{{"classes":{classes},"mean":{mean},"std":{std}}}"#);
         let known = serde_json::from_str(&text).map(Some);
-        known.map_err(|e| WeightsError::Damaged {
-            path: file.path().to_path_buf(),
-            reason: e.to_string(),
-        })
+        known.map_err(|e| damaged(e.to_string()))
     }
 
     /// For the metadata of a weight file.
@@ -114,6 +120,11 @@ impl Known {
                 channels[0], data.train.channels
             );
             return Some((reason, "grey images need weights for grey images"));
+        }
+        let means = self.mean.iter().all(|mean| (0.0..=1.0).contains(mean));
+        if !means || !self.std.iter().all(|std| *std > 0.0 && std.is_finite()) {
+            let reason = format!("pixels in 0..1 do not have {self}");
+            return Some((reason, "put the right ones back"));
         }
         if theirs.len() != ours.len() {
             let reason = format!("{} classes, these have {}", theirs.len(), ours.len());
@@ -191,6 +202,17 @@ mod tests {
         ] {
             let error = apply(data).unwrap_err();
             assert!(error.contains(says) && error.contains(FILE), "{error}");
+        }
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        for (from, to) in [
+            ("0.4", "0.0"),
+            ("0.5", "-0.5"),
+            ("0.4", "1e39"),
+            ("0.1", "123.7"),
+        ] {
+            std::fs::write(dir.path().join(FILE), text.replacen(from, to, 1)).unwrap();
+            let error = apply(data(["cat", "dog"], 3)).unwrap_err();
+            assert!(error.contains("pixels in 0..1 do not have mean"), "{error}");
         }
         std::fs::write(dir.path().join(FILE), "{}").unwrap();
         let error = apply(data(["cat", "dog"], 3)).unwrap_err();

@@ -2,7 +2,7 @@
 
 use super::options::{TranslationConfig, TranslationOptions};
 use super::{TOKENIZER, TransformerProgram};
-use crate::data::text::{TextError, Tokenizer};
+use crate::data::text::{TextError, Tokenizer, digest};
 use crate::nn::{About, TABLE, WeightFile, WeightsError};
 use crate::train::TrainError;
 use crate::train::program::{Program, settings_of_run};
@@ -12,6 +12,8 @@ use std::path::Path;
 const FLAGS: [&str; 6] = ["arch", "d-model", "layers", "heads", "ffn", "norm"];
 /// Those of how it was evaluated.
 const FACTS: [&str; 2] = ["max-length", "beam"];
+/// Under this key is the digest of the tokenizer.
+const DIGEST: &str = "tokenizer-sha256";
 /// Under this key is the tokenizer, word for word as in its file.
 const INSIDE: &str = "tokenizer";
 
@@ -27,7 +29,7 @@ pub fn about(config: &TranslationConfig, tokenizer: &Tokenizer) -> Result<About,
     };
     let own = [
         ("vocab", tokenizer.vocab().to_string()),
-        ("tokenizer-sha256", tokenizer.digest()?),
+        (DIGEST, tokenizer.digest()?),
         (INSIDE, tokenizer.json()?),
     ];
     Ok(About {
@@ -38,7 +40,7 @@ pub fn about(config: &TranslationConfig, tokenizer: &Tokenizer) -> Result<About,
 }
 
 /// The tokenizer that weights were trained with: the one beside them, or the one inside. Both must
-/// be the same.
+/// be the same, and that of the digest.
 ///
 /// # Errors
 /// There is none, or another, or one that is damaged.
@@ -46,21 +48,28 @@ pub fn tokenizer(weights: &WeightFile) -> Result<Tokenizer, TextError> {
     let rows = weights
         .shape(TABLE)
         .and_then(|shape| shape.first().copied());
-    let path = weights.path();
-    let inside = weights.says(INSIDE);
-    let inside = inside.map(|json| Tokenizer::from_json(json.as_bytes(), path, rows));
+    let (path, said) = (weights.path(), weights.says(DIGEST));
+    let inside = match weights.says(INSIDE) {
+        Some(json) if said.is_some_and(|said| said != digest(json)) => {
+            return Err(TextError::NotATokenizer {
+                path: path.to_owned(),
+                reason: format!("the one inside is not that of its {DIGEST}"),
+            });
+        }
+        Some(json) => Some(Tokenizer::from_json(json.as_bytes(), path, rows)?),
+        None => None,
+    };
     let beside = path.with_file_name(TOKENIZER);
     if !beside.exists() {
-        return inside.unwrap_or_else(|| {
-            Err(TextError::NoTokenizer {
-                weights: path.to_owned(),
-                beside,
-            })
+        return inside.ok_or_else(|| TextError::NoTokenizer {
+            weights: path.to_owned(),
+            beside,
         });
     }
     let tokenizer = Tokenizer::load(&beside, rows)?;
-    match inside.transpose()? {
-        Some(inside) if inside.digest()? != tokenizer.digest()? => Err(TextError::OtherTokenizer {
+    let theirs = inside.map(|inside| inside.digest()).transpose()?;
+    match theirs.as_deref().or(said) {
+        Some(theirs) if theirs != tokenizer.digest()? => Err(TextError::OtherTokenizer {
             path: beside,
             weights: path.to_owned(),
         }),
@@ -72,8 +81,18 @@ pub fn tokenizer(weights: &WeightFile) -> Result<Tokenizer, TextError> {
 /// whose folder they are.
 ///
 /// # Errors
-/// They say nothing or nonsense, and there is no run either.
+/// They say nothing and there is no run either, or nonsense.
 pub fn config(weights: &WeightFile) -> Result<TranslationConfig, TrainError> {
+    let path = || weights.path().to_owned();
+    if FLAGS.iter().all(|key| weights.says(key).is_none()) {
+        let beside = path().with_file_name("config.toml");
+        if !beside.exists() {
+            let path = path();
+            return Err(TrainError::unusable(WeightsError::NoSizes { path, beside }));
+        }
+        let dir = weights.path().parent().unwrap_or(Path::new("."));
+        return Ok(settings_of_run::<TransformerProgram>(dir)?.1);
+    }
     let said = FLAGS.iter().chain(&FACTS);
     let said = said.filter_map(|key| Some((key, weights.says(key)?)));
     let table: toml::Table = said
@@ -82,15 +101,10 @@ pub fn config(weights: &WeightFile) -> Result<TranslationConfig, TrainError> {
             (key.to_string(), number.unwrap_or_else(|_| text.into()))
         })
         .collect();
-    if table.is_empty() {
-        let dir = weights.path().parent().unwrap_or(Path::new("."));
-        return Ok(settings_of_run::<TransformerProgram>(dir)?.1);
-    }
-    let options: TranslationOptions = table.try_into().map_err(|e: toml::de::Error| {
-        TrainError::unusable(WeightsError::Damaged {
-            path: weights.path().to_owned(),
-            reason: e.message().to_string(),
-        })
+    let options: Result<TranslationOptions, toml::de::Error> = table.try_into();
+    let options = options.map_err(|e| {
+        let (path, reason) = (path(), e.message().to_string());
+        TrainError::unusable(WeightsError::Damaged { path, reason })
     })?;
     let config = options.resolve(false);
     config.check()?;

@@ -176,8 +176,9 @@ impl TranslationTask {
         ];
         let long = train.long + valid.long + test.long;
         if long > 0 && most < MOST_TOKENS {
+            let pairs = if long == 1 { "pair is" } else { "pairs are" };
             lines.push(format!(
-                "{long} pairs are longer than --max-length {most}; up to {MOST_TOKENS} tokens have \
+                "{long} {pairs} longer than --max-length {most}; up to {MOST_TOKENS} tokens have \
                  places"
             ));
         }

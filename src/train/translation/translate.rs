@@ -28,6 +28,13 @@ pub struct TranslateFlags {
     max_length: Option<usize>,
 }
 
+/// Standard output cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "standard output: {0}; free some space or choose another place, and go on behind what is there"
+)]
+struct WriteError(std::io::Error);
+
 /// Lines that are translated together where so many are waiting.
 const TOGETHER: usize = 64;
 /// Tokens of lines that are translated together.
@@ -68,7 +75,7 @@ pub fn translate(flags: &TranslateFlags) -> Result<(), TrainError> {
         match written.and_then(|()| output.flush()) {
             // A reader who has seen enough is no failure.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(TrainError::failed)?,
+            written => written.map_err(|e| TrainError::failed(WriteError(e)))?,
         }
         if let Some(e) = failed {
             return Err(TrainError::unusable(e));
