@@ -151,7 +151,7 @@ fn weights_bring_their_classes_and_their_normalisation() {
     );
     refused(
         eval(resnet(&data), temp.path()),
-        &["a folder without model.safetensors", "one of its arms"],
+        &["no trained model is", "one of its arms"],
     );
     refused(
         eval(resnet(&data), &run.join("checkpoint.safetensors")),
