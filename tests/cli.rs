@@ -174,6 +174,7 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
         "{text}"
     );
     let report = std::fs::read_to_string(out.join("report.html")).unwrap();
+    let ruling = ruling.trim_end_matches(" whether it was worth it");
     assert!(report.contains(&format!("<h1><span class=\"ruling\">{ruling}</span>")));
     // What stands out was seen lately and is what the network at the end says of it.
     let examples = std::fs::read(out.join("memory-seed4/examples.json")).unwrap();

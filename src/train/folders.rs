@@ -207,7 +207,13 @@ fn holds_run(dir: &Path) -> bool {
 /// Whether that is how a run calls what it writes before its first checkpoint.
 fn is_of_a_run(name: &str) -> bool {
     let arms = Arm::value_variants().iter();
-    ["config.toml", "metrics.jsonl", "tokenizer.json"].contains(&name)
+    [
+        "config.toml",
+        "data.json",
+        "metrics.jsonl",
+        "tokenizer.json",
+    ]
+    .contains(&name)
         || name.starts_with("events.out.tfevents.")
         || name.starts_with(files::ASIDE)
         || arms.map(|arm| arm.name()).any(|arm| {
