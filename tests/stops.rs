@@ -7,7 +7,7 @@ mod runs;
 #[path = "common/sentences.rs"]
 mod sentences;
 
-use runs::{finish, fresh, resnet, resume, signal, started, strike, strike_at, weights};
+use runs::{finish, fresh, heed, resnet, resume, signal, started, strike, strike_at, weights};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -150,6 +150,7 @@ fn reading_ends_at_once_and_leaves_nothing() {
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
     for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let mut command = sentences::transformer(&data);
+        heed(&mut command);
         command.current_dir(temp.path()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // Waits for somebody to read.

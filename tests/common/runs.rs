@@ -1,6 +1,7 @@
 //! Runs on a small folder of images, and what may befall them.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +10,22 @@ pub fn resnet() -> Command {
     command
         .env("RAYON_NUM_THREADS", "2")
         .env_remove("AUTOASSIST_ISA");
+    heed(&mut command);
     command
+}
+
+/// Makes a program heed signals although `nohup` or a shell's `&` may have started the tests: what is
+/// ignored then is inherited.
+pub fn heed(command: &mut Command) {
+    // SAFETY: signal is async-signal-safe, and what it does is the child's alone.
+    unsafe {
+        command.pre_exec(|| {
+            for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::signal(number, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// 128 images in batches of 16 at a budget of 0.65, a line on standard error after each 8 steps; 12
