@@ -42,7 +42,7 @@ pub fn folder(dir: &Path, progress: bool) -> Result<Dataset, DataError> {
         false => ProgressBar::hidden(),
     };
     bar.set_style(
-        ProgressStyle::with_template("reading images {bar:40} {pos}/{len} ({per_sec}, {eta} left)")
+        ProgressStyle::with_template("reading images {bar:40} {pos}/{len}")
             .expect("the template is well formed"),
     );
     let name = dir.display().to_string();
