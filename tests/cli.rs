@@ -316,7 +316,7 @@ fn bad_arguments_are_named_with_their_remedy() {
         (&["--lr", "-1"], "--lr"),
         (&["--epochs", "0"], "--epochs"),
         (&["--threads", "0"], "--threads"),
-        (&["--init", "/"], "--init"),
+        (&["--init", "/"], "a folder without model.safetensors"),
         (&["--lr", "nan"], "--lr"),
         (&["--weight-decay=-1"], "--weight-decay"),
         (&["--rescale=inf"], "--rescale"),

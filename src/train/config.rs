@@ -338,18 +338,6 @@ pub(super) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// The file with the weights that somebody has named by the folder of the run.
-fn weights_of(init: PathBuf) -> Result<PathBuf, ConfigError> {
-    let file = match init.is_dir() {
-        true => init.join("model.safetensors"),
-        false => return Ok(init),
-    };
-    let remedy = "no trained model is in this folder: give that of a finished run (of a comparison, \
-                  that of one of its arms)";
-    require(file.is_file(), "init", &init.display(), remedy)?;
-    Ok(file)
-}
-
 /// `Ok` if a condition that a setting must meet is met. Written so that NaN does not meet any.
 pub(super) fn require(
     ok: bool,
@@ -394,7 +382,7 @@ impl Options {
             threads: self.threads,
             checkpoint_every: self.checkpoint_every.unwrap_or(500),
             eval_every: self.eval_every.unwrap_or(1.0),
-            init: self.init.map(absolute).map(weights_of).transpose()?,
+            init: self.init.map(absolute),
             compare: self.compare.unwrap_or_else(arms),
             seeds: self.seeds.unwrap_or_default(),
         };

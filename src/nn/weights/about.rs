@@ -39,6 +39,7 @@ impl About {
             (
                 "revision",
                 option_env!("AUTOASSIST_REVISION")
+                    .filter(|revision| !revision.is_empty())
                     .unwrap_or("unknown")
                     .to_string(),
             ),
