@@ -50,6 +50,16 @@ pub fn text(s: *const c_char) -> &'static str {
         .expect("names are ASCII")
 }
 
+/// What a kernel takes: the sizes of its parameters in bytes, and the most threads of a block.
+pub fn parameters(name: &str) -> Option<(&'static [u32], u32)> {
+    // SAFETY: pointers in the table are good for as long as the program runs.
+    let mut all = kernels().iter().map(|&kernel| unsafe { &*kernel });
+    let found = all.find(|kernel| text(kernel.name) == name)?;
+    // SAFETY: the table gives `argc` sizes.
+    let sizes = unsafe { std::slice::from_raw_parts(found.arg_sizes, found.argc as usize) };
+    Some((sizes, found.max_threads))
+}
+
 /// Name of every kernel of this build, with the number of its launches in this process.
 pub fn launches() -> Vec<(&'static str, u64)> {
     let count = |&kernel: &*const Kernel| {

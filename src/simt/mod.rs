@@ -10,6 +10,6 @@ pub mod profiler;
 mod stream;
 mod symbols;
 
-pub use abi::launches;
+pub use abi::{launches, parameters};
 pub(crate) use stream::SMALL;
 pub use stream::{Landing, Schedule, Simt};

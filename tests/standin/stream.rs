@@ -1,0 +1,272 @@
+//! A stream: a thread that does what it is told in the order of the calls, so that work is as
+//! asynchronous as on a GPU. Kernels are run by the SIMT executor.
+
+use super::codes::{Code, LAUNCH_FAILED, SUCCESS};
+use super::module::Function;
+use super::report::note;
+use autoassist::backend::gpu::driver::{Arg, Driver, Launch, TensorMap};
+use autoassist::simt::{Landing, Schedule, Simt};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+/// What can be in a graph.
+#[derive(Clone, Debug)]
+pub enum Node {
+    Kernel {
+        function: Function,
+        grid: [u32; 3],
+        threads: u32,
+        shared: u32,
+        args: Vec<Arg>,
+    },
+    Fill {
+        address: u64,
+        value: u8,
+        bytes: usize,
+    },
+}
+
+/// What a stream can be told.
+pub enum Work {
+    Node(Node),
+    Graph(Arc<[Node]>),
+    /// To device memory; the bytes were staged by the call.
+    Write {
+        to: u64,
+        bytes: Vec<u8>,
+    },
+    /// From device memory.
+    Read {
+        from: u64,
+        to: u64,
+        bytes: usize,
+    },
+    Record(Arc<Event>),
+}
+
+/// How much of what it was told a stream has done.
+#[derive(Default)]
+pub struct Progress {
+    counts: Mutex<Counts>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Counts {
+    told: u64,
+    done: u64,
+}
+
+impl Progress {
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.counts.lock().expect("no holder panics")
+    }
+
+    /// Whether there is nothing left to do.
+    pub fn is_idle(&self) -> bool {
+        let counts = self.counts();
+        counts.told == counts.done
+    }
+
+    fn told(&self) -> u64 {
+        self.counts().told
+    }
+
+    /// Waits for what was told first.
+    fn wait(&self, told: u64) {
+        let counts = self.counts();
+        let wait = self.changed.wait_while(counts, |c| c.done < told);
+        drop(wait.expect("no holder panics"));
+    }
+}
+
+/// A point in a stream, with when it was reached.
+#[derive(Default)]
+pub struct Event {
+    reached: Mutex<Option<Instant>>,
+    recorded: Mutex<Option<(Arc<Progress>, u64)>>,
+}
+
+impl Event {
+    /// What to wait for, if it was ever recorded.
+    pub fn recorded(&self) -> Option<impl FnOnce() + use<>> {
+        let recorded = self.recorded.lock().expect("no holder panics");
+        let (progress, told) = recorded.clone()?;
+        Some(move || progress.wait(told))
+    }
+
+    /// When it was reached.
+    pub fn reached(&self) -> Option<Instant> {
+        *self.reached.lock().expect("no holder panics")
+    }
+}
+
+/// A capture that has begun.
+pub struct Capture {
+    pub nodes: Vec<Node>,
+    /// A call that is illegal in between has spoilt it.
+    pub spoilt: bool,
+    pub by: std::thread::ThreadId,
+}
+
+pub struct Stream {
+    work: Sender<Work>,
+    pub progress: Arc<Progress>,
+    pub capture: Option<Capture>,
+}
+
+impl Stream {
+    /// `fault` is the context's: what fails is kept there, and nothing is done after it.
+    pub fn start(fault: Arc<AtomicU32>) -> Stream {
+        let (work, inbox) = channel();
+        let progress = Arc::new(Progress::default());
+        let own = progress.clone();
+        std::thread::spawn(move || serve(&inbox, &own, &fault));
+        Stream {
+            work,
+            progress,
+            capture: None,
+        }
+    }
+
+    pub fn tell(&self, work: Work) {
+        if let Work::Record(event) = &work {
+            *event.reached.lock().expect("no holder panics") = None;
+            let recorded = (self.progress.clone(), self.progress.told() + 1);
+            *event.recorded.lock().expect("no holder panics") = Some(recorded);
+        }
+        self.progress.counts().told += 1;
+        self.work.send(work).expect("its thread lives");
+    }
+
+    /// What waits for all that was told until now.
+    pub fn waiting(&self) -> impl FnOnce() + use<> {
+        let (progress, told) = (self.progress.clone(), self.progress.told());
+        move || progress.wait(told)
+    }
+}
+
+fn serve(inbox: &Receiver<Work>, progress: &Progress, fault: &AtomicU32) {
+    let schedule = Schedule::from_env().expect("a schedule");
+    let mut simt = Simt::new(schedule, Landing::from_env().expect("a landing"));
+    let (hanging, failing) = (
+        std::env::var("STANDIN_HANG"),
+        std::env::var("STANDIN_FAULT"),
+    );
+    let mut kernel = |node: &Node| -> Result<(), Code> {
+        let Node::Kernel {
+            function,
+            grid,
+            threads,
+            shared,
+            args,
+        } = node
+        else {
+            let Node::Fill {
+                address,
+                value,
+                bytes,
+            } = *node
+            else {
+                unreachable!()
+            };
+            // SAFETY: the call has checked that this is in a live block.
+            unsafe { std::ptr::write_bytes(address as *mut u8, value, bytes) };
+            return Ok(());
+        };
+        while hanging.as_deref() == Ok(function.name) {
+            std::thread::park();
+        }
+        let failing = failing.as_deref().ok().and_then(|f| f.split_once(':'));
+        if let Some((_, code)) = failing.filter(|(name, _)| *name == function.name) {
+            return Err(code.parse().expect("STANDIN_FAULT=kernel:code"));
+        }
+        if function.traps {
+            note(&format!(
+                "{} has no code for this GPU and traps",
+                function.name
+            ));
+            return Err(LAUNCH_FAILED);
+        }
+        let launch = Launch {
+            kernel: function.name,
+            grid: *grid,
+            threads: *threads,
+            shared: *shared,
+            args: args.clone(),
+            scratch: None,
+        };
+        let run = simt.launch(&launch).and_then(|()| simt.synchronize());
+        run.map_err(|e| {
+            note(&e.to_string());
+            LAUNCH_FAILED
+        })
+    };
+    for work in inbox {
+        let done = match &work {
+            _ if fault.load(Ordering::Relaxed) != SUCCESS => Ok(()),
+            Work::Node(node) => kernel(node),
+            Work::Graph(nodes) => nodes.iter().try_for_each(&mut kernel),
+            Work::Write { to, bytes } => {
+                // SAFETY: the call has checked that this is in a live block.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), *to as *mut u8, bytes.len())
+                };
+                Ok(())
+            }
+            Work::Read { from, to, bytes } => {
+                // SAFETY: as above; the caller keeps its buffer until it has synchronised.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(*from as *const u8, *to as *mut u8, *bytes)
+                };
+                Ok(())
+            }
+            Work::Record(event) => {
+                *event.reached.lock().expect("no holder panics") = Some(Instant::now());
+                Ok(())
+            }
+        };
+        if let Err(code) = done {
+            fault.store(code, Ordering::Relaxed);
+        }
+        progress.counts().done += 1;
+        progress.changed.notify_all();
+    }
+}
+
+/// `CUtensorMap` as this driver writes it: what [`Arg::Map`] says, behind a word that no other
+/// parameter begins with.
+const MAP: u64 = 0x70616d5f726f736e;
+
+pub fn encode(map: TensorMap) -> [u64; 16] {
+    let mut words = [0; 16];
+    words[..5].copy_from_slice(&[
+        MAP,
+        map.base,
+        map.rows,
+        map.columns,
+        u64::from(map.box_rows),
+    ]);
+    words
+}
+
+/// A kernel's argument of its bytes; none where they are no tensor map.
+pub fn argument(bytes: &[u8]) -> Option<Arg> {
+    let word = |i: usize| {
+        let eight = bytes[8 * i..][..8].try_into();
+        u64::from_le_bytes(eight.expect("eight bytes"))
+    };
+    match bytes.len() {
+        4 => Some(Arg::U32(u32::from_le_bytes(bytes.try_into().ok()?))),
+        8 => Some(Arg::U64(word(0))),
+        128 if word(0) == MAP => Some(Arg::Map(TensorMap {
+            base: word(1),
+            rows: word(2),
+            columns: word(3),
+            box_rows: word(4) as u32,
+        })),
+        _ => None,
+    }
+}
