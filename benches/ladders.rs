@@ -5,12 +5,16 @@
 //! Measures `cuda`, by its own clock. Without a device it rehearses on `simt` with tiny shapes, to
 //! show that it works; those times mean nothing for a GPU, so none are shown.
 
+#[path = "common/ends.rs"]
+mod ends;
+
 use autoassist::backend::Executor;
 use autoassist::backend::gpu::Gpu;
 use autoassist::workbench::profile::measure::{Measured, Times, measure};
 use autoassist::workbench::profile::{ProfileError, step_of, taken};
 use autoassist::workbench::workload::{Dims, Op, ops};
 use serde_json::json;
+use std::process::ExitCode;
 
 /// Shapes of an op that networks have; its usual one for others.
 fn shapes(op: &Op) -> Vec<Vec<usize>> {
@@ -61,8 +65,15 @@ fn row(op: &Op, shape: &[usize], step: u32, measured: &Measured) -> serde_json::
     })
 }
 
-fn main() -> Result<(), ProfileError> {
-    let on_cuda = Gpu::cuda(0).map(drop);
+fn main() -> ExitCode {
+    ends::ends("ladders", run())
+}
+
+fn run() -> Result<(), ProfileError> {
+    let on_cuda = match Gpu::cuda(0) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.unless_required()?),
+    };
     if let Err(e) = &on_cuda {
         println!("rehearsal on simt, without times: {e}");
     }

@@ -6,11 +6,15 @@
 //! works; those times mean nothing. The three variants take turns, so that a clock that drifts
 //! spoils none of them.
 
+#[path = "common/ends.rs"]
+mod ends;
+
 use autoassist::assist::Drain;
 use autoassist::backend::gpu::Gpu;
 use autoassist::backend::{Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs};
 use autoassist::data::{self, Dataset, Samples};
 use autoassist::nn::{Architecture, InputShape, ResNet};
+use std::process::ExitCode;
 use std::time::Instant;
 
 const SGD: Sgd = Sgd {
@@ -170,7 +174,11 @@ fn tiny() -> Dataset {
     Dataset::new("tiny", classes, [8, 8, 3], samples(), samples(), true).expect("good data")
 }
 
-fn main() -> Result<(), DeviceError> {
+fn main() -> ExitCode {
+    ends::ends("loss_export", run())
+}
+
+fn run() -> Result<(), DeviceError> {
     type Open = fn() -> Result<Gpu, DeviceError>;
     let (open, size, data): (Open, _, _) = match Gpu::cuda(0) {
         Ok(_) => {
@@ -184,6 +192,7 @@ fn main() -> Result<(), DeviceError> {
             (|| Gpu::cuda(0), size, data::synthetic(0))
         }
         Err(e) => {
+            let e = e.unless_required()?;
             println!("rehearsal on simt, whose times mean nothing: {e}");
             let (depth, batch, steps, rounds) = (8, 4, 3, 3);
             let size = Size {

@@ -13,6 +13,8 @@ mod blas;
 mod cpu;
 #[path = "../common/cublas.rs"]
 mod cublas;
+#[path = "../common/ends.rs"]
+mod ends;
 #[path = "../common/peak.rs"]
 mod peak;
 #[path = "../common/product.rs"]
@@ -24,6 +26,7 @@ use autoassist::rng::Stream;
 use cublas::{Cublas, Matrices};
 use half::bf16;
 use product::Product;
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// Seconds that a round should take at least, and rounds of which the median counts.
@@ -88,9 +91,17 @@ fn time(mut launch: impl FnMut(), mut finish: impl FnMut(), rounds: usize) -> f6
     times[times.len() / 2]
 }
 
-fn main() -> Result<(), DeviceError> {
+fn main() -> ExitCode {
+    ends::ends("gemm", run())
+}
+
+fn run() -> Result<(), DeviceError> {
+    let cuda = match Gpu::cuda(0) {
+        Ok(gpu) => Ok(gpu),
+        Err(e) => Err(e.unless_required()?),
+    };
     println!("{}\n", cpu::table(20)?);
-    let (mut gpu, sizes, rounds) = match Gpu::cuda(0) {
+    let (mut gpu, sizes, rounds) = match cuda {
         Ok(gpu) => (gpu, vec![1024, 2048, 4096], ROUNDS),
         Err(e) => {
             println!("rehearsal on simt, whose times mean nothing: {e}");

@@ -29,6 +29,8 @@ mod blas;
 mod cublas;
 mod cudnn;
 mod device;
+#[path = "../common/ends.rs"]
+mod ends;
 mod nets;
 mod noise;
 #[path = "../common/peak.rs"]
@@ -47,6 +49,7 @@ use nets::{Net, Spec};
 use record::{Call, record};
 use report::{Network, Row};
 use std::cell::RefCell;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Of a measurement, whatever the length of an iteration.
@@ -259,7 +262,11 @@ fn grouped(calls: &[Call]) -> Vec<(&str, Vec<&Call>)> {
     groups
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    ends::ends("networks", run())
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let criterion = Criterion::default()
         .sample_size(SAMPLES)
         .warm_up_time(Duration::from_millis(400))

@@ -18,6 +18,8 @@ pub struct Nvcc {
     /// Of the CUDA toolkit.
     pub version: (u32, u32),
     identity: String,
+    /// What it says of its options.
+    help: String,
 }
 
 impl Nvcc {
@@ -60,11 +62,30 @@ impl Nvcc {
             println!("cargo::rerun-if-env-changed={key}");
             identity += &format!("{key}={:?}\n", env::var_os(key));
         }
+        let help = Command::new(&path).arg("--help").output();
+        let help = help.map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Nvcc {
             path,
             version,
             identity,
+            help: String::from_utf8_lossy(&help.stdout).into_owned(),
         })
+    }
+}
+
+impl Nvcc {
+    /// All that it compiles for and that have what the kernels are made of, as it names them:
+    /// `80`, `90a`.
+    pub fn archs(&self) -> Vec<String> {
+        let quoted = self.help.split("'compute_").skip(1);
+        let names = quoted.filter_map(|text| Some(text.split_once('\'')?.0.to_string()));
+        let number = |arch: &String| arch.trim_end_matches(['a', 'f']).parse::<u32>();
+        let mut archs: Vec<String> = names
+            .filter(|arch| number(arch).is_ok_and(|n| n >= 80))
+            .collect();
+        archs.sort_by_key(|arch| (number(arch).ok(), arch.clone()));
+        archs.dedup();
+        archs
     }
 }
 
@@ -98,43 +119,48 @@ fn candidates() -> Vec<PathBuf> {
     bins.iter().map(|bin| bin.join("nvcc")).collect()
 }
 
-/// The architectures to compile for, `80;90a` unless `CUDA_ARCHS` says otherwise.
-fn archs() -> Result<Vec<String>, String> {
+/// The architectures to compile for, of which this nvcc has to know all.
+fn archs(nvcc: &Nvcc) -> Result<Vec<String>, String> {
     println!("cargo::rerun-if-env-changed=CUDA_ARCHS");
     let wish = env::var("CUDA_ARCHS").unwrap_or_else(|_| ARCHS.into());
-    let archs: Vec<String> = wish.split(';').map(|a| a.trim().to_string()).collect();
-    let usable = |arch: &String| {
-        let digits = arch.strip_suffix(['a', 'f']).unwrap_or(arch);
-        digits.parse::<u32>().is_ok_and(|n| n >= 80)
-    };
-    if archs.iter().all(usable) {
-        return Ok(archs);
+    let (known, mut archs) = (nvcc.archs(), Vec::new());
+    for arch in wish.split([';', ',']).map(|arch| arch.trim().to_string()) {
+        if !known.contains(&arch) {
+            let (major, minor) = nvcc.version;
+            return Err(format!(
+                "CUDA_ARCHS={wish}: {arch:?} is no architecture that nvcc {major}.{minor} compiles \
+                 these kernels for; it takes {}, several with ; between",
+                known.join(" ")
+            ));
+        }
+        if !archs.contains(&arch) {
+            archs.push(arch);
+        }
     }
-    Err(format!(
-        "CUDA_ARCHS={wish}: name architectures from 80 on, such as {ARCHS}"
-    ))
+    Ok(archs)
 }
 
 /// A fatbin for each source, in their order.
 pub fn jobs(nvcc: &Nvcc, out: &Path, sources: &[Source]) -> Result<Vec<Job>, String> {
-    let archs = archs()?;
+    let archs = archs(nvcc)?;
     let folder = out.join("device");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    // Every program embeds all of it: before CUDA 12.8 all there was is `-compress-all`.
+    let compress = match nvcc.help.contains("--compress-mode") {
+        true => &["--compress-mode=size"][..],
+        false => &["-Xfatbin", "-compress-all"],
+    };
     let job = |source: &Source| {
         let mut command = Command::new(&nvcc.path);
         command.args(["-fatbin", "-std=c++17", "-lineinfo", "-Ikernels/include"]);
-        // Every program embeds all of it: a quarter of the size counts where a pack is to be sent.
-        command.args([
-            "-Xptxas",
-            "-v,--warn-on-spills",
-            "-Xfatbin",
-            "-compress-all",
-        ]);
+        command.args(["-Xptxas", "-v,--warn-on-spills"]);
+        command.args(compress);
         for arch in &archs {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }
         // For devices newer than all of these; `a` and `f` code runs on none but its own.
-        if let Some(oldest) = archs.iter().find(|arch| !arch.ends_with(['a', 'f'])) {
+        let plain = archs.iter().filter(|arch| !arch.ends_with(['a', 'f']));
+        if let Some(oldest) = plain.min_by_key(|arch| arch.parse::<u32>().ok()) {
             command.arg(format!(
                 "-gencode=arch=compute_{oldest},code=compute_{oldest}"
             ));

@@ -74,6 +74,9 @@ pub enum DeviceError {
         /// What nvcc was.
         toolkit: (u32, u32),
     },
+    /// `REQUIRE_CUDA=1`, and the device is not there for that reason.
+    #[error("REQUIRE_CUDA=1: {0}")]
+    Required(Box<DeviceError>),
     /// Not enough device memory.
     #[error(
         "out of device memory: {} MiB were asked for and {} MiB are free{}",
@@ -105,6 +108,18 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// The reason why a program does without `cuda`, if it may.
+    ///
+    /// # Errors
+    /// [`Required`](DeviceError::Required) with `REQUIRE_CUDA=1`, which every test, bench and
+    /// program heeds that would take another device where there is no GPU.
+    pub fn unless_required(self) -> Result<DeviceError, DeviceError> {
+        match std::env::var_os("REQUIRE_CUDA") {
+            Some(value) if value == "1" => Err(DeviceError::Required(self.into())),
+            _ => Ok(self),
+        }
+    }
+
     /// With the largest batch that would fit, where memory ran out with one of `batch`.
     pub fn at_batch(self, batch: usize) -> DeviceError {
         match self {

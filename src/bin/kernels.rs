@@ -57,6 +57,13 @@ enum Action {
     Pack {
         /// New, empty, or an earlier pack
         dir: PathBuf,
+        /// Architectures to compile the kernels for, with commas between, such as 90a for an H100
+        /// alone [default: $CUDA_ARCHS, or those of most GPUs]
+        #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+        arch: Vec<String>,
+        /// Cargo's profile to build with
+        #[arg(long, default_value = "release")]
+        profile: String,
     },
 }
 
@@ -78,7 +85,7 @@ fn main() -> ExitCode {
         Action::Profile { name, step, at } => said(workbench::profile(&name, step, &at)),
         Action::Ladder { name, at, page } => said(workbench::ladder(&name, &at, page)),
         Action::Tables { file } => said(workbench::tables(&file)),
-        Action::Pack { dir } => match pack::pack(&dir) {
+        Action::Pack { dir, arch, profile } => match pack::pack(&dir, &profile, &arch) {
             Ok(size) => print(&format!(
                 "{}: {:.1} MiB; copy it to a machine with a GPU and there: bash run.sh\n",
                 dir.display(),
@@ -123,30 +130,46 @@ fn check(_: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What a command has found out, or why it could not.
-fn said(result: Result<String, String>) -> ExitCode {
+/// Why a command has found nothing out, and what the program ends with: 2 for unusable arguments, 1
+/// for a failure.
+struct Failure {
+    why: String,
+    code: u8,
+}
+
+impl<E: ToString> From<E> for Failure {
+    fn from(why: E) -> Failure {
+        Failure {
+            why: why.to_string(),
+            code: 2,
+        }
+    }
+}
+
+fn said(result: Result<String, Failure>) -> ExitCode {
     match result {
         Ok(text) => print(&text),
-        Err(why) => {
+        Err(Failure { why, code }) => {
             eprintln!("kernels: {why}");
-            ExitCode::from(2)
+            ExitCode::from(code)
         }
     }
 }
 
 #[cfg(simt)]
 mod workbench {
-    use super::At;
+    use super::{At, Failure};
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
-    use autoassist::workbench::profile::{self, find, page, shape_of, tables, text};
+    use autoassist::workbench::profile::{self, ProfileError, find, page, shape_of, tables, text};
     use autoassist::workbench::workload::Op;
     use indicatif::{ProgressBar, ProgressStyle};
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
-    type Result<T = String> = std::result::Result<T, String>;
+    type Result<T = String> = std::result::Result<T, Failure>;
+    type Open = fn() -> std::result::Result<Gpu, DeviceError>;
 
     impl At {
         fn resolve(&self, op: &Op) -> Result<(Vec<usize>, &'static Specs)> {
@@ -159,9 +182,30 @@ mod workbench {
         }
     }
 
-    /// A GPU to measure on, if there is one.
-    fn device() -> Option<fn() -> std::result::Result<Gpu, DeviceError>> {
-        Gpu::cuda(0).is_ok().then_some(|| Gpu::cuda(0))
+    /// A GPU to measure on, or a line that says why nothing is measured.
+    fn device() -> Result<(Option<Open>, String)> {
+        let absent = match Gpu::cuda(0) {
+            Ok(_) => return Ok((Some(|| Gpu::cuda(0)), String::new())),
+            Err(e) => e.unless_required(),
+        };
+        match absent {
+            Ok(why) => Ok((None, format!("not measured: {why}\n"))),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// That of a device that is there but does not do its work, or has to be there.
+    fn failed(e: DeviceError) -> Failure {
+        let why = e.to_string();
+        Failure { why, code: 1 }
+    }
+
+    fn not_profiled(e: ProfileError) -> Failure {
+        use DeviceError::{Call, Fault, OutOfMemory};
+        match e {
+            ProfileError::Device(e @ (Fault(_) | Call { .. } | OutOfMemory { .. })) => failed(e),
+            other => other.into(),
+        }
     }
 
     /// On a terminal, something that moves.
@@ -174,47 +218,55 @@ mod workbench {
     }
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
-        let named = find(name).map_err(|e| e.to_string())?;
+        let named = find(name)?;
         let (shape, specs) = at.resolve(named.op)?;
         let step = match step.or(named.step) {
             Some(step) => step,
-            None => profile::last_step(named.op, &shape, specs).map_err(|e| e.to_string())?,
+            None => profile::last_step(named.op, &shape, specs)?,
         };
+        let (device, absent) = device()?;
         let spinner = spinner(format!("{name} on the CPU"));
-        let found = profile::step(named.op, &shape, step, specs, device());
+        let found = profile::step(named.op, &shape, step, specs, device);
         spinner.finish_and_clear();
-        let found = found.map_err(|e| e.to_string())?;
-        Ok(text::profile(specs, named.op, &shape, &found))
+        let found = found.map_err(not_profiled)?;
+        Ok(text::profile(specs, named.op, &shape, &found) + &absent)
     }
 
     pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
-        let op = find(name).map_err(|e| e.to_string())?.op;
+        let op = find(name)?.op;
         let (shape, specs) = at.resolve(op)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
-        let ladder = climb(op, &shape, specs)?;
-        page::write(&to, specs, &ladder).map_err(|e| e.to_string())?;
+        let (device, absent) = device()?;
+        let ladder = climb(op, &shape, specs, device)?;
+        page::write(&to, specs, &ladder)?;
         let table = text::ladder(specs, &ladder);
         Ok(format!(
-            "{table}\n{}: roofline and annotated sources\n",
+            "{table}{absent}\n{}: roofline and annotated sources\n",
             to.display()
         ))
     }
 
-    fn climb(op: &'static Op, shape: &[usize], specs: &Specs) -> Result<profile::Ladder> {
+    fn climb(
+        op: &'static Op,
+        shape: &[usize],
+        specs: &Specs,
+        device: Option<Open>,
+    ) -> Result<profile::Ladder> {
         let spinner = spinner(op.name.into());
         let progress = |done: usize| {
             let (step, last) = (op.steps[done], op.steps[op.steps.len() - 1]);
             spinner.set_message(format!("{}, step {step} of {last}", op.name));
         };
-        let ladder = profile::ladder(op, shape, specs, device(), &progress);
+        let ladder = profile::ladder(op, shape, specs, device, &progress);
         spinner.finish_and_clear();
-        ladder.map_err(|e| e.to_string())
+        ladder.map_err(not_profiled)
     }
 
     pub fn tables(file: &Path) -> Result {
         let specs = &GPUS[0];
+        let (device, _) = device()?;
         let table = |op: &'static Op| {
-            let ladder = climb(op, op.shape, specs)?;
+            let ladder = climb(op, op.shape, specs, device).map_err(|e| e.why)?;
             Ok(text::markdown(specs, &ladder))
         };
         let count = tables::update(file, table)?;
@@ -224,24 +276,24 @@ mod workbench {
 
 #[cfg(not(simt))]
 mod workbench {
-    use super::At;
+    use super::{At, Failure};
     use autoassist::backend::DeviceError;
     use std::path::{Path, PathBuf};
 
-    fn none() -> Result<String, String> {
-        Err(DeviceError::NoSimt.to_string())
+    fn none() -> Result<String, Failure> {
+        Err(DeviceError::NoSimt.into())
     }
 
-    pub fn profile(_: &str, _: Option<u32>, at: &At) -> Result<String, String> {
+    pub fn profile(_: &str, _: Option<u32>, at: &At) -> Result<String, Failure> {
         let _ = (&at.shape, &at.gpu);
         none()
     }
 
-    pub fn ladder(_: &str, _: &At, _: Option<PathBuf>) -> Result<String, String> {
+    pub fn ladder(_: &str, _: &At, _: Option<PathBuf>) -> Result<String, Failure> {
         none()
     }
 
-    pub fn tables(_: &Path) -> Result<String, String> {
+    pub fn tables(_: &Path) -> Result<String, Failure> {
         none()
     }
 }

@@ -2,16 +2,20 @@
 //! and neither Rust nor a network.
 
 use crate::backend::NVCC_REMEDY;
-use crate::backend::gpu::catalog::TOOLKIT;
+use crate::backend::gpu::catalog::{TOOLKIT, TOOLKIT_ARCHS};
 use serde::Deserialize;
-use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// The program that runs the pack on the other machine.
 const RUN: &str = include_str!("run.sh");
+/// All programs.
+const ARCHIVE: &str = "programs.tar.xz";
+/// A window that reaches from a program back to the same bytes of the one before: all embed the
+/// same kernels and most of the same library.
+const XZ: [&str; 2] = ["--x86", "--lzma2=preset=9e,dict=64MiB"];
 /// Lists a pack's files; also tells a pack from any other folder.
 const MANIFEST: &str = "pack.txt";
 /// What fits through a mail or a chat.
@@ -29,6 +33,12 @@ pub enum PackError {
         .0.display()
     )]
     NoSources(PathBuf),
+    /// Not one that nvcc has.
+    #[error("--arch {arch}: the kernels can be compiled for {}", TOOLKIT_ARCHS.join(", "))]
+    Arch {
+        /// What was asked for.
+        arch: String,
+    },
     /// There would be nothing to run on a GPU.
     #[error("this build has no CUDA kernels to pack; {NVCC_REMEDY}")]
     NoKernels,
@@ -75,7 +85,7 @@ impl PackError {
     /// What the program ends with: 2 for unusable arguments, 1 for a failure.
     pub fn exit_code(&self) -> u8 {
         match self {
-            PackError::Occupied(_) => 2,
+            PackError::Occupied(_) | PackError::Arch { .. } => 2,
             _ => 1,
         }
     }
@@ -87,11 +97,12 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> PackError {
 }
 
 /// Builds tests, benches and programs and puts them with the fixtures and `run.sh` into `dir`,
-/// which is new, empty or an earlier pack. Returns the pack's size in bytes.
+/// which is new, empty or an earlier pack. The programs are of cargo's `profile`, and have code for
+/// `archs`, or, where none are named, for those of any build. Returns the pack's size in bytes.
 ///
 /// # Errors
 /// [`PackError`], before anything in `dir` is touched unless writing to it fails.
-pub fn pack(dir: &Path) -> Result<u64, PackError> {
+pub fn pack(dir: &Path, profile: &str, archs: &[String]) -> Result<u64, PackError> {
     check_folder(dir)?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !sources.join("Cargo.toml").is_file() {
@@ -100,28 +111,27 @@ pub fn pack(dir: &Path) -> Result<u64, PackError> {
     if TOOLKIT.is_none() {
         return Err(PackError::NoKernels);
     }
-    let programs = build(sources)?;
+    let known = |arch: &&String| TOOLKIT_ARCHS.contains(&arch.as_str());
+    if let Some(arch) = archs.iter().find(|arch| !known(arch)) {
+        return Err(PackError::Arch { arch: arch.clone() });
+    }
+    let programs = build(sources, profile, archs)?;
     // First, so that a pack that was cut short can be made again.
     let manifest = dir.join(MANIFEST);
     let head = format!("autoassist {}: bash run.sh\n", env!("CARGO_PKG_VERSION"));
     fs::create_dir_all(dir).map_err(at(dir))?;
     fs::write(&manifest, &head).map_err(at(&manifest))?;
-    let (bin, fixtures) = (dir.join("bin"), dir.join("tests/fixtures"));
-    for folder in [&bin, &fixtures] {
-        // An earlier pack's files must not be taken for this one's.
+    let fixtures = dir.join("tests/fixtures");
+    // An earlier pack's files must not be taken for this one's.
+    for folder in [&dir.join("bin"), &fixtures] {
         if folder.exists() {
             fs::remove_dir_all(folder).map_err(at(folder))?;
         }
-        fs::create_dir_all(folder).map_err(at(folder))?;
     }
-    let mut files = Vec::new();
-    for (name, built) in programs {
-        let to = bin.join(&name);
-        let args = ["-o".as_ref(), to.as_ref(), built.as_ref()];
-        tool("strip", &args, "install binutils")?;
-        tool("gzip", &["-9".as_ref(), to.as_ref()], "install gzip")?;
-        files.push(bin.join(name + ".gz"));
-    }
+    fs::create_dir_all(&fixtures).map_err(at(&fixtures))?;
+    let archive = dir.join(ARCHIVE);
+    write_archive(&programs, &archive)?;
+    let mut files = vec![archive];
     let from = sources.join("tests/fixtures");
     for entry in fs::read_dir(&from).map_err(at(&from))? {
         let entry = entry.map_err(at(&from))?;
@@ -188,25 +198,24 @@ struct Target {
 }
 
 /// Builds everything; names in the pack, and where cargo put them.
-fn build(sources: &Path) -> Result<Vec<(String, PathBuf)>, PackError> {
+fn build(
+    sources: &Path,
+    profile: &str,
+    archs: &[String],
+) -> Result<Vec<(String, PathBuf)>, PackError> {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let output = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--message-format=json-render-diagnostics",
-        ])
-        .args([
-            "--bins", "--test", "oracle", "--test", "gpu", "--bench", "*",
-        ])
+    let mut command = Command::new(cargo);
+    command.args(["build", "--message-format=json-render-diagnostics"]);
+    command.args(["--profile", profile, "--bins", "--bench", "*"]);
+    command.args(["--test", "oracle", "--test", "gpu"]);
+    if !archs.is_empty() {
+        command.env("CUDA_ARCHS", archs.join(";"));
+    }
+    let output = command
         .current_dir(sources)
         .stderr(Stdio::inherit())
         .output();
-    let output = output.map_err(|source| PackError::Start {
-        program: "cargo",
-        source,
-        remedy: "install Rust",
-    })?;
+    let output = output.map_err(not_started("cargo", "install Rust"))?;
     if !output.status.success() {
         return Err(PackError::Build(output.status.to_string()));
     }
@@ -227,21 +236,58 @@ fn build(sources: &Path) -> Result<Vec<(String, PathBuf)>, PackError> {
     Ok(programs.collect())
 }
 
-/// Runs one of the usual tools.
-fn tool(program: &'static str, args: &[&OsStr], remedy: &'static str) -> Result<(), PackError> {
-    let output = Command::new(program).args(args).output();
-    let output = output.map_err(|source| PackError::Start {
+fn not_started(program: &'static str, remedy: &'static str) -> impl FnOnce(io::Error) -> PackError {
+    move |source| PackError::Start {
         program,
         source,
         remedy,
-    })?;
+    }
+}
+
+/// What a tool has to say of its failure, if it failed.
+fn ended(program: &'static str, output: &Output) -> Result<(), PackError> {
     if output.status.success() {
         return Ok(());
     }
+    let said = String::from_utf8_lossy(&output.stderr);
     Err(PackError::Tool {
         program,
-        reason: String::from_utf8_lossy(&output.stderr).trim().into(),
+        reason: said.trim().replace('\n', "; "),
     })
+}
+
+/// Stripped programs as `bin/NAME` in one compressed archive.
+fn write_archive(programs: &[(String, PathBuf)], to: &Path) -> Result<(), PackError> {
+    let folder = tempfile::tempdir().map_err(at(&std::env::temp_dir()))?;
+    let file = File::create(to).map_err(at(to))?;
+    let xz = Command::new("xz")
+        .args(XZ)
+        .stdin(Stdio::piped())
+        .stdout(file)
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut xz = xz.map_err(not_started("xz", "install xz-utils"))?;
+    let mut archive = tar::Builder::new(xz.stdin.take().expect("it is piped"));
+    archive.mode(tar::HeaderMode::Deterministic);
+    let mut add = |(name, built): &(String, PathBuf)| {
+        let stripped = folder.path().join(name);
+        let strip = Command::new("strip")
+            .arg("-o")
+            .args([&stripped, built])
+            .output();
+        ended(
+            "strip",
+            &strip.map_err(not_started("strip", "install binutils"))?,
+        )?;
+        let inside = Path::new("bin").join(name);
+        let added = archive.append_path_with_name(&stripped, inside);
+        added.map_err(at(&stripped))
+    };
+    let added = programs.iter().try_for_each(&mut add);
+    let added = added.and_then(|()| archive.into_inner().map(drop).map_err(at(to)));
+    // Where it ended early it says why, and what was being written when it did is no news.
+    ended("xz", &xz.wait_with_output().map_err(at(to))?)?;
+    added
 }
 
 #[cfg(test)]

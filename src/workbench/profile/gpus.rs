@@ -122,7 +122,7 @@ pub static GPUS: [Specs; 5] = [
         key: "5090",
         name: "GeForce RTX 5090",
         arch: (12, 0),
-        code: "80",
+        code: "120",
         multiprocessors: 170,
         fp32_units: 128,
         fp32: 104.8e12,
