@@ -3,11 +3,14 @@
 //!
 //! Has its own `main`, because people are to see which kernels ran and which tests were skipped for
 //! lack of a device. `REQUIRE_CUDA=1` turns a skip of `cuda` into a failure,
-//! `AUTOASSIST_TEST_DEVICES=cuda` runs on that alone, and `--skip NAME` leaves out what has that in
+//! `AUTOASSIST_TEST_DEVICES=cuda` runs on that alone (`standin`: the same behind a stand-in for
+//! libcuda that poses as several GPUs), and `--skip NAME` leaves out what has that in
 //! its name.
 
 #[path = "common/rounded.rs"]
 mod rounded;
+#[path = "common/standin.rs"]
+mod standin;
 #[path = "common/translators.rs"]
 mod translators;
 #[path = "common/devices.rs"]
@@ -591,6 +594,9 @@ fn main() -> ExitCode {
     }
     if wanted.contains(&"simt") && left_out.is_empty() {
         failed += usize::from(!every_kernel_has_run());
+    }
+    if wanted.contains(&"standin") {
+        failed += standin::again();
     }
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; {skipped} skipped",

@@ -17,6 +17,8 @@ mod ops;
 mod rounded;
 #[path = "common/sequence.rs"]
 mod sequence;
+#[path = "common/standin.rs"]
+mod standin;
 #[path = "common/transformer.rs"]
 mod transformer;
 
@@ -287,13 +289,16 @@ fn main() -> ExitCode {
             println!("FAILED {name} {failure}");
         }
     }
+    let passed = run_count - failed;
+    if wanted.contains(&"standin") {
+        failed += standin::again();
+    }
     for ((op, executor), error) in &worst {
         println!("{op:<14} {executor:<14} worst error {error:.1e} of the tensor's maximum");
     }
     println!(
-        "\ntest result: {}. {} passed; {failed} failed; {} ignored",
+        "\ntest result: {}. {passed} passed; {failed} failed; {} ignored",
         if failed == 0 { "ok" } else { "FAILED" },
-        run_count - failed,
         skipped.len()
     );
     println!(

@@ -1,7 +1,7 @@
 //! Which executors a test with a `main` of its own runs on.
 
 /// All that there are.
-const ALL: [&str; 3] = ["simt", "cuda", "cpu"];
+const ALL: [&str; 4] = ["simt", "cuda", "standin", "cpu"];
 
 /// Those that `AUTOASSIST_TEST_DEVICES` names, with commas between; all without it.
 ///
