@@ -105,7 +105,7 @@ fn no_kernel_spills_on_any_architecture() {
             assert_eq!(resources.is_empty(), TOOLKIT.is_none(), "{kernel}");
             for r in resources {
                 assert!((1..=255).contains(&r.registers), "{r:?}");
-                assert_eq!((r.spill_stores, r.spill_loads), (0, 0), "{r:?}");
+                assert_eq!((r.stack, r.spill_stores, r.spill_loads), (0, 0, 0), "{r:?}");
             }
         }
     }
@@ -128,73 +128,257 @@ fn a_folder_with_other_files_is_not_packed_into() {
     assert_eq!(kernels(&["pack"]).status.code(), Some(2));
 }
 
-/// A pack whose programs are scripts.
-fn fake_pack(dir: &Path, programs: &[(&str, &str)]) {
-    fs::create_dir(dir.join("bin")).expect("a folder");
-    let script = include_str!("../src/workbench/pack/run.sh");
-    fs::write(dir.join("run.sh"), script).expect("writable");
-    for (name, body) in programs {
-        let path = dir.join("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("writable");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+#[test]
+fn an_architecture_that_nvcc_does_not_have_is_one_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let target = dir.path().join("pack");
+    for arch in ["95", "sm_90", "90a,", "75"] {
+        let output = kernels(&["pack", target.to_str().expect("text"), "--arch", arch]);
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        // Without nvcc there is nothing to pack anyway.
+        let (code, says) = match TOOLKIT {
+            Some(_) => (2, "80, 86, "),
+            None => (1, "no CUDA kernels"),
+        };
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(says), "{text}");
+        assert!(!target.exists());
     }
 }
 
+/// A pack whose programs are scripts, in an archive, and of no mode that lets them run.
+struct Pack(tempfile::TempDir);
+
+impl Pack {
+    fn of(programs: &[(&str, &str)]) -> Pack {
+        let pack = Pack(tempfile::tempdir().expect("a folder"));
+        let script = include_str!("../src/workbench/pack/run.sh");
+        fs::write(pack.path("run.sh"), script).expect("writable");
+        fs::create_dir(pack.path("bin")).expect("a folder");
+        for (name, body) in programs {
+            let path = pack.path("bin").join(name);
+            fs::write(path, format!("#!/bin/sh\n{body}\n")).expect("writable");
+        }
+        let args = ["-c", "tar -cf - bin | xz >programs.tar.xz && rm -r bin"];
+        let mut archive = std::process::Command::new("sh");
+        let status = archive.args(args).current_dir(&pack.0).status();
+        assert!(status.expect("a shell").success());
+        pack
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        let path = self.path(name);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// A program of the machine, which is not in the pack.
+    fn install(&self, name: &str, body: &str) {
+        let folder = self.path("installed");
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("writable");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+    }
+
+    fn run(&self, args: &[&str], variables: &[(&str, &str)]) -> std::process::Output {
+        let path = std::env::var("PATH").expect("a PATH");
+        let mut command = Command::new("bash");
+        command.arg(self.path("run.sh")).args(args);
+        command.current_dir(&self.0).env_remove("CIFAR");
+        command.env(
+            "PATH",
+            format!("{}:{path}", self.path("installed").display()),
+        );
+        command.envs(variables.iter().copied());
+        command.output().expect("bash runs")
+    }
+
+    /// What became of a step.
+    fn word(&self, out: &str, step: &str) -> Option<String> {
+        let summary = self.read(&format!("{out}/summary.txt"));
+        let mut lines = summary.lines().map(|line| line.split_whitespace());
+        let mut line = lines.find(|line| line.clone().next() == Some(step))?;
+        line.nth(1).map(String::from)
+    }
+}
+
+const PROGRAMS: [(&str, &str); 9] = [
+    ("kernels", "echo \"$@\""),
+    ("test-oracle", "echo $ORACLE_DIR; exit 3"),
+    (
+        "test-gpu",
+        "echo on $AUTOASSIST_TEST_DEVICES REQUIRE_CUDA=$REQUIRE_CUDA \"$@\"",
+    ),
+    ("resnet", "echo \"$@\"; echo '{\"device\":\"a GPU\"}'"),
+    ("transformer", "echo '{\"bleu\":1}'"),
+    ("bench-loss_export", "echo \"$@\""),
+    ("bench-ladders", "echo \"$@\""),
+    ("bench-gemm", "echo \"$@\""),
+    (
+        "bench-networks",
+        "mkdir -p \"$CRITERION_HOME\"; echo '[1]' >\"$CRITERION_HOME/networks.json\"; \
+         echo \"$CRITERION_HOME/networks.json\"",
+    ),
+];
+
 #[test]
 fn a_pack_runs_everything_even_after_a_failure_and_says_so() {
-    let dir = tempfile::tempdir().expect("a folder");
-    fake_pack(
-        dir.path(),
-        &[
-            ("kernels", "echo \"$@\""),
-            ("test-oracle", "ls -d $ORACLE_DIR; exit 3"),
-            ("test-gpu", "echo REQUIRE_CUDA=$REQUIRE_CUDA"),
-            ("resnet", "echo \"$@\"; echo '{\"device\":\"a GPU\"}'"),
-            ("bench-one", "mkdir -p \"$CRITERION_HOME/x\"; echo $1"),
-        ],
-    );
-    let gzip = Command::new("gzip")
-        .arg(dir.path().join("bin/kernels"))
-        .output();
-    assert!(gzip.expect("gzip runs").status.success());
-    let run = |cifar: Option<&str>, out: &str| {
-        let mut command = Command::new("bash");
-        command.arg(dir.path().join("run.sh")).arg(out);
-        command.current_dir(dir.path()).env_remove("CIFAR");
-        command.envs(cifar.map(|c| ("CIFAR", c)));
-        command.output().expect("bash runs").status.code()
-    };
-    let read = |name: &str| {
-        let path = dir.path().join(name);
-        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-    };
-    assert_eq!(run(None, "first"), Some(1));
-    let summary = read("first/summary.txt");
-    let status = |step: &str| {
-        let line = summary.lines().find(|l| l.split(' ').next() == Some(step));
-        let line = line.unwrap_or_else(|| panic!("no {step} in {summary}"));
-        line.split_whitespace().nth(2).map(String::from)
-    };
-    assert_eq!(status("oracle").as_deref(), Some("3"));
-    for step in ["kernels", "gpu", "demonstration", "bench-one"] {
-        assert_eq!(status(step).as_deref(), Some("0"), "{step}");
+    let pack = Pack::of(&PROGRAMS);
+    pack.install("nvidia-smi", "exit 9");
+    let output = pack.run(&["first"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    for (step, word) in [
+        ("nvidia-smi", "failed"),
+        ("gpu", "passed"),
+        ("oracle", "failed"),
+        ("gpu-memcheck", "skipped"),
+        ("resnet", "passed"),
+        ("resnet20", "skipped"),
+        ("loss-export", "passed"),
+        ("ladder-gemm", "passed"),
+        ("bench-networks", "passed"),
+        ("gpu-simt", "passed"),
+        ("bench-networks-cpu", "passed"),
+    ] {
+        assert_eq!(pack.word("first", step).as_deref(), Some(word), "{step}");
     }
-    assert!(summary.contains("resnet20") && summary.contains("skipped"));
-    assert!(summary.ends_with("FAILED\n"), "{summary}");
-    assert_eq!(read("first/gpu.log"), "REQUIRE_CUDA=1\n");
-    assert_eq!(read("first/bench-one.log"), "--bench\n");
-    assert!(read("first/ladder-gemm.log").starts_with("ladder gemm --page "));
-    assert_eq!(read("first/demonstration.json"), "{\"device\":\"a GPU\"}\n");
-    assert!(!dir.path().join("first/gpu.json").exists());
-    assert!(dir.path().join("first/criterion/x").is_dir());
-    assert!(read("first/demonstration.log").contains("--device cuda"));
+    let printed = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        printed.ends_with(&pack.read("first/summary.txt")),
+        "{printed}"
+    );
+    assert_eq!(pack.read("first/gpu.txt"), "on cuda REQUIRE_CUDA=1\n");
+    assert_eq!(pack.read("first/gpu-simt.txt"), "on simt REQUIRE_CUDA=\n");
+    assert_eq!(pack.read("first/oracle.txt"), "tests/fixtures\n");
+    assert_eq!(pack.read("first/loss-export.txt"), "--bench\n");
+    assert!(
+        pack.read("first/ladder-gemm.txt")
+            .starts_with("ladder gemm --page ")
+    );
+    assert_eq!(pack.read("first/resnet.json"), "{\"device\":\"a GPU\"}\n");
+    assert!(
+        pack.read("first/resnet.txt")
+            .contains("--device cuda --json")
+    );
+    assert_eq!(pack.read("first/bench-networks.json"), "[1]\n");
+    assert!(!pack.path("first/gpu.json").exists());
 
-    // Results are not overwritten.
-    assert_eq!(run(None, "first"), Some(2));
-    fs::write(dir.path().join("bin/test-oracle"), "#!/bin/sh\n").expect("writable");
-    assert_eq!(run(Some("/data/with space"), "second"), Some(0));
-    assert!(read("second/summary.txt").ends_with("all passed\n"));
-    assert!(read("second/resnet20.log").contains("--data-dir /data/with space --depth 20"));
+    // What has ended is not run again, unless it is named.
+    fs::remove_file(pack.path("first/gpu.txt")).expect("it is there");
+    let output = pack.run(&["first"], &[("CIFAR", "/data/with space")]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!pack.path("first/gpu.txt").exists());
+    assert!(
+        pack.read("first/resnet20.txt")
+            .contains("--data-dir /data/with space --depth 20")
+    );
+    assert_eq!(pack.run(&["first", "gpu"], &[]).status.code(), Some(0));
+    assert!(pack.path("first/gpu.txt").exists());
+}
+
+#[test]
+fn a_packs_step_that_hangs_is_cut_and_named() {
+    let mut programs = PROGRAMS;
+    programs[2].1 = "echo begun; exec tail -f /dev/null";
+    let pack = Pack::of(&programs);
+    // In pieces, into the same folder.
+    let limit = [("STEP_SECONDS", "1")];
+    let output = pack.run(&["out", "transformer", "gpu", "kernels"], &limit);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        pack.run(&["out", "loss-export"], &[]).status.code(),
+        Some(0)
+    );
+    for (step, word) in [
+        ("transformer", "passed"),
+        ("gpu", "cut"),
+        ("kernels", "passed"),
+        ("loss-export", "passed"),
+    ] {
+        assert_eq!(pack.word("out", step).as_deref(), Some(word), "{step}");
+    }
+    assert_eq!(pack.read("out/gpu.txt"), "begun\n");
+    assert_eq!(pack.read("out/transformer.json"), "{\"bleu\":1}\n");
+    assert_eq!(pack.word("out", "oracle"), None);
+}
+
+#[test]
+fn a_packs_tests_are_run_under_the_sanitizer_where_there_is_one() {
+    let pack = Pack::of(&PROGRAMS);
+    pack.install("compute-sanitizer", "echo \"$@\"; shift 4; exec \"$@\"");
+    let output = pack.run(&["out", "gpu-memcheck", "oracle-racecheck"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = pack.read("out/gpu-memcheck.txt");
+    let skips = "bin/test-gpu --skip a_fault_is_reported";
+    assert_eq!(
+        text,
+        format!(
+            "--tool memcheck --error-exitcode 9 {skips}\non cuda REQUIRE_CUDA=1 {}\n",
+            &skips[13..]
+        )
+    );
+    let text = pack.read("out/oracle-racecheck.txt");
+    assert!(text.starts_with("--tool racecheck "), "{text}");
+}
+
+#[test]
+fn a_packs_wrong_arguments_are_one_line_and_nothing_runs() {
+    let pack = Pack::of(&PROGRAMS);
+    for (args, variable, says) in [
+        (
+            &["out", "no_such"][..],
+            "1",
+            "choose of nvidia-smi gpu oracle ",
+        ),
+        (&["gpu"], "1", "bash run.sh OUT gpu"),
+        (&["--fast"], "1", "no option"),
+        (&["out"], "1h", "STEP_SECONDS=1h: "),
+        (&["out"], "0", "STEP_SECONDS=0: "),
+    ] {
+        let output = pack.run(args, &[("STEP_SECONDS", variable)]);
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        assert!(text.contains(says), "{args:?}: {text}");
+    }
+    let output = pack.run(&[], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.starts_with("bash run.sh OUT [STEP...]\n"), "{text}");
+    assert_eq!(pack.run(&["--help"], &[]).status.code(), Some(0));
+    assert!(!pack.path("out").exists() && !pack.path("bin").exists());
+}
+
+/// A machine of few tools: some of the usual ones by their names.
+fn tools(pack: &Pack, names: &[&str]) -> String {
+    let folder = pack.path("few");
+    fs::create_dir(&folder).expect("a folder");
+    for name in names {
+        let path = std::env::var_os("PATH").expect("a PATH");
+        let mut places = std::env::split_paths(&path).map(|place| place.join(name));
+        let place = places.find(|place| place.is_file()).expect("a usual tool");
+        std::os::unix::fs::symlink(place, folder.join(name)).expect("writable");
+    }
+    folder.to_str().expect("text").into()
+}
+
+#[test]
+fn a_pack_that_cannot_be_unpacked_says_what_to_install() {
+    let pack = Pack::of(&PROGRAMS);
+    let few = tools(
+        &pack,
+        &["bash", "cat", "cksum", "dirname", "mkdir", "rm", "timeout"],
+    );
+    let output = pack.run(&["out", "gpu"], &[("PATH", &few)]);
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("install xz-utils"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
 }
 
 #[cfg(all(simt, not(simt_counted)))]

@@ -60,7 +60,8 @@ DEVICE void backward_on_chip(const Inputs &in, const Grads &grads, const Sizes &
         KeyGrads<DEPTH> sums(own, k, v, own);
         for (int i = visible.first(own) / 16 * 16; i < q_rows; i += 16) {
             uint32_t factor[1][4];
-            sums.add(i, q, dout, i, lse + i, delta + i, visible, in.scale, factor);
+            // Delta's place from that of lse: a register less.
+            sums.add(i, q, dout, i, lse + i, lse + i + q_rows, visible, in.scale, factor);
 #pragma unroll
             for (int n = 0; n < 4; n++) {
                 bf16x8 *chunk = ds.at(own + lane() / 4 + n % 2 * 8, i / 8 + n / 2);

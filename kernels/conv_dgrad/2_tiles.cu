@@ -181,7 +181,7 @@ DEVICE void conv_dgrad(Gradient dy, const float *w, Activation x, int mask, cons
     {g, y, mean, invstd, gain, dgamma, dbeta, inverse}, w, {x, scale, shift, relu}, mask, add, dx, \
         raw, raw_mean, raw_invstd, partial, n, h, width, ci, co, ho, wo, kernel, stride, pad
 
-KERNEL(conv_dgrad_16, THREADS<16>)(PARAMETERS) {
+KERNEL_BLOCKS(conv_dgrad_16, THREADS<16>, 6)(PARAMETERS) {
     conv_dgrad<16>(ARGUMENTS);
 }
 EXPORT(conv_dgrad_16)

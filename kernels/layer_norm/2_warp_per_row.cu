@@ -65,7 +65,7 @@ DEVICE void norm_row(const Dropout &dropout, const bf16 *x, const bf16 *branch, 
 
 }  // namespace
 
-KERNEL(layer_norm, 128)
+KERNEL_BLOCKS(layer_norm, 128, 7)
 (const StepState *state, uint32_t site, uint32_t threshold, float survivors, const bf16 *x,
  const bf16 *branch, const float *gamma, const float *beta, int rows, int d, bf16 *h, bf16 *y,
  float *mean, float *rstd) {

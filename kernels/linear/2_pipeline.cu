@@ -146,7 +146,7 @@ KERNEL(linear_dx_128, PIPELINE_THREADS)
 }
 EXPORT(linear_dx_128)
 
-KERNEL(linear_dx_64, PIPELINE_THREADS)
+KERNEL_BLOCKS(linear_dx_64, PIPELINE_THREADS, 5)
 (const bf16 *dz, const bf16 *w, const bf16 *input, bf16 *dx, int act, int accumulate, int rows,
  int inputs, int outputs) {
     dx_tile<64>(dz, w, {input, dx, act, accumulate, rows, inputs}, outputs);

@@ -15,7 +15,7 @@ const RUN: &str = include_str!("run.sh");
 const ARCHIVE: &str = "programs.tar.xz";
 /// A window that reaches from a program back to the same bytes of the one before: all embed the
 /// same kernels and most of the same library.
-const XZ: [&str; 2] = ["--x86", "--lzma2=preset=9e,dict=64MiB"];
+const XZ: [&str; 1] = ["--lzma2=preset=6,dict=64MiB"];
 /// Lists a pack's files; also tells a pack from any other folder.
 const MANIFEST: &str = "pack.txt";
 /// What fits through a mail or a chat.
@@ -303,6 +303,32 @@ mod tests {
         let text = error.to_string();
         assert!(
             text.contains("41 MiB") && text.contains("bin/a (40.0 MiB)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_programs_have_in_common_is_stored_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let programs: Vec<(String, PathBuf)> = ["one", "two", "three"]
+            .map(|name| (name.to_string(), std::env::current_exe().unwrap()))
+            .into();
+        write_archive(&programs, &dir.path().join(ARCHIVE)).unwrap();
+        let untar = "xz -dc programs.tar.xz | tar -xf - && bin/two --list >list";
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", untar]).current_dir(&dir);
+        assert!(shell.status().unwrap().success());
+        let listed = fs::read_to_string(dir.path().join("list")).unwrap();
+        assert!(listed.contains("what_programs_have_in_common"), "{listed}");
+        // A program shrinks to a third; three that shared nothing would take as much as one.
+        let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
+        assert!(size(ARCHIVE) < size("bin/one") / 2);
+        // What cannot be packed says where, and what ran out is not taken for an archive.
+        let gone = vec![("gone".to_string(), dir.path().join("gone"))];
+        let error = write_archive(&gone, &dir.path().join("x")).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("strip") && text.lines().count() == 1,
             "{text}"
         );
     }
