@@ -24,6 +24,9 @@ use std::path::{Path, PathBuf};
 
 type Result<T> = std::result::Result<T, String>;
 
+/// What kernels take, for builds without nvcc: what `kernels list` prints in a build with it.
+const RECORD: &str = "kernels/resources.txt";
+
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(simt, simt_counted)");
     // Changes of this program itself cargo sees.
@@ -415,7 +418,7 @@ fn registry_text(sources: &[Source]) -> String {
     text
 }
 
-/// The text of `catalog.rs`: `FILES`, `SOURCES`, `TOOLKIT` and `TOOLKIT_ARCHS`.
+/// The text of `catalog.rs`: `FILES`, `SOURCES`, and what is known of nvcc.
 fn catalog(
     sources: &[Source],
     fatbins: &[&Path],
@@ -427,28 +430,32 @@ fn catalog(
         text += "/// The driver reads an image as structs.\n\
                  #[repr(align(16))]\nstruct Aligned<T>(T);\n\n";
     }
+    let record = fs::read_to_string(RECORD).map_err(|e| format!("{RECORD}: {e}"))?;
+    let record = log::recorded(&record).ok_or_else(|| format!("{RECORD}: no table of kernels"))?;
     text += "/// All files with kernels.\npub static FILES: &[KernelFile] = &[\n";
     for (i, Source { path, kernels }) in sources.iter().enumerate() {
         let path = path.display().to_string();
-        let (mut fatbin, mut resources) = ("None".to_string(), String::new());
+        let (mut fatbin, mut compiled) = ("None".to_string(), Vec::new());
         if let Some(file) = fatbins.get(i) {
             fatbin = format!("Some(&Aligned(*include_bytes!({file:?})).0)");
             warn(&log::remarks(&logs[i]));
-            for usage in log::usage(&logs[i]) {
-                if !kernels.contains(&usage.kernel) {
-                    let kernel = usage.kernel;
-                    return Err(format!(
-                        "{path}: EXPORT({kernel}) is missing after {kernel}"
-                    ));
-                }
-                let [stack, spill_stores, spill_loads] = usage.stack;
-                let _ = writeln!(
-                    resources,
-                    "            Resources {{ kernel: {:?}, arch: {:?}, registers: {}, shared: {}, \
-                     stack: {stack}, spill_stores: {spill_stores}, spill_loads: {spill_loads} }},",
-                    usage.kernel, usage.arch, usage.registers, usage.shared
-                );
+            compiled = log::usage(&logs[i]);
+            if let Some(usage) = compiled.iter().find(|u| !kernels.contains(&u.kernel)) {
+                let kernel = &usage.kernel;
+                return Err(format!(
+                    "{path}: EXPORT({kernel}) is missing after {kernel}"
+                ));
             }
+        }
+        let usages = if nvcc.is_some() { &compiled } else { &record.1 };
+        let mut resources = String::new();
+        for usage in usages.iter().filter(|u| kernels.contains(&u.kernel)) {
+            let _ = writeln!(
+                resources,
+                "            Resources {{ kernel: {:?}, arch: {:?}, registers: {}, shared: {}, \
+                 stack: {}, spills: {} }},",
+                usage.kernel, usage.arch, usage.registers, usage.shared, usage.stack, usage.spills
+            );
         }
         let _ = write!(
             text,
@@ -464,11 +471,14 @@ fn catalog(
         let _ = writeln!(text, "    ({path:?}, include_str!(\"{root}/{path}\")),");
     }
     let toolkit = nvcc.map(|nvcc| nvcc.version);
+    let compiled_by = toolkit.unwrap_or(record.0);
     let archs = nvcc.map_or(Vec::new(), Nvcc::archs);
     let _ = write!(
         text,
         "];\n\n/// Version of the nvcc that compiled the kernels, if one did.\n\
          pub static TOOLKIT: Option<(u32, u32)> = {toolkit:?};\n\n\
+         /// Version of the nvcc of which it is known what kernels take.\n\
+         pub static COMPILED_BY: (u32, u32) = {compiled_by:?};\n\n\
          /// All architectures that this nvcc can compile them for.\n\
          pub static TOOLKIT_ARCHS: &[&str] = &{archs:?};\n"
     );

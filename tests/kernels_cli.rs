@@ -102,10 +102,13 @@ fn no_kernel_spills_on_any_architecture() {
         for kernel in file.kernels {
             let of_kernel = file.resources.iter().filter(|r| r.kernel == *kernel);
             let resources: Vec<_> = of_kernel.collect();
-            assert_eq!(resources.is_empty(), TOOLKIT.is_none(), "{kernel}");
+            assert!(
+                !resources.is_empty(),
+                "{kernel}: not in kernels/resources.txt"
+            );
             for r in resources {
                 assert!((1..=255).contains(&r.registers), "{r:?}");
-                assert_eq!((r.stack, r.spill_stores, r.spill_loads), (0, 0, 0), "{r:?}");
+                assert_eq!((r.stack, r.spills), (0, 0), "{r:?}");
             }
         }
     }

@@ -8,8 +8,10 @@ pub struct Usage {
     pub registers: u32,
     /// Static shared memory in bytes.
     pub shared: u32,
-    /// Bytes of stack, spilled stores and spilled loads per thread.
-    pub stack: [u32; 3],
+    /// Stack frame in bytes per thread.
+    pub stack: u32,
+    /// Bytes per thread stored where registers ran out, and loaded back.
+    pub spills: u32,
 }
 
 /// Reads ptxas' report.
@@ -30,7 +32,8 @@ pub fn usage(log: &str) -> Vec<Usage> {
                 arch: quoted(line, 3).replace("sm_", ""),
                 registers: 0,
                 shared: 0,
-                stack: [0; 3],
+                stack: 0,
+                spills: 0,
             });
         }
         let Some(entry) = found.last_mut() else {
@@ -41,11 +44,8 @@ pub fn usage(log: &str) -> Vec<Usage> {
         } else if let Some(frame) = number(line, "bytes stack frame") {
             if function == entry.kernel {
                 let spilled = |what| number(line, what).unwrap_or(0);
-                entry.stack = [
-                    frame,
-                    spilled("bytes spill stores"),
-                    spilled("bytes spill loads"),
-                ];
+                entry.stack = frame;
+                entry.spills = spilled("bytes spill stores") + spilled("bytes spill loads");
             }
         } else if let Some(registers) = number(line, "registers") {
             entry.registers = registers;
@@ -53,6 +53,31 @@ pub fn usage(log: &str) -> Vec<Usage> {
         }
     }
     found
+}
+
+/// What `kernels list` has printed in a build with nvcc, which is kept for those without: the CUDA
+/// version that compiled the kernels, and what each takes.
+pub fn recorded(text: &str) -> Option<((u32, u32), Vec<Usage>)> {
+    let version = text.lines().find_map(|line| {
+        let (version, _) = line.strip_prefix("Compiled by CUDA ")?.split_once(". ")?;
+        let (major, minor) = version.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    });
+    let usage = |line: &str| {
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        let [kernel, _, arch, registers, shared, stack, spills] = cells[..] else {
+            return None;
+        };
+        Some(Usage {
+            kernel: kernel.into(),
+            arch: arch.strip_prefix("sm_")?.into(),
+            registers: registers.parse().ok()?,
+            shared: shared.parse().ok()?,
+            stack: stack.parse().ok()?,
+            spills: spills.parse().ok()?,
+        })
+    };
+    Some((version?, text.lines().filter_map(usage).collect()))
 }
 
 /// The lines that are not part of that report: warnings, and what ptxas has to say of `wgmma`, which
@@ -93,9 +118,22 @@ ptxas warning : Registers are spilled to local memory in function 'gemm_hopper_1
             registers,
             shared,
             stack,
+            spills,
         } = &usage[0];
         assert_eq!((kernel.as_str(), arch.as_str()), ("gemm_hopper_128", "90a"));
-        assert_eq!((*registers, *shared, *stack), (168, 192, [16, 8, 12]));
+        assert_eq!((registers, shared, stack, spills), (&168, &192, &16, &20));
+    }
+
+    #[test]
+    fn a_table_is_read_back() {
+        let table = "kernel  file  arch  registers  shared  stack  spills\n\
+                     sgd     kernels/sgd/2_vectors.cu  sm_90a  16  4  0  0\n\n\
+                     Compiled by CUDA 13.0. Shared: static, bytes a block.\n";
+        let (version, usages) = recorded(table).expect("a table");
+        assert_eq!((version, usages.len()), ((13, 0), 1));
+        let of = |u: &Usage| (u.kernel.clone(), u.arch.clone(), u.registers, u.shared);
+        assert_eq!(of(&usages[0]), ("sgd".into(), "90a".into(), 16, 4));
+        assert!(recorded("no table").is_none());
     }
 
     #[test]

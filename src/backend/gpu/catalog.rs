@@ -11,7 +11,7 @@ pub struct KernelFile {
     pub kernels: &'static [&'static str],
     /// Machine code of all architectures and PTX; none in a build without nvcc.
     pub fatbin: Option<&'static [u8]>,
-    /// What each kernel takes on each architecture; empty in a build without nvcc.
+    /// What each kernel takes on each architecture, as [`COMPILED_BY`] has compiled it.
     pub resources: &'static [Resources],
 }
 
@@ -28,16 +28,20 @@ pub struct Resources {
     pub shared: u32,
     /// Stack frame in bytes per thread.
     pub stack: u32,
-    /// Bytes per thread stored where registers ran out.
-    pub spill_stores: u32,
-    /// Bytes per thread loaded back.
-    pub spill_loads: u32,
+    /// Bytes per thread stored where registers ran out, and loaded back.
+    pub spills: u32,
 }
 
 include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 
-/// All kernels with their files and what they take, as a table for people; one line in place of
-/// the numbers where no nvcc compiled them.
+/// Static shared memory of a kernel in bytes per block, the most of all architectures.
+pub(crate) fn static_shared(kernel: &str) -> u32 {
+    let all = FILES.iter().flat_map(|file| file.resources);
+    let of_kernel = all.filter(|r| r.kernel == kernel);
+    of_kernel.map(|r| r.shared).max().unwrap_or(0)
+}
+
+/// All kernels with their files and what they take, as a table for people.
 pub fn table() -> String {
     let header = [
         "kernel",
@@ -57,23 +61,21 @@ pub fn table() -> String {
                 rows.push(place.to_vec());
             }
             for r in of_kernel() {
-                let spills = r.spill_stores + r.spill_loads;
-                let numbers = [r.registers, r.shared, r.stack, spills].map(|n| n.to_string());
+                let numbers = [r.registers, r.shared, r.stack, r.spills].map(|n| n.to_string());
                 let arch = [format!("sm_{}", r.arch)];
                 rows.push([&place[..], &arch, &numbers].concat());
             }
         }
     }
-    let note = match TOOLKIT {
-        Some((major, minor)) => format!(
-            "Compiled by CUDA {major}.{minor}. Shared: static, bytes a block. Stack, spills: bytes \
-             a thread."
+    let (major, minor) = COMPILED_BY;
+    let compiled = match TOOLKIT {
+        Some(_) => format!("Compiled by CUDA {major}.{minor}."),
+        None => format!(
+            "As CUDA {major}.{minor} compiles them (kernels/resources.txt); this build has none of \
+             them: {NVCC_REMEDY}."
         ),
-        None => {
-            rows.iter_mut().for_each(|row| row.truncate(2));
-            format!("Compiled without nvcc, so registers are not known; {NVCC_REMEDY}")
-        }
     };
+    let note = format!("{compiled} Shared: static, bytes a block. Stack, spills: bytes a thread.");
     format!("{}\n{note}\n", aligned(&rows))
 }
 
