@@ -349,11 +349,13 @@ fn a_packs_wrong_arguments_are_one_line_and_nothing_runs() {
         assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
         assert!(text.contains(says), "{args:?}: {text}");
     }
-    let output = pack.run(&[], &[]);
-    assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8(output.stderr).expect("text");
-    assert!(text.starts_with("bash run.sh OUT [STEP...]\n"), "{text}");
-    assert_eq!(pack.run(&["--help"], &[]).status.code(), Some(0));
+    for (args, code) in [(&[][..], 2), (&["--help"], 0)] {
+        let output = pack.run(args, &[]);
+        assert_eq!(output.status.code(), Some(code));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.starts_with("bash run.sh OUT [STEP...]\n"), "{text}");
+        assert!(text.contains("\nSteps: nvidia-smi gpu "), "{text}");
+    }
     assert!(!pack.path("out").exists() && !pack.path("bin").exists());
 }
 

@@ -35,12 +35,9 @@ is_step() {
 }
 
 case ${1:-} in
-'')
-    printf '%s\n' "$usage" >&2
-    exit 2
-    ;;
--h | --help)
+'' | -h | --help)
     printf '%s\n\nSteps: %s\n' "$usage" "${steps[*]}"
+    [ $# -gt 0 ] || exit 2
     exit 0
     ;;
 -*) complain "$1: no option; bash run.sh OUT [STEP...]" ;;
