@@ -506,13 +506,21 @@ type Device = (String, fn() -> Result<Gpu, DeviceError>);
 fn devices() -> Vec<Device> {
     #[cfg(simt)]
     let others: [Device; 2] = {
+        use autoassist::backend::gpu::driver::Capability;
+        use autoassist::backend::gpu::models::RTX_4090;
         use autoassist::simt::{Landing, Schedule};
         [
             ("simt/high".into(), || {
                 Ok(Gpu::simt_scheduled(Schedule::High, Landing::AtOnce))
             }),
-            ("simt/random".into(), || {
-                Ok(Gpu::simt_scheduled(Schedule::Random(7), Landing::Randomly))
+            // Some kernels are for GPUs with little shared memory.
+            ("simt/little".into(), || {
+                let little = Capability {
+                    multiprocessors: 2,
+                    ..RTX_4090
+                };
+                let (schedule, landing) = (Schedule::Random(7), Landing::Randomly);
+                Ok(Gpu::simt_posing(schedule, landing, little))
             }),
         ]
     };

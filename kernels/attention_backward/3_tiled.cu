@@ -11,8 +11,9 @@
 //
 // Launch: attention_backward_tiled_q_TILE for D up to TILE = 32, 64, 128 with B H ceil(Lq / 64)
 // blocks of 128 threads, a warp for 16 queries; then attention_backward_tiled_kv_TILE with
-// B H ceil(Lk / 64). Where rows, heads and tensors begin at multiples of 16 bytes. Dynamic shared
-// memory: 6 · 64 rows of TILE + 8 elements; the second, besides, 4 · 64 floats.
+// B H ceil(Lk / 64). Where rows, heads and tensors begin at multiples of 16 bytes. They walk over W
+// = 64 rows at once, for heads of more than 64 columns over 32, so that a GPU with 99 KiB a block
+// has room for them. Dynamic shared memory: 2 · 64 + 4 W rows of TILE + 8 elements, and 4 W floats.
 // delta [B,H,Lq] f32 is scratch.
 //
 // Source: Dao, Fu, Ermon, Rudra, Ré: FlashAttention: Fast and Memory-Efficient Exact Attention with
@@ -23,27 +24,31 @@
 
 namespace {
 
-constexpr int BLOCK = 64, THREADS = 128;  // queries and keys of a tile
+constexpr int BLOCK = 64, THREADS = 128;  // queries or keys of a block
+
+// Keys or queries that are walked over at once.
+template <int DEPTH> constexpr int WALKED = DEPTH <= 64 ? 64 : 32;
 
 }  // namespace
 
 template <int DEPTH>
 DEVICE void tiled_q(const Inputs &in, const Grads &grads, float *delta, const Sizes &sizes) {
+    constexpr int WALK = WALKED<DEPTH>;
     DYNAMIC_SHARED(bf16x8, memory);
     const int blocks = (sizes.lq + BLOCK - 1) / BLOCK;
     const int pair = int(blockIdx.x) / blocks, first = int(blockIdx.x) % blocks * BLOCK;
     const int row = 16 * warp(), query = first + row, width = sizes.heads * sizes.depth;
     const Visible visible(in.key_len, sizes.lk, in.causal, pair / sizes.heads);
-    const int tiles = (visible.end(first + BLOCK - 1) + BLOCK - 1) / BLOCK;
+    const int tiles = (visible.end(first + BLOCK - 1) + WALK - 1) / WALK;
     const Tile q(memory, DEPTH), dout(q.end(BLOCK), DEPTH);
     const HeadRows<const bf16> keys = sizes.keys(in.k, in.k_width, pair);
     const HeadRows<const bf16> values = sizes.keys(in.v, in.v_width, pair);
-    const auto k = [&](int tile) { return Tile(dout.end(BLOCK + tile % 2 * 2 * BLOCK), DEPTH); };
-    const auto v = [&](int tile) { return Tile(k(tile).end(BLOCK), DEPTH); };
+    const auto k = [&](int tile) { return Tile(dout.end(BLOCK + tile % 2 * 2 * WALK), DEPTH); };
+    const auto v = [&](int tile) { return Tile(k(tile).end(WALK), DEPTH); };
     const auto fetch = [&](int tile) {
         if (tile < tiles) {
-            copy_rows<DEPTH>(k(tile), keys, tile * BLOCK, BLOCK, visible.keys, sizes.depth);
-            copy_rows<DEPTH>(v(tile), values, tile * BLOCK, BLOCK, visible.keys, sizes.depth);
+            copy_rows<DEPTH>(k(tile), keys, tile * WALK, WALK, visible.keys, sizes.depth);
+            copy_rows<DEPTH>(v(tile), values, tile * WALK, WALK, visible.keys, sizes.depth);
         }
         copy_commit();
     };
@@ -52,7 +57,8 @@ DEVICE void tiled_q(const Inputs &in, const Grads &grads, float *delta, const Si
                          sizes.depth);
     };
 
-    // out is only wanted for delta: in the second tile's place.
+    // out is only wanted for delta: in the second tiles' place.
+    static_assert(2 * WALK >= BLOCK, "there is room");
     const Tile out = k(1);
     fetch_queries(out, grads.out, width);
     fetch_queries(dout, grads.dout, width);
@@ -83,11 +89,11 @@ DEVICE void tiled_q(const Inputs &in, const Grads &grads, float *delta, const Si
         copy_wait<0>();
         __syncthreads();
         fetch(tile + 1);
-        for (int j = 0; j < BLOCK && tile * BLOCK + j < visible.end(query + 15); j += 16) {
+        for (int j = 0; j < WALK && tile * WALK + j < visible.end(query + 15); j += 16) {
             Square p = queries.times(k(tile), j), dp = douts.times(v(tile), j);
             p.each(dp, [&](float &p, float &dp, int half, int column) {
                 const int end = visible.end(query + lane() / 4 + 8 * half);
-                const bool seen = tile * BLOCK + j + column < end;
+                const bool seen = tile * WALK + j + column < end;
                 differentiate(p, dp, seen, in.scale, lses[half], own[half]);
             });
             uint32_t ds[1][4];
@@ -103,30 +109,31 @@ DEVICE void tiled_q(const Inputs &in, const Grads &grads, float *delta, const Si
 template <int DEPTH>
 DEVICE void tiled_kv(const Inputs &in, const Grads &grads, const float *delta,
                      const Sizes &sizes) {
+    constexpr int WALK = WALKED<DEPTH>;
     DYNAMIC_SHARED(bf16x8, memory);
     const int blocks = (sizes.lk + BLOCK - 1) / BLOCK;
     const int pair = int(blockIdx.x) / blocks, first = int(blockIdx.x) % blocks * BLOCK;
     const int row = 16 * warp(), width = sizes.heads * sizes.depth;
     const Visible visible(in.key_len, sizes.lk, in.causal, pair / sizes.heads);
     // None for a block of padding, which nobody sees.
-    const int end = first < visible.keys ? (sizes.lq + BLOCK - 1) / BLOCK : 0;
+    const int end = first < visible.keys ? (sizes.lq + WALK - 1) / WALK : 0;
     const Tile k(memory, DEPTH), v(k.end(BLOCK), DEPTH);
     const HeadRows<const bf16> queries = sizes.queries(in.q, in.q_width, pair);
     const HeadRows<const bf16> douts = sizes.queries(grads.dout, width, pair);
-    const auto q = [&](int tile) { return Tile(v.end(BLOCK + tile % 2 * 2 * BLOCK), DEPTH); };
-    const auto dout = [&](int tile) { return Tile(q(tile).end(BLOCK), DEPTH); };
-    float *const numbers = reinterpret_cast<float *>(v.end(5 * BLOCK));
-    const auto lse = [&](int tile) { return numbers + tile % 2 * 2 * BLOCK; };
+    const auto q = [&](int tile) { return Tile(v.end(BLOCK + tile % 2 * 2 * WALK), DEPTH); };
+    const auto dout = [&](int tile) { return Tile(q(tile).end(WALK), DEPTH); };
+    float *const numbers = reinterpret_cast<float *>(v.end(BLOCK + 4 * WALK));
+    const auto lse = [&](int tile) { return numbers + tile % 2 * 2 * WALK; };
     const auto fetch = [&](int tile) {
         if (tile < end) {
-            copy_rows<DEPTH>(q(tile), queries, tile * BLOCK, BLOCK, sizes.lq, sizes.depth);
-            copy_rows<DEPTH>(dout(tile), douts, tile * BLOCK, BLOCK, sizes.lq, sizes.depth);
-            const int i = int(threadIdx.x), at = tile * BLOCK + i;
-            if (i < BLOCK) {
+            copy_rows<DEPTH>(q(tile), queries, tile * WALK, WALK, sizes.lq, sizes.depth);
+            copy_rows<DEPTH>(dout(tile), douts, tile * WALK, WALK, sizes.lq, sizes.depth);
+            const int i = int(threadIdx.x), at = tile * WALK + i;
+            if (i < WALK) {
                 const bool there = at < sizes.lq;
                 // Past the last query all probabilities are 0.
                 lse(tile)[i] = there ? grads.lse[size_t(pair) * sizes.lq + at] : INFINITY;
-                lse(tile)[BLOCK + i] = there ? delta[size_t(pair) * sizes.lq + at] : 0.0f;
+                lse(tile)[WALK + i] = there ? delta[size_t(pair) * sizes.lq + at] : 0.0f;
             }
         }
         copy_commit();
@@ -136,7 +143,7 @@ DEVICE void tiled_kv(const Inputs &in, const Grads &grads, const float *delta,
                      sizes.depth);
     copy_rows<DEPTH>(v, sizes.keys(in.v, in.v_width, pair), first, BLOCK, visible.keys,
                      sizes.depth);
-    const int start = visible.first(first) / BLOCK;
+    const int start = visible.first(first) / WALK;
     fetch(start);
     copy_wait<0>();
     __syncthreads();
@@ -147,12 +154,12 @@ DEVICE void tiled_kv(const Inputs &in, const Grads &grads, const float *delta,
             __syncthreads();
         }
         fetch(tile + 1);
-        for (int i = 0; i < BLOCK; i += 16) {
-            if (tile * BLOCK + i + 15 < visible.first(first + row))
+        for (int i = 0; i < WALK; i += 16) {
+            if (tile * WALK + i + 15 < visible.first(first + row))
                 continue;
             uint32_t ds[1][4];
-            sums.add(tile * BLOCK + i, q(tile), dout(tile), i, lse(tile) + i,
-                     lse(tile) + BLOCK + i, visible, in.scale, ds);
+            sums.add(tile * WALK + i, q(tile), dout(tile), i, lse(tile) + i,
+                     lse(tile) + WALK + i, visible, in.scale, ds);
         }
     }
     copy_wait<0>();

@@ -15,6 +15,8 @@
 //
 // Launch: blocks of 128 threads, a tile of 128 x 128, 64 KiB of dynamic shared memory;
 // ceil(M / 128) · ceil(N / 128) of them. Where K is a multiple of 8, and a and b of 16 bytes.
+// gemm_pipeline_x3 has three slices in 48 KiB: of 100 KiB, as smaller GPUs have, two blocks get
+// some, and eight warps wait for less than four do.
 //
 // Source: CUTLASS documentation, "Efficient GEMM in CUDA": pipelining, threadblock rasterization.
 // Source: PTX ISA, "Data Movement and Conversion Instructions: cp.async".
@@ -26,10 +28,8 @@ constexpr int TILE = 128;
 using Factor = KInner<TILE>;
 using Pair = Stage<Factor, Factor>;
 
-}  // namespace
-
-KERNEL(gemm_pipeline, PIPELINE_THREADS)
-(const bf16 *a, const bf16 *b, bf16 *c, int m, int n, int k) {
+template <int STAGES>
+DEVICE void product(const bf16 *a, const bf16 *b, bf16 *c, int m, int n, int k) {
     DYNAMIC_SHARED(Pair, stages);
     const TilePlace tile = tile_in_bands(int(blockIdx.x), m, n, TILE, TILE);
     const Factor of_a = {a + size_t(tile.row) * k, m - tile.row, k};
@@ -37,7 +37,20 @@ KERNEL(gemm_pipeline, PIPELINE_THREADS)
     // Warps are 2 x 2 tiles of 64 x 64.
     const int warp = int(threadIdx.x) / 32, row = warp / 2 * 64, column = warp % 2 * 64;
     float sums[4][8][4] = {};
-    pipeline(sums, stages, of_a, of_b, row, column);
+    pipeline<STAGES>(sums, stages, of_a, of_b, row, column);
     store_fragments(c, m, n, tile.row + row, tile.column + column, sums);
 }
+
+}  // namespace
+
+KERNEL(gemm_pipeline, PIPELINE_THREADS)
+(const bf16 *a, const bf16 *b, bf16 *c, int m, int n, int k) {
+    product<4>(a, b, c, m, n, k);
+}
 EXPORT(gemm_pipeline)
+
+KERNEL(gemm_pipeline_x3, PIPELINE_THREADS)
+(const bf16 *a, const bf16 *b, bf16 *c, int m, int n, int k) {
+    product<3>(a, b, c, m, n, k);
+}
+EXPORT(gemm_pipeline_x3)

@@ -1,12 +1,12 @@
 // The main loop of matrix products with a pipeline of asynchronous copies; gemm/6_pipeline.cu
-// explains it. A factor may have K innermost in memory, as there, or outermost.
+// explains it. A factor may have K innermost in memory, as there, or outermost. Of STAGES slices all
+// but one are on their way.
 #pragma once
 
 #include "copy.cuh"
 #include "gemm_mma.cuh"
 
 constexpr int PIPELINE_THREADS = 128;
-constexpr int PIPELINE_STAGES = 4;
 
 // TILE rows of a factor [.., k].
 template <int TILE> struct KInner {
@@ -57,34 +57,34 @@ template <class A, class B> struct Stage {
 
 // sums += a b over all of k, for the warp whose tile starts at `row` and `column` of the block's.
 // `also` is called with every slice of a.
-template <int M, int N, class A, class B, class Also>
+template <int STAGES, int M, int N, class A, class B, class Also>
 DEVICE void pipeline(float (&sums)[M][N][4], Stage<A, B> *stages, const A &a, const B &b, int row,
                      int column, Also also) {
     const int k = a.k;
     // A group for every slice, also where nothing is left to copy: groups are what is counted.
     const auto issue = [&](int slice) {
         if (slice * DEPTH < k) {
-            Stage<A, B> &to = stages[slice % PIPELINE_STAGES];
+            Stage<A, B> &to = stages[slice % STAGES];
             a.fetch(to.a, slice * DEPTH);
             b.fetch(to.b, slice * DEPTH);
         }
         copy_commit();
     };
 #pragma unroll
-    for (int slice = 0; slice < PIPELINE_STAGES - 1; slice++)
+    for (int slice = 0; slice < STAGES - 1; slice++)
         issue(slice);
     for (int slice = 0; slice * DEPTH < k; slice++) {
-        copy_wait<PIPELINE_STAGES - 2>();
+        copy_wait<STAGES - 2>();
         __syncthreads();
-        issue(slice + PIPELINE_STAGES - 1);
-        const Stage<A, B> &stage = stages[slice % PIPELINE_STAGES];
+        issue(slice + STAGES - 1);
+        const Stage<A, B> &stage = stages[slice % STAGES];
         multiply(sums, stage.a, stage.b, row, column);
         also(stage.a);
     }
 }
 
-template <int M, int N, class A, class B>
+template <int STAGES, int M, int N, class A, class B>
 DEVICE void pipeline(float (&sums)[M][N][4], Stage<A, B> *stages, const A &a, const B &b, int row,
                      int column) {
-    pipeline(sums, stages, a, b, row, column, [](const typename A::Part &) {});
+    pipeline<STAGES>(sums, stages, a, b, row, column, [](const typename A::Part &) {});
 }

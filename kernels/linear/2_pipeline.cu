@@ -25,7 +25,8 @@
 //
 // Launch: blocks of 128 threads; linear_128, linear_dx_128 and linear_dw_128 with tiles of 128 x
 // 128 and 64 KiB of dynamic shared memory, linear_64 and linear_dx_64 with tiles of 64 x 64 and 32
-// KiB. A block a tile; the second dimension of linear_dw_128's grid is the chunks, which are
+// KiB. linear_128_x3 and its like have three slices in 48 KiB, for GPUs that give a multiprocessor
+// 100. A block a tile; the second dimension of linear_dw_128's grid is the chunks, which are
 // multiples of 32 rows. linear_add_parts and linear_round: blocks of 256 threads, one and four
 // elements each. Where I (for gradients O, too) is a multiple of 8, and the factors of 16 bytes.
 //
@@ -55,17 +56,26 @@ template <int TILE> struct Sums {
         return warp() % 2 * SIZE;
     }
 
-    // Hands the sums to out(row, column, float[8]), by way of `memory`, which the stages had.
-    template <class Out> DEVICE void leave(void *memory, TilePlace tile, const Out &out) const {
-        auto &own = static_cast<WarpTile<SIZE, SIZE> *>(memory)[warp()];
+    // Hands the sums to out(row, column, float[8]), by way of `memory`, which the stages had: at
+    // once where there is room, else in halves.
+    template <class Pair, int STAGES, class Out>
+    DEVICE void leave(Pair *memory, TilePlace tile, const Out &out) const {
+        constexpr size_t ROOM = STAGES * sizeof(Pair) / (PIPELINE_THREADS / 32);
+        constexpr int WIDTH = sizeof(WarpTile<SIZE, SIZE>) <= ROOM ? SIZE : SIZE / 2;
+        auto &own = reinterpret_cast<WarpTile<SIZE, WIDTH> *>(memory)[warp()];
+        static_assert(sizeof own <= ROOM, "a half fits");
         __syncthreads();
-        own.put(v, 0);
-        __syncwarp();
-        own.leave(tile.row + row(), tile.column + column(), out);
+#pragma unroll
+        for (int first = 0; first < SIZE; first += WIDTH) {
+            own.put(v, first / 8);
+            __syncwarp();
+            own.leave(tile.row + row(), tile.column + column() + first, out);
+            __syncwarp();
+        }
     }
 };
 
-template <int TILE>
+template <int TILE, int STAGES>
 DEVICE void linear_tile(const bf16 *x, const bf16 *w, const Forward &out, int inputs) {
     using Factor = KInner<TILE>;
     using Pair = Stage<Factor, Factor>;
@@ -74,11 +84,11 @@ DEVICE void linear_tile(const bf16 *x, const bf16 *w, const Forward &out, int in
     const Factor a = {x + size_t(tile.row) * inputs, out.m - tile.row, inputs};
     const Factor b = {w + size_t(tile.column) * inputs, out.n - tile.column, inputs};
     Sums<TILE> sums;
-    pipeline(sums.v, stages, a, b, sums.row(), sums.column());
-    sums.leave(stages, tile, out);
+    pipeline<STAGES>(sums.v, stages, a, b, sums.row(), sums.column());
+    sums.template leave<Pair, STAGES>(stages, tile, out);
 }
 
-template <int TILE>
+template <int TILE, int STAGES>
 DEVICE void dx_tile(const bf16 *dz, const bf16 *w, const InputGrad &out, int outputs) {
     using Pair = Stage<KInner<TILE>, KOuter<TILE>>;
     DYNAMIC_SHARED(Pair, stages);
@@ -86,8 +96,8 @@ DEVICE void dx_tile(const bf16 *dz, const bf16 *w, const InputGrad &out, int out
     const KInner<TILE> a = {dz + size_t(tile.row) * outputs, out.m - tile.row, outputs};
     const KOuter<TILE> b = {w + tile.column, out.n - tile.column, outputs, out.n};
     Sums<TILE> sums;
-    pipeline(sums.v, stages, a, b, sums.row(), sums.column());
-    sums.leave(stages, tile, out);
+    pipeline<STAGES>(sums.v, stages, a, b, sums.row(), sums.column());
+    sums.template leave<Pair, STAGES>(stages, tile, out);
 }
 
 // Sums of 128 columns over all rows of the slices: a thread has two columns and half of a slice's
@@ -123,40 +133,10 @@ struct ColumnSums {
     }
 };
 
-}  // namespace
-
-KERNEL(linear_128, PIPELINE_THREADS)
-(const bf16 *x, const bf16 *w, const float *bias, bf16 *pre, bf16 *y, int act, int rows, int inputs,
- int outputs) {
-    linear_tile<128>(x, w, {bias, pre, y, act, rows, outputs}, inputs);
-}
-EXPORT(linear_128)
-
-KERNEL(linear_64, PIPELINE_THREADS)
-(const bf16 *x, const bf16 *w, const float *bias, bf16 *pre, bf16 *y, int act, int rows, int inputs,
- int outputs) {
-    linear_tile<64>(x, w, {bias, pre, y, act, rows, outputs}, inputs);
-}
-EXPORT(linear_64)
-
-KERNEL(linear_dx_128, PIPELINE_THREADS)
-(const bf16 *dz, const bf16 *w, const bf16 *input, bf16 *dx, int act, int accumulate, int rows,
- int inputs, int outputs) {
-    dx_tile<128>(dz, w, {input, dx, act, accumulate, rows, inputs}, outputs);
-}
-EXPORT(linear_dx_128)
-
-KERNEL_BLOCKS(linear_dx_64, PIPELINE_THREADS, 5)
-(const bf16 *dz, const bf16 *w, const bf16 *input, bf16 *dx, int act, int accumulate, int rows,
- int inputs, int outputs) {
-    dx_tile<64>(dz, w, {input, dx, act, accumulate, rows, inputs}, outputs);
-}
-EXPORT(linear_dx_64)
-
 // A block sums over `chunk` rows; each chunk has a dw and a db of its own.
-KERNEL(linear_dw_128, PIPELINE_THREADS)
-(const bf16 *dz, const bf16 *x, float *dw, float *db, int accumulate, int rows, int inputs,
- int outputs, int chunk) {
+template <int STAGES>
+DEVICE void dw_tile(const bf16 *dz, const bf16 *x, float *dw, float *db, int accumulate, int rows,
+                    int inputs, int outputs, int chunk) {
     constexpr int TILE = 128;
     using Factor = KOuter<TILE>;
     using Pair = Stage<Factor, Factor>;
@@ -170,17 +150,74 @@ KERNEL(linear_dw_128, PIPELINE_THREADS)
     Sums<TILE> sums;
     ColumnSums columns;
     const bool also = db && tile.column == 0;
-    pipeline(sums.v, stages, a, b, sums.row(), sums.column(), [&](const Slab<TILE> &slab) {
+    pipeline<STAGES>(sums.v, stages, a, b, sums.row(), sums.column(), [&](const Slab<TILE> &slab) {
         if (also)
             columns.add(slab);
     });
-    sums.leave(stages, tile, out);
+    sums.template leave<Pair, STAGES>(stages, tile, out);
     if (also) {
         const size_t first = size_t(part) * outputs + tile.row;
         columns.leave(halves, db + first, outputs - tile.row, accumulate);
     }
 }
+
+}  // namespace
+
+KERNEL(linear_128, PIPELINE_THREADS)
+(const bf16 *x, const bf16 *w, const float *bias, bf16 *pre, bf16 *y, int act, int rows, int inputs,
+ int outputs) {
+    linear_tile<128, 4>(x, w, {bias, pre, y, act, rows, outputs}, inputs);
+}
+EXPORT(linear_128)
+
+KERNEL(linear_128_x3, PIPELINE_THREADS)
+(const bf16 *x, const bf16 *w, const float *bias, bf16 *pre, bf16 *y, int act, int rows, int inputs,
+ int outputs) {
+    linear_tile<128, 3>(x, w, {bias, pre, y, act, rows, outputs}, inputs);
+}
+EXPORT(linear_128_x3)
+
+KERNEL(linear_64, PIPELINE_THREADS)
+(const bf16 *x, const bf16 *w, const float *bias, bf16 *pre, bf16 *y, int act, int rows, int inputs,
+ int outputs) {
+    linear_tile<64, 4>(x, w, {bias, pre, y, act, rows, outputs}, inputs);
+}
+EXPORT(linear_64)
+
+KERNEL(linear_dx_128, PIPELINE_THREADS)
+(const bf16 *dz, const bf16 *w, const bf16 *input, bf16 *dx, int act, int accumulate, int rows,
+ int inputs, int outputs) {
+    dx_tile<128, 4>(dz, w, {input, dx, act, accumulate, rows, inputs}, outputs);
+}
+EXPORT(linear_dx_128)
+
+KERNEL(linear_dx_128_x3, PIPELINE_THREADS)
+(const bf16 *dz, const bf16 *w, const bf16 *input, bf16 *dx, int act, int accumulate, int rows,
+ int inputs, int outputs) {
+    dx_tile<128, 3>(dz, w, {input, dx, act, accumulate, rows, inputs}, outputs);
+}
+EXPORT(linear_dx_128_x3)
+
+KERNEL_BLOCKS(linear_dx_64, PIPELINE_THREADS, 5)
+(const bf16 *dz, const bf16 *w, const bf16 *input, bf16 *dx, int act, int accumulate, int rows,
+ int inputs, int outputs) {
+    dx_tile<64, 4>(dz, w, {input, dx, act, accumulate, rows, inputs}, outputs);
+}
+EXPORT(linear_dx_64)
+
+KERNEL(linear_dw_128, PIPELINE_THREADS)
+(const bf16 *dz, const bf16 *x, float *dw, float *db, int accumulate, int rows, int inputs,
+ int outputs, int chunk) {
+    dw_tile<4>(dz, x, dw, db, accumulate, rows, inputs, outputs, chunk);
+}
 EXPORT(linear_dw_128)
+
+KERNEL(linear_dw_128_x3, PIPELINE_THREADS)
+(const bf16 *dz, const bf16 *x, float *dw, float *db, int accumulate, int rows, int inputs,
+ int outputs, int chunk) {
+    dw_tile<3>(dz, x, dw, db, accumulate, rows, inputs, outputs, chunk);
+}
+EXPORT(linear_dw_128_x3)
 
 // Adds up the parts of dw [parts,O,I] and of db [parts,O].
 KERNEL(linear_add_parts, ELEMENTS)

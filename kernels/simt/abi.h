@@ -52,6 +52,7 @@ typedef struct SimtLaunch {
     uint32_t dynamic_shared;  // bytes
     uint32_t schedule;        // SIMT_LOW_FIRST, ...
     uint32_t landing;         // SIMT_LAND_LATE, ...
+    uint32_t shared_limit;    // bytes that a block may have of it, 227 KiB at most
     uint64_t seed;            // of what is random
 } SimtLaunch;
 

@@ -401,11 +401,12 @@ void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line
              "SHARED %s at %s:%d: %zu bytes of static shared memory, the limit is %zu (use "
              "DYNAMIC_SHARED)",
              variable.name, file, line, used, STATIC_SHARED_LIMIT);
-    if (used + job_->launch.dynamic_shared > SHARED_LIMIT)
+    if (used + job_->launch.dynamic_shared > job_->launch.shared_limit)
         fail(-1,
              "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit "
-             "of both is %zu",
-             variable.name, file, line, used, job_->launch.dynamic_shared, SHARED_LIMIT);
+             "of both is %u",
+             variable.name, file, line, used, job_->launch.dynamic_shared,
+             job_->launch.shared_limit);
     static_used_ = std::max(static_used_, end);
     return arena_ + offset;
 }

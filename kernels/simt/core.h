@@ -19,7 +19,7 @@ namespace simt {
 
 constexpr uint32_t MAX_THREADS = 1024;  // of a block
 constexpr size_t STATIC_SHARED_LIMIT = 48 << 10;
-constexpr size_t SHARED_LIMIT = 227 << 10;
+constexpr size_t SHARED_LIMIT = 227 << 10;  // of the GPU that has most
 // In checked launches there are unusable bytes between static variables.
 constexpr size_t STATIC_SHARED_ROOM = STATIC_SHARED_LIMIT + (16 << 10);
 

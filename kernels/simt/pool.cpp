@@ -190,10 +190,11 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
         throw std::invalid_argument("block " + shape(launch.block) + " has " +
                                     std::to_string(threads) + " threads, the kernel's limit is " +
                                     std::to_string(most));
-    if (launch.dynamic_shared > SHARED_LIMIT)
+    const uint32_t limit = std::min(launch.shared_limit, uint32_t(SHARED_LIMIT));
+    if (launch.dynamic_shared > limit)
         throw std::invalid_argument(std::to_string(launch.dynamic_shared) +
                                     " bytes of dynamic shared memory, the limit is " +
-                                    std::to_string(SHARED_LIMIT));
+                                    std::to_string(limit));
     if (launch.landing > SIMT_LAND_RANDOMLY)
         throw std::invalid_argument("landing " + std::to_string(launch.landing) + " is unknown");
     if (launch.schedule > SIMT_RANDOM)

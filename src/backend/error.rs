@@ -32,6 +32,9 @@ pub enum DeviceError {
     /// `AUTOASSIST_SIMT_LANDING` names none.
     #[error("AUTOASSIST_SIMT_LANDING={0}: choose late, at-once or randomly")]
     Landing(String),
+    /// `AUTOASSIST_SIMT_GPU` names none.
+    #[error("AUTOASSIST_SIMT_GPU={0}: choose {names}", names = super::gpu::models::names())]
+    Model(String),
     /// The build found no nvcc.
     #[error("--device cuda: this build has no CUDA kernels; {NVCC_REMEDY}")]
     NoKernels,

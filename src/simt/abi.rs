@@ -21,6 +21,7 @@ pub struct RawLaunch {
     pub dynamic_shared: u32,
     pub schedule: u32,
     pub landing: u32,
+    pub shared_limit: u32,
     pub seed: u64,
 }
 

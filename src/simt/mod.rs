@@ -11,5 +11,4 @@ mod stream;
 mod symbols;
 
 pub use abi::{launches, parameters};
-pub(crate) use stream::SMALL;
-pub use stream::{Landing, Schedule, Simt};
+pub use stream::{Landing, SMALL, Schedule, Simt};

@@ -97,6 +97,7 @@ impl Ready {
         kernels: &[*const Kernel],
         schedule: Schedule,
         landing: Landing,
+        shared_limit: u32,
     ) -> Result<Ready, DeviceError> {
         let fault = |what: String| DeviceError::Fault(format!("{}: {what}", launch.kernel));
         // SAFETY: pointers in the table are good for as long as the program runs.
@@ -127,6 +128,7 @@ impl Ready {
                 dynamic_shared: launch.shared,
                 schedule,
                 landing: landing as u32,
+                shared_limit,
                 seed,
             },
             values: values.collect::<Result<_, _>>()?,
@@ -195,7 +197,7 @@ impl Watcher {
 }
 
 /// A Hopper with few multiprocessors, so that blocks that stay have more than one turn.
-pub(crate) const SMALL: Capability = Capability {
+pub const SMALL: Capability = Capability {
     arch: (9, 0),
     hopper: true,
     multiprocessors: 2,
@@ -292,6 +294,12 @@ impl Simt {
     /// no errors; see [`Checker::findings`].
     pub fn checked(schedule: Schedule, landing: Landing, checker: Arc<Checker>) -> Simt {
         Simt::start(schedule, landing, Some(Watcher::Checker(checker)), SMALL)
+    }
+
+    /// The same with the limits of another device.
+    pub fn posing(mut self, capability: Capability) -> Simt {
+        self.capability = capability;
+        self
     }
 
     /// Starts a stream whose launches are profiled, and which claims to be such a device.
@@ -418,7 +426,8 @@ impl Driver for Simt {
             Some(_) => checker::kernels(),
             None => kernels(),
         };
-        let ready = Ready::new(launch, kernels, self.schedule, self.landing)?;
+        let limit = self.capability.block_shared;
+        let ready = Ready::new(launch, kernels, self.schedule, self.landing, limit)?;
         match &mut self.capture {
             Some(launches) => launches.push(ready),
             None => self.run(Arc::new([ready]))?,

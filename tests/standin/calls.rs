@@ -82,7 +82,7 @@ api! {
         DONE
     };
     cuDeviceGetAttribute(value: *mut i32, which: u32, ordinal: i32), Init, |device| {
-        let (_, gpu) = (ordinal, device.gpu);
+        let (_, gpu) = (ordinal, device.gpu.capability);
         put(value, match which {
             1 => 1024,                  // MAX_THREADS_PER_BLOCK
             8 => 48 << 10,              // MAX_SHARED_MEMORY_PER_BLOCK
@@ -159,7 +159,7 @@ api! {
 // Modules and functions.
 api! {
     cuModuleLoadData(module: *mut Handle, image: *const u8), NoCapture, |device| {
-        let code = module::load(image, device.gpu, device.driver)?;
+        let code = module::load(image, device.gpu.capability.arch, device.driver)?;
         put(module, device.modules.add(code))?;
         DONE
     };
@@ -192,12 +192,12 @@ api! {
     };
     cuFuncSetAttribute(function: Handle, which: u32, value: i32), Context, |device| {
         const MAX_DYNAMIC_SHARED: u32 = 8;
-        let gpu = device.gpu;
+        let most = device.gpu.capability.block_shared;
         let (_, function) = device.functions.get(function, &mut device.findings)?;
         if which != MAX_DYNAMIC_SHARED || value < 0 {
             return Err(INVALID_VALUE);
         }
-        function.allow(value as u32, gpu)?;
+        function.allow(value as u32, most)?;
         DONE
     };
 }
@@ -498,7 +498,7 @@ api! {
             && row.is_multiple_of(16)
             && row <= 128
             && steps == [1, 1];
-        if device.gpu.arch < (9, 0) {
+        if device.gpu.capability.arch < (9, 0) {
             device.findings.add("a tensor map for a GPU without TMA".into());
             return Err(NOT_SUPPORTED);
         }

@@ -1,50 +1,34 @@
-//! The GPUs that can be posed as. Limits: the CUDA programming guide's table of technical
-//! specifications per compute capability.
+//! The GPUs that can be posed as, and limits that are the same for all (CUDA C++ Programming Guide,
+//! "Technical Specifications per Compute Capability").
+
+use autoassist::backend::gpu::driver::Capability;
+use autoassist::backend::gpu::models;
 
 /// One of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Gpu {
     /// What `STANDIN_GPU` calls it.
-    pub name: &'static str,
-    /// Compute capability.
-    pub arch: (u32, u32),
-    pub multiprocessors: u32,
-    /// Most shared memory of a block that has asked for it, in bytes.
-    pub block_shared: u32,
-    /// Shared memory of a multiprocessor, in bytes.
-    pub shared: u32,
+    pub name: String,
+    pub capability: Capability,
 }
 
-const fn gpu(name: &'static str, arch: (u32, u32), multiprocessors: u32, kib: (u32, u32)) -> Gpu {
-    Gpu {
-        name,
-        arch,
-        multiprocessors,
-        block_shared: kib.0 << 10,
-        shared: kib.1 << 10,
-    }
-}
-
-const ALL: [Gpu; 8] = [
-    gpu("a100", (8, 0), 108, (163, 164)),
-    gpu("3090", (8, 6), 82, (99, 100)),
-    gpu("4090", (8, 9), 128, (99, 100)),
-    gpu("h100", (9, 0), 132, (227, 228)),
-    gpu("h100-mig", (9, 0), 16, (227, 228)),
-    gpu("b200", (10, 0), 148, (227, 228)),
-    gpu("5090", (12, 0), 170, (99, 100)),
-    gpu("t4", (7, 5), 40, (64, 64)),
-];
+/// Before the oldest that the kernels are compiled for.
+const T4: Capability = Capability {
+    arch: (7, 5),
+    hopper: false,
+    multiprocessors: 40,
+    block_shared: 64 << 10,
+    shared: 64 << 10,
+};
 
 impl Gpu {
     /// What `STANDIN_GPU` asks for.
     pub fn posed() -> Gpu {
-        let wish = std::env::var("STANDIN_GPU").unwrap_or_else(|_| "h100".into());
-        let found = ALL.into_iter().find(|gpu| gpu.name == wish);
-        found.unwrap_or_else(|| {
-            let names = ALL.map(|gpu| gpu.name).join(", ");
-            panic!("STANDIN_GPU={wish}: choose one of {names}")
-        })
+        let name = std::env::var("STANDIN_GPU").unwrap_or_else(|_| "h100".into());
+        let found = models::find(&name).or((name == "t4").then_some(T4));
+        let choices = || format!("STANDIN_GPU={name}: choose {}, t4", models::names());
+        let capability = found.unwrap_or_else(|| panic!("{}", choices()));
+        Gpu { name, capability }
     }
 
     /// Most registers of a block, and of a thread.

@@ -69,11 +69,11 @@ fn contents(image: *const u8) -> Result<Vec<Image>, Code> {
 
 /// What a GPU loads: machine code of its own major version that is no newer than itself, the
 /// newest such; else PTX, which the driver compiles.
-fn choose(all: &[Image], gpu: Gpu, driver: (u32, u32)) -> Result<Image, Code> {
+fn choose(all: &[Image], arch: (u32, u32), driver: (u32, u32)) -> Result<Image, Code> {
     let runs = |code: &&Image| match code.only {
-        true => code.arch == gpu.arch,
-        false if code.machine => code.arch.0 == gpu.arch.0 && code.arch <= gpu.arch,
-        false => code.arch <= gpu.arch,
+        true => code.arch == arch,
+        false if code.machine => code.arch.0 == arch.0 && code.arch <= arch,
+        false => code.arch <= arch,
     };
     let usable = all.iter().filter(runs);
     let best = usable.max_by_key(|code| (code.machine, code.arch, code.only));
@@ -85,8 +85,8 @@ fn choose(all: &[Image], gpu: Gpu, driver: (u32, u32)) -> Result<Image, Code> {
 }
 
 /// What a GPU loads of an image.
-pub fn load(image: *const u8, gpu: Gpu, driver: (u32, u32)) -> Result<Image, Code> {
-    choose(&contents(image)?, gpu, driver)
+pub fn load(image: *const u8, arch: (u32, u32), driver: (u32, u32)) -> Result<Image, Code> {
+    choose(&contents(image)?, arch, driver)
 }
 
 /// A kernel by its name, of code that was loaded.
@@ -124,8 +124,8 @@ impl Function {
     }
 
     /// Gives it leave to use so much dynamic shared memory.
-    pub fn allow(&mut self, bytes: u32, gpu: Gpu) -> Result<(), Code> {
-        match self.static_shared.saturating_add(bytes) <= gpu.block_shared {
+    pub fn allow(&mut self, bytes: u32, most: u32) -> Result<(), Code> {
+        match self.static_shared.saturating_add(bytes) <= most {
             true => self.dynamic_shared = bytes,
             false => return Err(INVALID_VALUE),
         }

@@ -13,6 +13,7 @@ pub mod driver;
 mod executor;
 mod join;
 mod ladder;
+pub mod models;
 mod ops;
 mod sequence;
 mod shadow;
@@ -36,6 +37,9 @@ use steps::{StepBuffers, Steps};
 /// Training steps that may be under way where no ring says how many: so many that the
 /// synchronisation which then frees the slots costs nothing to speak of.
 const SLOTS: usize = 16;
+
+/// Shared memory that the system takes for every block, in bytes.
+const RESERVED: u32 = 1 << 10;
 
 /// What a launch means at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,14 +119,21 @@ struct Scratch {
 
 impl Gpu {
     /// The SIMT executor, under the schedule and the landing of asynchronous copies that
-    /// `AUTOASSIST_SIMT_SCHEDULE` and `AUTOASSIST_SIMT_LANDING` name.
+    /// `AUTOASSIST_SIMT_SCHEDULE` and `AUTOASSIST_SIMT_LANDING` name, with the limits of the GPU
+    /// that `AUTOASSIST_SIMT_GPU` does.
     ///
     /// # Errors
-    /// A build without it, or a schedule or landing that is none.
+    /// A build without it, or a schedule, a landing or a GPU that is none.
     #[cfg(simt)]
     pub fn simt() -> Result<Gpu, DeviceError> {
         let (schedule, landing) = (Schedule::from_env()?, Landing::from_env()?);
-        Ok(Gpu::simt_scheduled(schedule, landing))
+        match std::env::var("AUTOASSIST_SIMT_GPU") {
+            Err(_) => Ok(Gpu::simt_scheduled(schedule, landing)),
+            Ok(name) => match models::find(&name) {
+                Some(model) => Ok(Gpu::simt_posing(schedule, landing, model)),
+                None => Err(DeviceError::Model(name)),
+            },
+        }
     }
 
     /// A build without the SIMT executor says so.
@@ -140,10 +151,26 @@ impl Gpu {
         Gpu::new(Box::new(Simt::new(schedule, landing)))
     }
 
-    /// The SIMT executor with all launches checked.
+    /// The same with the limits of some GPU.
     #[cfg(simt)]
-    pub fn simt_checked(schedule: Schedule, landing: Landing, checker: Arc<Checker>) -> Gpu {
-        Gpu::new(Box::new(Simt::checked(schedule, landing, checker)))
+    pub fn simt_posing(
+        schedule: Schedule,
+        landing: Landing,
+        capability: driver::Capability,
+    ) -> Gpu {
+        Gpu::new(Box::new(Simt::new(schedule, landing).posing(capability)))
+    }
+
+    /// The SIMT executor with the limits of some GPU, and all launches checked.
+    #[cfg(simt)]
+    pub fn simt_checked(
+        schedule: Schedule,
+        landing: Landing,
+        capability: driver::Capability,
+        checker: Arc<Checker>,
+    ) -> Gpu {
+        let simt = Simt::checked(schedule, landing, checker);
+        Gpu::new(Box::new(simt.posing(capability)))
     }
 
     /// The SIMT executor with all launches profiled, as if on a device of such capabilities.
@@ -186,6 +213,19 @@ impl Gpu {
     /// What the device is capable of.
     pub fn capability(&self) -> driver::Capability {
         self.stream.capability()
+    }
+
+    /// Whether a device has the shared memory for a block of a kernel that asks for so much of it,
+    /// in bytes, besides what the kernel has by itself.
+    fn fits(&self, kernel: &str, dynamic: usize) -> bool {
+        let own = catalog::static_shared(kernel) as usize;
+        own + dynamic <= self.capability().block_shared as usize
+    }
+
+    /// Blocks of such a kernel that a multiprocessor has the shared memory for.
+    fn blocks_by_shared(&self, kernel: &str, dynamic: usize) -> u32 {
+        let block = catalog::static_shared(kernel) + dynamic as u32 + RESERVED;
+        self.capability().shared / block
     }
 
     /// How often the stream was asked whether it still works.

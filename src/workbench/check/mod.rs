@@ -12,6 +12,7 @@ mod tokens;
 use crate::backend::DeviceError;
 use crate::backend::gpu::Gpu;
 use crate::backend::gpu::catalog::FILES;
+use crate::backend::gpu::driver::Capability;
 use crate::rng::Stream;
 use crate::simt::checker::{Checker, Finding};
 use crate::simt::notes::{Names, Notes};
@@ -19,7 +20,7 @@ use crate::simt::{Landing, SMALL, Schedule};
 use case::Case;
 use cases::cases;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::discriminant;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,6 +36,17 @@ pub const RUNS: [(Schedule, Landing); 9] = [
     (Schedule::Random(1), Landing::Late),
     (Schedule::Random(2), Landing::AtOnce),
     (Schedule::Random(3), Landing::Randomly),
+];
+
+/// Devices: one with all there is, and one with little shared memory, for which some kernels are
+/// made.
+const DEVICES: [Capability; 2] = [
+    SMALL,
+    Capability {
+        block_shared: 99 << 10,
+        shared: 100 << 10,
+        ..SMALL
+    },
 ];
 
 /// What a check has shown.
@@ -132,19 +144,29 @@ pub fn check(
         modes: [schedules.len(), landings.len()],
         ..Report::default()
     };
-    let wanted: Vec<Case> = cases()
-        .into_par_iter()
-        .filter(|case| launches(case).any(|kernel| report.kernels.contains_key(kernel)))
+    let cases = cases();
+    let wanted: Vec<(&Case, Capability)> = cases
+        .par_iter()
+        .flat_map_iter(|case| {
+            let [usual, little] = DEVICES.map(|device| launches(case, device));
+            // Where it makes no difference once is enough.
+            let devices = DEVICES.iter().take(1 + usize::from(little != usual));
+            devices.map(move |device| (case, *device))
+        })
+        .filter(|(case, device)| {
+            let kernels = launches(case, *device);
+            kernels.iter().any(|k| report.kernels.contains_key(k))
+        })
         .collect();
-    let cases = wanted.iter();
-    let all: Vec<_> = cases
-        .flat_map(|case| runs.iter().map(move |modes| (case, *modes)))
+    let all: Vec<_> = wanted
+        .iter()
+        .flat_map(|case| runs.iter().map(move |modes| (*case, *modes)))
         .collect();
     let done = AtomicUsize::new(0);
     let outcomes: Result<Vec<Outcome>, DeviceError> = all
         .par_iter()
-        .map(|(case, modes)| {
-            let outcome = run(case, *modes);
+        .map(|((case, device), modes)| {
+            let outcome = run(case, *device, *modes);
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             progress(done as f64 / all.len() as f64);
             outcome
@@ -157,11 +179,11 @@ pub fn check(
 }
 
 /// Which kernels a case would launch; if it fails, before it does.
-fn launches(case: &Case) -> impl Iterator<Item = &'static str> {
+fn launches(case: &Case, device: Capability) -> BTreeSet<&'static str> {
     let names = Names::default();
-    let mut gpu = Gpu::new(Box::new(Notes::new(SMALL, names.clone())));
+    let mut gpu = Gpu::new(Box::new(Notes::new(device, names.clone())));
     let _ = case(&mut gpu, &mut Stream::new(1, 2, 3));
-    std::mem::take(&mut *names.lock().expect("no holder panics")).into_iter()
+    std::mem::take(&mut *names.lock().expect("no holder panics"))
 }
 
 /// What one run of a case leaves.
@@ -192,9 +214,13 @@ impl Report {
     }
 }
 
-fn run(case: &Case, (schedule, landing): (Schedule, Landing)) -> Result<Outcome, DeviceError> {
+fn run(
+    case: &Case,
+    device: Capability,
+    (schedule, landing): (Schedule, Landing),
+) -> Result<Outcome, DeviceError> {
     let checker = Checker::new()?;
-    let mut gpu = Gpu::simt_checked(schedule, landing, checker.clone());
+    let mut gpu = Gpu::simt_checked(schedule, landing, device, checker.clone());
     let mut random = Stream::new(1, 2, 3);
     let ran = case(&mut gpu, &mut random);
     // Also waits until all is done.

@@ -1,6 +1,7 @@
 //! GPUs that predictions are made for: what NVIDIA publishes of them.
 
 use crate::backend::gpu::driver::Capability;
+use crate::backend::gpu::models;
 
 /// Peaks and sizes of a GPU. Rates are at boost clock.
 #[derive(Debug, PartialEq)]
@@ -9,13 +10,11 @@ pub struct Specs {
     pub key: &'static str,
     /// As people know it.
     pub name: &'static str,
-    /// Compute capability.
-    pub arch: (u32, u32),
+    /// What launch code asks a device for.
+    pub capability: Capability,
     /// The architecture among those that kernels are compiled for whose code it runs, or whose
     /// registers come nearest.
     pub code: &'static str,
-    /// Streaming multiprocessors.
-    pub multiprocessors: u32,
     /// FP32 units of a multiprocessor.
     pub fp32_units: u32,
     /// FLOP/s of the FP32 units, two a multiply-add.
@@ -30,8 +29,6 @@ pub struct Specs {
     pub l2: u64,
     /// Bytes a clock from L2, where that is published.
     pub l2_clock: Option<f64>,
-    /// Shared memory of a multiprocessor, and the most that a block may have, in bytes.
-    pub shared: [u32; 2],
     /// Most threads and most blocks on a multiprocessor.
     pub threads: u32,
     /// See `threads`.
@@ -41,16 +38,15 @@ pub struct Specs {
 /// Registers of a multiprocessor.
 pub const REGISTERS: u32 = 65_536;
 
-/// All of them. Sizes of multiprocessors: CUDA C++ Programming Guide, "Technical Specifications per
-/// Compute Capability".
+/// All of them. `threads`, `blocks`: CUDA C++ Programming Guide, "Technical Specifications per Compute
+/// Capability".
 pub static GPUS: [Specs; 5] = [
     // NVIDIA H100 Tensor Core GPU Architecture (white paper); SXM5.
     Specs {
         key: "h100",
         name: "H100 SXM",
-        arch: (9, 0),
+        capability: models::H100,
         code: "90a",
-        multiprocessors: 132,
         fp32_units: 128,
         fp32: 66.9e12,
         tensor: 989.4e12,
@@ -58,7 +54,6 @@ pub static GPUS: [Specs; 5] = [
         memory: 3.35e12,
         l2: 50 << 20,
         l2_clock: None,
-        shared: [228 << 10, 227 << 10],
         threads: 2048,
         blocks: 32,
     },
@@ -66,9 +61,8 @@ pub static GPUS: [Specs; 5] = [
     Specs {
         key: "h200",
         name: "H200 SXM",
-        arch: (9, 0),
+        capability: models::H100,
         code: "90a",
-        multiprocessors: 132,
         fp32_units: 128,
         fp32: 66.9e12,
         tensor: 989.4e12,
@@ -76,7 +70,6 @@ pub static GPUS: [Specs; 5] = [
         memory: 4.8e12,
         l2: 50 << 20,
         l2_clock: None,
-        shared: [228 << 10, 227 << 10],
         threads: 2048,
         blocks: 32,
     },
@@ -85,9 +78,8 @@ pub static GPUS: [Specs; 5] = [
     Specs {
         key: "a100",
         name: "A100 SXM 80 GB",
-        arch: (8, 0),
+        capability: models::A100,
         code: "80",
-        multiprocessors: 108,
         fp32_units: 64,
         fp32: 19.5e12,
         tensor: 312e12,
@@ -95,7 +87,6 @@ pub static GPUS: [Specs; 5] = [
         memory: 2.039e12,
         l2: 40 << 20,
         l2_clock: Some(5120.0),
-        shared: [164 << 10, 163 << 10],
         threads: 2048,
         blocks: 32,
     },
@@ -103,9 +94,8 @@ pub static GPUS: [Specs; 5] = [
     Specs {
         key: "4090",
         name: "GeForce RTX 4090",
-        arch: (8, 9),
+        capability: models::RTX_4090,
         code: "80",
-        multiprocessors: 128,
         fp32_units: 128,
         fp32: 82.6e12,
         tensor: 165.2e12,
@@ -113,7 +103,6 @@ pub static GPUS: [Specs; 5] = [
         memory: 1.008e12,
         l2: 72 << 20,
         l2_clock: None,
-        shared: [100 << 10, 99 << 10],
         threads: 1536,
         blocks: 24,
     },
@@ -121,9 +110,8 @@ pub static GPUS: [Specs; 5] = [
     Specs {
         key: "5090",
         name: "GeForce RTX 5090",
-        arch: (12, 0),
+        capability: models::RTX_5090,
         code: "120",
-        multiprocessors: 170,
         fp32_units: 128,
         fp32: 104.8e12,
         tensor: 209.5e12,
@@ -131,7 +119,6 @@ pub static GPUS: [Specs; 5] = [
         memory: 1.792e12,
         l2: 96 << 20,
         l2_clock: None,
-        shared: [100 << 10, 99 << 10],
         threads: 1536,
         blocks: 24,
     },
@@ -148,18 +135,7 @@ pub fn find(key: &str) -> Option<&'static Specs> {
 impl Specs {
     /// Clocks a second: what the FP32 peak is made of.
     pub fn clock(&self) -> f64 {
-        self.fp32 / f64::from(2 * self.fp32_units * self.multiprocessors)
-    }
-
-    /// What launch code asks a device for.
-    pub fn capability(&self) -> Capability {
-        Capability {
-            arch: self.arch,
-            hopper: self.arch == (9, 0),
-            multiprocessors: self.multiprocessors,
-            block_shared: self.shared[1],
-            shared: self.shared[0],
-        }
+        self.fp32 / f64::from(2 * self.fp32_units * self.capability.multiprocessors)
     }
 }
 

@@ -175,8 +175,8 @@ pub fn step(
     specs: &Specs,
     gpu: Option<fn() -> Result<Gpu, DeviceError>>,
 ) -> Result<Step, ProfileError> {
-    let file = file_of(op, shape, number, specs.capability())?;
-    let launches = run(op, shape, number, specs.capability())?;
+    let file = file_of(op, shape, number, specs.capability)?;
+    let launches = run(op, shape, number, specs.capability)?;
     let measured = match gpu {
         None => None,
         Some(open) => {
@@ -319,7 +319,7 @@ pub fn taken(
 /// A shape that cannot be.
 pub fn last_step(op: &Op, shape: &[usize], specs: &Specs) -> Result<u32, ProfileError> {
     let last = *op.steps.last().expect("every op has steps");
-    Ok(step_of(taken(op, shape, last, specs.capability())?))
+    Ok(step_of(taken(op, shape, last, specs.capability)?))
 }
 
 /// `2` of `kernels/sgd/2_vectors.cu`.

@@ -53,7 +53,7 @@ pub struct Occupancy {
 pub fn occupancy(specs: &Specs, threads: u32, registers: Option<u32>, shared: u32) -> Occupancy {
     let warps = threads.div_ceil(32).max(1);
     let a_block = (u64::from(shared) + 1024).next_multiple_of(128);
-    let by_shared = (u64::from(specs.shared[0]) / a_block) as u32;
+    let by_shared = (u64::from(specs.capability.shared) / a_block) as u32;
     let by_registers = registers.map_or(u32::MAX, |registers| {
         let a_warp = (32 * u64::from(registers.max(1))).next_multiple_of(256);
         // A block is refused unless each quarter could take as many warps as the fullest.
@@ -158,7 +158,7 @@ impl Prediction {
 /// Seconds that one multiprocessor's units take for these counts: wavefronts, tensor cores,
 /// multiply-adds, special functions.
 fn on_chip(specs: &Specs, counts: &Counts) -> [(Unit, f64); 4] {
-    let alone = f64::from(specs.multiprocessors);
+    let alone = f64::from(specs.capability.multiprocessors);
     let global = [
         counts.global_read,
         counts.global_write,
@@ -194,7 +194,7 @@ pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
         .map(|bytes| by_blocks / (bytes * specs.clock()));
     // The multiprocessor that has most blocks decides, if all blocks do the same.
     let blocks = launch.blocks();
-    let turns = blocks.div_ceil(u64::from(specs.multiprocessors)) as f64 / blocks as f64;
+    let turns = blocks.div_ceil(u64::from(specs.capability.multiprocessors)) as f64 / blocks as f64;
     let mut limits = vec![
         (Unit::Launch, LAUNCH),
         (Unit::Memory, memory),

@@ -27,8 +27,9 @@ struct Kernels {
     on_chip_backward: &'static str,
     /// Of the third.
     online: &'static str,
-    tiled_q: &'static str,
-    tiled_kv: &'static str,
+    tiled: [&'static str; 2],
+    /// Keys, then queries, that its backward pass walks over at once.
+    walked: usize,
 }
 
 /// Of those that suit, the first is taken.
@@ -42,8 +43,11 @@ const KERNELS: [Kernels; 3] = [
         on_chip_threads: 128,
         on_chip_backward: "attention_backward_on_chip_32",
         online: "attention_online_32",
-        tiled_q: "attention_backward_tiled_q_32",
-        tiled_kv: "attention_backward_tiled_kv_32",
+        tiled: [
+            "attention_backward_tiled_q_32",
+            "attention_backward_tiled_kv_32",
+        ],
+        walked: 64,
     },
     Kernels {
         depth: 64,
@@ -54,8 +58,11 @@ const KERNELS: [Kernels; 3] = [
         on_chip_threads: 128,
         on_chip_backward: "attention_backward_on_chip_64",
         online: "attention_online_64",
-        tiled_q: "attention_backward_tiled_q_64",
-        tiled_kv: "attention_backward_tiled_kv_64",
+        tiled: [
+            "attention_backward_tiled_q_64",
+            "attention_backward_tiled_kv_64",
+        ],
+        walked: 64,
     },
     Kernels {
         depth: 128,
@@ -66,8 +73,11 @@ const KERNELS: [Kernels; 3] = [
         on_chip_threads: 256,
         on_chip_backward: "attention_backward_on_chip_128",
         online: "attention_online_128",
-        tiled_q: "attention_backward_tiled_q_128",
-        tiled_kv: "attention_backward_tiled_kv_128",
+        tiled: [
+            "attention_backward_tiled_q_128",
+            "attention_backward_tiled_kv_128",
+        ],
+        walked: 32,
     },
 ];
 
@@ -193,80 +203,87 @@ fn has_vectors(gpu: &Gpu, shape: &Shape, heads: &[Heads], rows: &[Tensor]) -> bo
         && rows.iter().all(|t| gpu.locate(*t).is_multiple_of(16))
 }
 
-/// A kernel of a step on tensor cores.
+/// Kernels of a step on tensor cores.
 #[derive(Clone, Copy, Debug)]
 struct Choice {
     step: u32,
-    kernels: &'static Kernels,
-    /// Dynamic shared memory in bytes of the step's kernels.
+    names: [&'static str; 2],
+    /// Dynamic shared memory in bytes of each of them.
     shared: usize,
 }
 
-/// The step to take where rows have vectors: the second where everything fits on chip, else the
-/// third; each if it may be taken. `None` for the first.
-fn choose(gpu: &Gpu, shape: &Shape, shared: [fn(&Shape, &Kernels) -> usize; 2]) -> Option<Choice> {
-    let kernels = KERNELS.iter().find(|k| shape.depth <= k.depth)?;
+/// Of the second and the third step, in this order, the first that may be taken: the second where
+/// everything fits on chip. `None` for the first step.
+fn choose(gpu: &Gpu, shape: &Shape, choices: [Choice; 2]) -> Option<Choice> {
     let short = shape.lengths.iter().all(|length| *length <= SHORT);
-    let fits = |choice: &Choice| {
-        let most = gpu.stream.capability().block_shared as usize;
+    choices.into_iter().find(|choice| {
         (choice.step == 3 || short)
-            && choice.shared <= most
+            && choice.names.iter().all(|n| gpu.fits(n, choice.shared))
             && gpu.allows(Ladder::Attention, choice.step)
-    };
-    let choices = [(2, shared[0]), (3, shared[1])].map(|(step, shared)| Choice {
-        step,
-        kernels,
-        shared: shared(shape, kernels),
-    });
-    choices.into_iter().find(fits)
+    })
+}
+
+/// Those for heads of that depth, if there are any.
+fn kernels(shape: &Shape) -> Option<&'static Kernels> {
+    KERNELS.iter().find(|k| shape.depth <= k.depth)
 }
 
 /// See [`Sequence`](crate::backend::sequence::Sequence).
 pub(crate) fn attention(gpu: &mut Gpu, a: Attention) {
     let shape = Shape::new(gpu, &a);
-    let [queries, keys] = shape.lengths;
+    let [queries, _] = shape.lengths;
     let mut args = input_args(gpu, &a, &shape);
     args.extend([a.out, a.lse].map(|t| gpu.address(t)));
     args.extend(shape.args());
-    let choice = has_vectors(gpu, &shape, &[a.q, a.k, a.v], &[a.out])
-        .then(|| choose(gpu, &shape, [on_chip_shared, |_, k| k.rows(5 * TILE)]))
+    let kernels = has_vectors(gpu, &shape, &[a.q, a.k, a.v], &[a.out])
+        .then(|| kernels(&shape))
         .flatten();
-    let Some(Choice {
-        step,
-        kernels,
-        shared,
-    }) = choice
+    let Some((kernels, choice)) =
+        kernels.and_then(|k| Some((k, choose(gpu, &shape, forward_choices(&shape, k))?)))
     else {
         return naive(gpu, "attention_naive", shape.rows(0), &args);
     };
-    match step {
+    let (blocks, threads) = match choice.step {
         2 => {
-            let suits = kernels.on_chip.iter().find(|(most, _)| keys <= *most);
-            let (_, kernel) = suits.expect("no more keys than short sentences have");
             let threads = kernels.on_chip_threads.min(2 * whole(queries));
-            launch(gpu, kernel, shape.pairs(), threads, shared, &args);
+            (shape.pairs(), threads)
         }
-        _ => {
-            let blocks = shape.pairs() * queries.div_ceil(TILE);
-            launch(gpu, kernels.online, blocks, TILED_THREADS, shared, &args);
-        }
-    }
+        _ => (shape.pairs() * queries.div_ceil(TILE), TILED_THREADS),
+    };
+    launch(gpu, choice.names[0], blocks, threads, choice.shared, &args);
 }
 
-fn on_chip_shared(shape: &Shape, kernels: &Kernels) -> usize {
-    let [queries, keys] = shape.lengths.map(whole);
-    kernels.rows(queries + 2 * keys)
+fn forward_choices(shape: &Shape, kernels: &Kernels) -> [Choice; 2] {
+    let [queries, keys] = shape.lengths;
+    let [few, many] = kernels.on_chip;
+    let (_, on_chip) = if keys <= few.0 { few } else { many };
+    let [short, online] = [(2, on_chip), (3, kernels.online)].map(|(step, name)| Choice {
+        step,
+        names: [name; 2],
+        shared: kernels.rows(match step {
+            2 => whole(queries) + 2 * whole(keys),
+            _ => 5 * TILE,
+        }),
+    });
+    [short, online]
 }
 
-fn on_chip_backward_shared(shape: &Shape, kernels: &Kernels) -> usize {
+fn backward_choices(shape: &Shape, kernels: &Kernels) -> [Choice; 2] {
     let [queries, keys] = shape.lengths.map(whole);
     let floats = 2 * queries * size_of::<f32>();
-    let ds = keys * row_bytes(queries);
-    kernels.rows(2 * queries + 2 * keys) + ds.max(kernels.rows(queries)) + floats
-}
-
-fn tiled_shared(_: &Shape, kernels: &Kernels) -> usize {
-    kernels.rows(6 * TILE) + 4 * TILE * size_of::<f32>()
+    let ds = (keys * row_bytes(queries)).max(kernels.rows(queries));
+    let on_chip = Choice {
+        step: 2,
+        names: [kernels.on_chip_backward; 2],
+        shared: kernels.rows(2 * queries + 2 * keys) + ds + floats,
+    };
+    let walked = kernels.rows(4 * kernels.walked) + 4 * kernels.walked * size_of::<f32>();
+    let tiled = Choice {
+        step: 3,
+        names: kernels.tiled,
+        shared: kernels.rows(2 * TILE) + walked,
+    };
+    [on_chip, tiled]
 }
 
 /// See [`Sequence`](crate::backend::sequence::Sequence).
@@ -280,12 +297,13 @@ pub(crate) fn attention_backward(gpu: &mut Gpu, a: Attention, grad: AttentionGra
     inputs.extend([a.out, a.lse, dout].map(|t| gpu.address(t)));
     let sizes = shape.args();
     let choice = has_vectors(gpu, &shape, &[a.q, a.k, a.v, dq, dk, dv], &[a.out, dout])
-        .then(|| choose(gpu, &shape, [on_chip_backward_shared, tiled_shared]))
-        .flatten();
+        .then(|| kernels(&shape))
+        .flatten()
+        .and_then(|k| choose(gpu, &shape, backward_choices(&shape, k)));
     let [dq, dk, dv] = [dq, dk, dv].map(|h| heads_args(gpu, h));
     let Some(Choice {
         step,
-        kernels,
+        names,
         shared,
     }) = choice
     else {
@@ -298,18 +316,15 @@ pub(crate) fn attention_backward(gpu: &mut Gpu, a: Attention, grad: AttentionGra
         2 => {
             let args = [&inputs[..], &dq, &dk, &dv, &sizes].concat();
             let threads = 2 * whole(queries.max(keys));
-            let kernel = kernels.on_chip_backward;
-            launch(gpu, kernel, shape.pairs(), threads, shared, &args);
+            launch(gpu, names[0], shape.pairs(), threads, shared, &args);
         }
         _ => {
             let delta = [Arg::Ptr(gpu.scratch(shape.rows(0) * size_of::<f32>()))];
             let blocks = |length: usize| shape.pairs() * length.div_ceil(TILE);
             let args = [&inputs[..], &dq, &delta, &sizes].concat();
-            let kernel = kernels.tiled_q;
-            launch(gpu, kernel, blocks(queries), TILED_THREADS, shared, &args);
+            launch(gpu, names[0], blocks(queries), TILED_THREADS, shared, &args);
             let args = [&inputs[..], &dk, &dv, &delta, &sizes].concat();
-            let kernel = kernels.tiled_kv;
-            launch(gpu, kernel, blocks(keys), TILED_THREADS, shared, &args);
+            launch(gpu, names[1], blocks(keys), TILED_THREADS, shared, &args);
         }
     }
 }

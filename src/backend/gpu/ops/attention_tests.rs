@@ -3,6 +3,7 @@
 use super::*;
 use crate::backend::cpu::Cpu;
 use crate::backend::gpu::Ladder;
+use crate::backend::gpu::models::RTX_4090;
 use crate::backend::sequence::Mask;
 use crate::backend::{Executor, Pass};
 use crate::rng::Stream;
@@ -314,8 +315,7 @@ proptest! {
 
 #[test]
 fn a_shape_takes_the_step_that_suits_it() {
-    let kernels = |case: &Case, step| {
-        let mut gpu = Gpu::simt_scheduled(Schedule::Low, Landing::Late);
+    let kernels_on = |mut gpu: Gpu, case: &Case, step| {
         gpu.limit(Ladder::Attention, step);
         let (attention, grad) = case.tensors(&mut gpu);
         let launches = gpu.plan(Pass::Train, &|exec| {
@@ -326,6 +326,8 @@ fn a_shape_takes_the_step_that_suits_it() {
         let names = launches.iter().map(|launch| launch.kernel);
         names.collect::<Vec<_>>()
     };
+    let usual = || Gpu::simt_scheduled(Schedule::Low, Landing::Late);
+    let kernels = |case: &Case, step| kernels_on(usual(), case, step);
     let naive = [
         "attention_naive",
         "attention_backward_naive_q",
@@ -343,6 +345,13 @@ fn a_shape_takes_the_step_that_suits_it() {
         assert_eq!(kernels(&short, step), on_chip, "{step}");
     }
     assert_eq!(kernels(&long, 3), tiled);
+    // Wide heads, of which little shared memory takes tiles, too.
+    let wide = Case::new(&[140], [150, 140], 1, 128);
+    let little = || Gpu::simt_posing(Schedule::Low, Landing::Late, RTX_4090);
+    let names = tiled.map(|name| name.replace("32", "128"));
+    assert_eq!(kernels_on(little(), &wide, 3), names);
+    assert_eq!(wide.run(&mut little()), wide.run(&mut usual()));
+    wide.check();
     assert_eq!(kernels(&long, 2), naive);
     // There is always a step.
     for case in [

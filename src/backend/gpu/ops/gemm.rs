@@ -31,7 +31,7 @@ struct Step {
 }
 
 /// Of steps that suit, the last is taken.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         number: 1,
         kernel: "gemm_naive",
@@ -70,6 +70,14 @@ const STEPS: [Step; 8] = [
         tile: [128, 128],
         threads: 256,
         shared: 0,
+        needs: Needs::Vectors,
+    },
+    Step {
+        number: 6,
+        kernel: "gemm_pipeline_x3",
+        tile: [128, 128],
+        threads: 128,
+        shared: 3 * (128 + 128) * 64,
         needs: Needs::Vectors,
     },
     Step {
@@ -202,17 +210,21 @@ fn choose(gpu: &Gpu, product: &Product) -> &'static Step {
         let turns = product.tiles(step.tile).div_ceil(device.multiprocessors);
         turns as usize * step.tile[1]
     };
+    // Four warps hide nothing from one another's waits.
+    let alone = |step: &Step| gpu.blocks_by_shared(step.kernel, step.shared as usize) < 2;
     let suits = |step: &&Step| {
         let able = match step.needs {
             Needs::Nothing => true,
             Needs::Vectors => product.has_vectors(),
             Needs::Hopper => product.has_vectors() && device.hopper,
         };
-        able && step.shared <= device.block_shared && gpu.allows(Ladder::Gemm, step.number)
+        able && gpu.fits(step.kernel, step.shared as usize) && gpu.allows(Ladder::Gemm, step.number)
     };
     let best = STEPS.iter().filter(suits).reduce(|best, step| {
-        // Of two tiles for the same step the larger one, unless it leaves more of the device idle.
-        let slower = best.number == step.number && time(step) > time(best);
+        // Of two for the same step the one with larger tiles, or more stages, unless it leaves more
+        // of the device, or of a multiprocessor, idle.
+        let idle = |step| (time(step), alone(step));
+        let slower = best.number == step.number && idle(step) > idle(best);
         if slower { best } else { step }
     });
     best.unwrap_or(&STEPS[0])

@@ -30,9 +30,19 @@ const HOPPER_ROWS: usize = 128;
 /// `HOPPER_THREADS` of `kernels/include/gemm_hopper.cuh`.
 const HOPPER_THREADS: u32 = 384;
 
-/// Dynamic shared memory of the pipeline: four stages of two factors' slices.
-fn shared(tile: usize) -> u32 {
-    (4 * 2 * 2 * DEPTH * tile) as u32
+/// Dynamic shared memory of the pipeline: stages of two factors' slices.
+fn shared(tile: usize, stages: usize) -> u32 {
+    (stages * 2 * 2 * DEPTH * tile) as u32
+}
+
+/// Of two kernels with large tiles, the first with four stages and the second with three, the one
+/// to launch and its shared memory: four, unless a multiprocessor then had one block of four warps.
+fn staged(gpu: &Gpu, kernels: [&'static str; 2]) -> (&'static str, u32) {
+    let [four, three] = [4, 3].map(|stages| shared(TILES[0], stages));
+    match gpu.blocks_by_shared(kernels[0], four as usize) {
+        0 | 1 => (kernels[1], three),
+        _ => (kernels[0], four),
+    }
 }
 
 /// As `kernels/include/linear.cuh` numbers them.
@@ -109,7 +119,7 @@ fn optional(gpu: &Gpu, t: Option<Tensor>) -> Arg {
 /// Whether tensor cores take these activations, in rows of the given lengths, and these weights.
 fn has_vectors(gpu: &Gpu, activations: &[Tensor], w: Option<Tensor>, lengths: &[usize]) -> bool {
     gpu.allows(Ladder::Linear, 2)
-        && gpu.stream.capability().block_shared >= shared(TILES[0])
+        && gpu.fits("linear_dw_128_x3", shared(TILES[0], 3) as usize)
         && lengths.iter().all(|n| n.is_multiple_of(8))
         && activations.iter().all(|t| t.offset.is_multiple_of(8))
         && w.is_none_or(|w| w.offset.is_multiple_of(8))
@@ -117,8 +127,8 @@ fn has_vectors(gpu: &Gpu, activations: &[Tensor], w: Option<Tensor>, lengths: &[
 
 /// A product of weights and activations that leaves activations.
 struct Product<'a> {
-    /// Of step 1, then by tiles of step 2.
-    kernels: [&'static str; 3],
+    /// Of step 1, then of step 2: with large tiles and many stages or few, and with small tiles.
+    kernels: [&'static str; 4],
     /// Step 3 has it.
     forward: bool,
     vectors: bool,
@@ -154,9 +164,13 @@ impl Product<'_> {
             return;
         }
         let args = [&[first, Arg::Ptr(weights)], self.rest].concat();
-        let i = usize::from(small);
-        let (kernel, shared) = (self.kernels[1 + i], shared(TILES[i]));
-        gpu.launch(kernel, [blocks[i], 1, 1], THREADS, shared, &args);
+        let [_, four, three, narrow] = self.kernels;
+        let (kernel, shared) = match small {
+            true => (narrow, shared(TILES[1], 4)),
+            false => staged(gpu, [four, three]),
+        };
+        let grid = [blocks[usize::from(small)], 1, 1];
+        gpu.launch(kernel, grid, THREADS, shared, &args);
     }
 
     fn launch_hopper(&self, gpu: &mut Gpu, weights: u64) {
@@ -225,7 +239,7 @@ pub(crate) fn linear(
     ];
     let rest = [&out[..], &shape.args()].concat();
     let product = Product {
-        kernels: ["linear_naive", "linear_128", "linear_64"],
+        kernels: ["linear_naive", "linear_128", "linear_128_x3", "linear_64"],
         forward: true,
         vectors: has_vectors(gpu, &[x], Some(layer.w), &[inputs]),
         rows,
@@ -278,7 +292,12 @@ fn input(gpu: &mut Gpu, shape: Shape, w: Tensor, dz: Tensor, grad: LinearInputGr
     ];
     let rest = [&out[..], &shape.args()].concat();
     let product = Product {
-        kernels: ["linear_naive_dx", "linear_dx_128", "linear_dx_64"],
+        kernels: [
+            "linear_naive_dx",
+            "linear_dx_128",
+            "linear_dx_128_x3",
+            "linear_dx_64",
+        ],
         forward: false,
         vectors: has_vectors(gpu, &[dz], Some(w), &[inputs, outputs]),
         rows,
@@ -327,7 +346,8 @@ fn weights(gpu: &mut Gpu, shape: Shape, x: Tensor, dz: Tensor, grad: LinearGrad)
     let sizes = [&shape.args()[..], &[Arg::I32(chunk as i32)]].concat();
     let args = [&factors[..], &sums, &[add], &sizes].concat();
     let grid = [tiles(outputs, inputs, [TILES[0]; 2]), parts as u32, 1];
-    gpu.launch("linear_dw_128", grid, THREADS, shared(TILES[0]), &args);
+    let (kernel, shared) = staged(gpu, ["linear_dw_128", "linear_dw_128_x3"]);
+    gpu.launch(kernel, grid, THREADS, shared, &args);
     if parts > 1 {
         let sizes = [parts, inputs, outputs].map(|size| Arg::I32(size as i32));
         let args = [&sums[..], &sizes, &[accumulate], &out].concat();

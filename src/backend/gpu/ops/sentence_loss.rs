@@ -47,7 +47,7 @@ pub(crate) fn sentence_xent(gpu: &mut Gpu, l: SentenceLoss, record: bool) {
     let fits = classes.is_multiple_of(8)
         && lies_well(l.logits)
         && lies_well(l.dlogits)
-        && row_bytes <= gpu.stream.capability().block_shared as usize;
+        && gpu.fits("sentence_xent", row_bytes);
     if fits && gpu.allows(Ladder::SentenceXent, 2) {
         let scratch = gpu.scratch(4 * (1 + sentences + rows));
         let at = |words: usize| Arg::Ptr(scratch + 4 * words as u64);

@@ -10,8 +10,6 @@ use crate::backend::{BatchNorm, Load, Tensor};
 pub(super) const THREADS: usize = 128;
 /// `TAPS` of kernels/include/conv_region.cuh.
 const TAPS: usize = 9;
-/// Shared memory of a block that the system takes.
-const RESERVED: u32 = 1 << 10;
 
 /// What tiles and their regions take up: `Regions` of kernels/include/conv_region.cuh.
 #[derive(Clone, Copy, Debug)]
@@ -53,13 +51,14 @@ pub(super) struct Resident {
 impl Resident {
     /// Whether a block fits at all.
     pub(super) fn fits(&self, gpu: &Gpu) -> bool {
-        self.shared <= gpu.stream.capability().block_shared
+        gpu.fits(self.kernel, self.shared as usize)
     }
 
     /// Blocks that a device runs at once, or fewer if there is less to do.
     pub(super) fn grid(&self, gpu: &Gpu, tiles: usize) -> [u32; 3] {
         let device = gpu.stream.capability();
-        let each = (device.shared / (self.shared + RESERVED)).clamp(1, self.blocks);
+        let each = gpu.blocks_by_shared(self.kernel, self.shared as usize);
+        let each = each.clamp(1, self.blocks);
         [count(tiles).min(each * device.multiprocessors), 1, 1]
     }
 }
