@@ -4,6 +4,8 @@
 //! Has its own `main`, because people are to see which kernels ran and which tests were skipped for
 //! lack of a device. `REQUIRE_CUDA=1` turns a skip of `cuda` into a failure.
 
+#[path = "common/limit.rs"]
+mod limit;
 #[path = "common/rounded.rs"]
 mod rounded;
 #[path = "common/translators.rs"]
@@ -14,7 +16,7 @@ use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, Kind, Load, LossOutputs, Pass, Sgd,
-    StepInputs, Window,
+    StepInputs, Window, wait_for_records,
 };
 use autoassist::data::{Dataset, Samples};
 use autoassist::nn::{Architecture, InputShape, ResNet};
@@ -111,13 +113,7 @@ impl<'a> Setup<'a> {
 
     /// Waits for the oldest step's records.
     fn records(&mut self) -> Result<StepRecords, DeviceError> {
-        loop {
-            if let Some(records) = self.drain.poll() {
-                return Ok(records);
-            }
-            self.exec.check()?;
-            std::thread::yield_now();
-        }
+        wait_for_records(self.exec, &mut self.drain)
     }
 
     /// Losses of some steps, one at a time.
@@ -546,6 +542,7 @@ fn main() -> ExitCode {
         println!("gpu: test");
         return ExitCode::SUCCESS;
     }
+    limit::steps();
     let cuda_required = std::env::var_os("REQUIRE_CUDA").is_some_and(|v| v == "1");
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (device, open) in devices() {
@@ -557,14 +554,19 @@ fn main() -> ExitCode {
             continue;
         }
         for (name, test) in tests() {
-            let mut gpu = open().expect("it was there a moment ago");
-            match catch_unwind(AssertUnwindSafe(|| test(&mut gpu))) {
-                Ok(()) => {
+            // A test that leaves a GPU with a fault, or a kernel that hangs, fails those after it.
+            let result = open().map(|mut gpu| catch_unwind(AssertUnwindSafe(|| test(&mut gpu))));
+            match result {
+                Ok(Ok(())) => {
                     println!("test {device}::{name} ... ok");
                     passed += 1;
                 }
-                Err(_) => {
-                    println!("test {device}::{name} ... FAILED");
+                failure => {
+                    let why = failure.err().map(|e| format!(": {e}"));
+                    println!(
+                        "test {device}::{name} ... FAILED{}",
+                        why.unwrap_or_default()
+                    );
                     failed += 1;
                 }
             }

@@ -9,6 +9,8 @@
 
 #[path = "common/fixture.rs"]
 mod fixture;
+#[path = "common/limit.rs"]
+mod limit;
 #[path = "common/ops.rs"]
 mod ops;
 #[path = "common/rounded.rs"]
@@ -234,6 +236,7 @@ fn main() -> ExitCode {
         println!("oracle: test");
         return ExitCode::SUCCESS;
     }
+    limit::steps();
     let dir = std::env::var_os("ORACLE_DIR").map_or("tests/fixtures".into(), PathBuf::from);
     let files = match fixtures(&dir) {
         Ok(files) if !files.is_empty() => files,
