@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub struct Context {
     device: sys::CUdevice,
     handle: sys::CUcontext,
+    versions: Versions,
     /// For people: `NVIDIA H100 80GB HBM3 (cuda:0, sm_90)`.
     pub description: String,
     pub capability: Capability,
@@ -29,6 +30,21 @@ pub struct Context {
 unsafe impl Send for Context {}
 // SAFETY: the driver API locks what it needs to.
 unsafe impl Sync for Context {}
+
+/// Of CUDA.
+#[derive(Clone, Copy)]
+struct Versions {
+    driver: (u32, u32),
+    /// What compiled the kernels.
+    toolkit: (u32, u32),
+}
+
+impl Versions {
+    fn old_driver(self) -> DeviceError {
+        let Versions { driver, toolkit } = self;
+        DeviceError::OldDriver { driver, toolkit }
+    }
+}
 
 /// Those of this process, by the device's number.
 static OPEN: Mutex<BTreeMap<u32, Arc<Context>>> = Mutex::new(BTreeMap::new());
@@ -55,8 +71,9 @@ impl Context {
         library::load()?;
         let driver = initialise()?;
         // Machine code runs on any driver of the toolkit's major version or a later one.
+        let versions = Versions { driver, toolkit };
         if driver.0 < toolkit.0 {
-            return Err(DeviceError::OldDriver { driver, toolkit });
+            return Err(versions.old_driver());
         }
         library::is_whole()?;
         let (device, name, capability) = find(ordinal)?;
@@ -99,6 +116,7 @@ impl Context {
         let mut context = Context {
             device,
             handle,
+            versions,
             description: format!("{name} (cuda:{ordinal}, sm_{major}{minor})"),
             capability,
             modules: Vec::new(),
@@ -107,12 +125,9 @@ impl Context {
         };
         context.bind()?;
         for file in FILES {
-            context.load(file).map_err(|e| match e {
+            let loaded = context.load(file);
+            loaded.map_err(|e| match e {
                 DeviceError::OutOfMemory { .. } => taken(format!("no memory for {}", file.path)),
-                // PTX is bound to the toolkit's minor version, too.
-                DeviceError::Load { reason, .. } if reason.contains("UNSUPPORTED_PTX_VERSION") => {
-                    DeviceError::OldDriver { driver, toolkit }
-                }
                 other => other,
             })?;
         }
@@ -172,16 +187,20 @@ impl Context {
         ];
         // SAFETY: the image is a whole fatbin, which says its own length; as many values as options,
         // of which one is a buffer of the length that the other says.
-        let loaded = unsafe {
-            cu!(cuModuleLoadDataEx(
+        let result = unsafe {
+            sys::cuModuleLoadDataEx(
                 &mut module,
                 fatbin.as_ptr().cast(),
                 options.len() as u32,
                 options.as_mut_ptr(),
                 values.as_mut_ptr(),
-            ))
+            )
         };
-        loaded.map_err(|e| match e {
+        // PTX is bound to the toolkit's minor version, too.
+        if result == CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION {
+            return Err(self.versions.old_driver());
+        }
+        check("cuModuleLoadDataEx", result).map_err(|e| match e {
             DeviceError::Call { reason, .. } => DeviceError::Load {
                 file: file.path,
                 reason: format!("{reason}{}", logged(&log)),

@@ -42,7 +42,10 @@ pub fn check(call: &'static str, result: CUresult) -> Result<(), DeviceError> {
         | CUDA_ERROR_INVALID_PC
         | CUDA_ERROR_HARDWARE_STACK_ERROR
         | CUDA_ERROR_ASSERT
-        | CUDA_ERROR_ECC_UNCORRECTABLE => Err(DeviceError::Fault(text(result))),
+        | CUDA_ERROR_CONTAINED
+        | CUDA_ERROR_ECC_UNCORRECTABLE
+        | CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | CUDA_ERROR_TENSOR_MEMORY_LEAK => Err(DeviceError::Fault(text(result))),
         CUDA_ERROR_OUT_OF_MEMORY => Err(DeviceError::OutOfMemory {
             asked: 0,
             free: 0,
