@@ -149,8 +149,8 @@ pub enum DeviceError {
     Fault(String),
     /// What was launched does not end.
     #[error(
-        "{what} has not ended within {} s, so a kernel hangs: AUTOASSIST_CUDA_STEPWISE=1 names it; \
-         AUTOASSIST_STEP_LIMIT=SECONDS gives it longer",
+        "{what} has not ended within {} s, and is taken to hang; AUTOASSIST_STEP_LIMIT=SECONDS gives \
+         it longer",
         limit.as_secs_f64()
     )]
     Hung {

@@ -257,8 +257,9 @@ fn a_step_that_hangs_is_named_and_not_waited_for_again() {
         text.starts_with("training step 0 on simt (2 launches: begin_step, sgd"),
         "{text}"
     );
+    assert!(text.contains("AUTOASSIST_CUDA_STEPWISE=1"), "{text}");
     assert_eq!(notes.given_up.lock().unwrap().as_ref(), Some(&text));
-    let params = gpu.alloc(Kind::Float, [1, 1, 1, 4]);
+    let params = gpu.alloc(Kind::Float, [1, 1, 1, 8]);
     assert_eq!(gpu.read(params).unwrap_err().to_string(), text);
     assert_eq!(step(&mut gpu, params, 2).unwrap_err().to_string(), text);
 }

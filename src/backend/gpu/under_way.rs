@@ -1,5 +1,6 @@
 //! What the device is doing, for a host that waits for it.
 
+use super::cuda::STEPWISE;
 use super::{BEGIN, Gpu, StepKey};
 use crate::backend::wait::Wait;
 use crate::backend::{DeviceError, Pass};
@@ -75,9 +76,14 @@ impl Gpu {
                 .map_or(&[][..], |captured| &captured.launches);
             let begin = std::iter::once(BEGIN);
             let graph = graph(begin.chain(launches.iter().map(|launch| launch.kernel)));
+            // A device with a limit has the mode.
+            let apart = match stream.step_limit() {
+                Some(_) => format!("; {STEPWISE}=1 tells them apart"),
+                None => String::new(),
+            };
             match key.0 {
-                Pass::Train => format!("training step {number} on {device} ({graph})"),
-                Pass::Eval => format!("a step of evaluation on {device} ({graph})"),
+                Pass::Train => format!("training step {number} on {device} ({graph}{apart})"),
+                Pass::Eval => format!("a step of evaluation on {device} ({graph}{apart})"),
             }
         };
         let judged = patience.look(waited, &what);
