@@ -7,6 +7,8 @@
 //! libcuda that poses as several GPUs), and `--skip NAME` leaves out what has that in
 //! its name.
 
+#[path = "common/limit.rs"]
+mod limit;
 #[path = "common/rounded.rs"]
 mod rounded;
 #[path = "common/standin.rs"]
@@ -21,7 +23,7 @@ use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::gpu::{Gpu, Ladder};
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, Kind, Load, LossOutputs, Pass, Sgd,
-    StepInputs, Window,
+    StepInputs, Window, wait_for_records,
 };
 use autoassist::data::{Dataset, Samples};
 use autoassist::nn::{Architecture, InputShape, ResNet};
@@ -118,13 +120,7 @@ impl<'a> Setup<'a> {
 
     /// Waits for the oldest step's records.
     fn records(&mut self) -> Result<StepRecords, DeviceError> {
-        loop {
-            if let Some(records) = self.drain.poll() {
-                return Ok(records);
-            }
-            self.exec.check()?;
-            std::thread::yield_now();
-        }
+        wait_for_records(self.exec, &mut self.drain)
     }
 
     /// Losses of some steps, one at a time.
@@ -561,6 +557,7 @@ fn main() -> ExitCode {
         println!("gpu: test");
         return ExitCode::SUCCESS;
     }
+    limit::steps();
     let wanted = match wanted::wanted() {
         Ok(wanted) => wanted,
         Err(why) => {
@@ -587,14 +584,19 @@ fn main() -> ExitCode {
             continue;
         }
         for (name, test) in tests() {
-            let mut gpu = open().expect("it was there a moment ago");
-            match catch_unwind(AssertUnwindSafe(|| test(&mut gpu))) {
-                Ok(()) => {
+            // A test that leaves a GPU with a fault, or a kernel that hangs, fails those after it.
+            let result = open().map(|mut gpu| catch_unwind(AssertUnwindSafe(|| test(&mut gpu))));
+            match result {
+                Ok(Ok(())) => {
                     println!("test {device}::{name} ... ok");
                     passed += 1;
                 }
-                Err(_) => {
-                    println!("test {device}::{name} ... FAILED");
+                failure => {
+                    let why = failure.err().map(|e| format!(": {e}"));
+                    println!(
+                        "test {device}::{name} ... FAILED{}",
+                        why.unwrap_or_default()
+                    );
                     failed += 1;
                 }
             }

@@ -79,7 +79,10 @@ impl Strict {
         let own = OWN_SHARED.get(kernel).copied();
         let shared = own.map_or(u32::MAX, |own| own + launch.shared);
         if shared > self.capability.block_shared {
-            self.find(format!("{kernel}: {own:?} and {} bytes shared", launch.shared));
+            self.find(format!(
+                "{kernel}: {own:?} and {} bytes shared",
+                launch.shared
+            ));
         }
         #[cfg(simt)]
         {
@@ -126,7 +129,10 @@ impl Driver for Strict {
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {
         self.outside_capture("alloc");
-        let last = self.blocks.last_key_value().map_or(1 << 32, |(_, end)| *end);
+        let last = self
+            .blocks
+            .last_key_value()
+            .map_or(1 << 32, |(_, end)| *end);
         // Far from the last one, so that nothing past its end is in the next.
         let start = (last + (1 << 21)).next_multiple_of(512);
         self.blocks.insert(start, start + bytes.max(1) as u64);
@@ -270,7 +276,9 @@ fn resnets_keep_to_the_limits_of_every_gpu() {
 
 /// The last ones have rows that fill a block's shared memory almost, or a little more than that,
 /// on one of the GPUs.
-const VOCABULARIES: [usize; 8] = [4000, 10_000, 37_000, 50_257, 50_656, 50_688, 83_440, 116_200];
+const VOCABULARIES: [usize; 8] = [
+    4000, 10_000, 37_000, 50_257, 50_656, 50_688, 83_440, 116_200,
+];
 const SHAPES: [[usize; 3]; 7] = [
     [8, 8, 8],
     [64, 32, 32],

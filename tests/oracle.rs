@@ -11,6 +11,8 @@
 mod devices;
 #[path = "common/fixture.rs"]
 mod fixture;
+#[path = "common/limit.rs"]
+mod limit;
 #[path = "common/ops.rs"]
 mod ops;
 #[path = "common/rounded.rs"]
@@ -242,6 +244,7 @@ fn main() -> ExitCode {
         println!("oracle: test");
         return ExitCode::SUCCESS;
     }
+    limit::steps();
     let dir = std::env::var_os("ORACLE_DIR").map_or("tests/fixtures".into(), PathBuf::from);
     let files = match fixtures(&dir) {
         Ok(files) if !files.is_empty() => files,

@@ -70,6 +70,34 @@ fn a_ladder_is_a_table_and_a_page() {
 }
 
 #[test]
+fn without_a_gpu_they_say_why_nothing_is_measured_and_fail_where_one_is_required() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for args in [["ladder", "copy"], ["profile", "copy"]] {
+        let run = |required: &str| {
+            let mut command = Command::cargo_bin("kernels").expect("the program is built");
+            command.args(args).args(["--shape", "4096"]);
+            command.current_dir(folder.path());
+            // Hides what GPUs there are.
+            command.envs([("CUDA_VISIBLE_DEVICES", ""), ("REQUIRE_CUDA", required)]);
+            let output = command.output().expect("it runs");
+            let [out, error] =
+                [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
+            (output.status.code(), out, error)
+        };
+        let (code, out, _) = run("0");
+        assert_eq!(code, Some(0));
+        let reasons = out
+            .lines()
+            .filter(|line| line.starts_with("not measured: "));
+        assert_eq!(reasons.count(), 1, "{out}");
+        let (code, out, error) = run("1");
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.starts_with("kernels: REQUIRE_CUDA=1: "), "{error}");
+    }
+}
+
+#[test]
 fn wrong_arguments_are_one_line_and_exit_code_2() {
     let folder = tempfile::tempdir().expect("a folder");
     let markers = folder.path().join("a.md");

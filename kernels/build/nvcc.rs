@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const REMEDY: &str = include_str!("nvcc_remedy.txt");
-const ARCHS: &str = "80;90a";
+/// Machine code for an A100 and all after it but sm_110: newer GPUs run that of their own major version.
+const ARCHS: &str = "80;90a;100;120";
 /// The first that knows sm_90a.
 const OLDEST: (u32, u32) = (12, 0);
 

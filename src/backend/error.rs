@@ -1,6 +1,7 @@
 //! Why a device cannot be used, or stopped working.
 
 use super::cpu::simd::IsaError;
+use std::time::Duration;
 
 /// How to give a build its CUDA kernels.
 pub const NVCC_REMEDY: &str = include_str!("../../kernels/build/nvcc_remedy.txt");
@@ -44,6 +45,20 @@ pub enum DeviceError {
          --device cpu"
     )]
     NoDriver,
+    /// Something that is called libcuda.
+    #[error(
+        "--device cuda: the libcuda.so found is not that of an NVIDIA driver ({0}); look at \
+         LD_LIBRARY_PATH, or install the driver anew"
+    )]
+    ForeignDriver(String),
+    /// A driver that cannot be initialised.
+    #[error("--device cuda: the NVIDIA driver does not start ({reason}): {remedy}")]
+    NoStart {
+        /// What it said.
+        reason: String,
+        /// What helps.
+        remedy: &'static str,
+    },
     /// A driver, but no device.
     #[error("--device cuda: the NVIDIA driver sees no device; use --device cpu")]
     NoDevice,
@@ -65,11 +80,46 @@ pub enum DeviceError {
         /// Its second digit.
         minor: u32,
     },
+    /// Neither machine code for it nor PTX.
+    #[error(
+        "--device cuda: {name} is sm_{major}{minor}, this build's kernels are for {built}; build with \
+         CUDA_ARCHS={major}{minor}"
+    )]
+    NoCode {
+        /// The device.
+        name: String,
+        /// Compute capability.
+        major: u32,
+        /// Its second digit.
+        minor: u32,
+        /// What the kernels were compiled for.
+        built: String,
+    },
+    /// Others use it, all of it or with a right to be alone.
+    #[error(
+        "--device cuda: {name} takes no more programs ({reason}); nvidia-smi shows who uses it"
+    )]
+    Taken {
+        /// The device.
+        name: String,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The driver did not take the kernels of a file.
+    #[error("--device cuda: the driver does not load {file}: {reason}")]
+    Load {
+        /// The file.
+        file: &'static str,
+        /// What it said, with what its compiler wrote.
+        reason: String,
+    },
+    /// `AUTOASSIST_STEP_LIMIT` is none.
+    #[error("AUTOASSIST_STEP_LIMIT={0}: give seconds, such as 600")]
+    StepLimit(String),
     /// Older than the toolkit that compiled the kernels.
     #[error(
-        "--device cuda: the driver supports CUDA {}.{}, the kernels were compiled by CUDA {}.{}; \
-         update the driver, or build with an older nvcc",
-        driver.0, driver.1, toolkit.0, toolkit.1
+        "--device cuda: the driver supports CUDA {}.{}, the kernels were compiled by CUDA {}.{}; {}",
+        driver.0, driver.1, toolkit.0, toolkit.1, newer(*driver, *toolkit)
     )]
     OldDriver {
         /// What the driver supports.
@@ -82,13 +132,16 @@ pub enum DeviceError {
     Required(Box<DeviceError>),
     /// Not enough device memory.
     #[error(
-        "out of device memory: {} MiB were asked for and {} MiB are free{}",
-        asked >> 20,
+        "out of device memory: {}{} MiB are free{}",
+        match asked {
+            0 => String::new(),
+            _ => format!("{} MiB were asked for and ", asked >> 20),
+        },
         free >> 20,
         fits.map_or(String::new(), |b| format!("; --batch {b} would fit"))
     )]
     OutOfMemory {
-        /// Bytes of the request.
+        /// Bytes of the request; 0 where the driver wanted memory of its own.
         asked: u64,
         /// Bytes that were free.
         free: u64,
@@ -100,6 +153,24 @@ pub enum DeviceError {
     /// A kernel failed; the device's work since then is lost.
     #[error("a kernel failed on the device: {0}")]
     Fault(String),
+    /// What was launched does not end.
+    #[error(
+        "{what} has not ended within {} s, and is taken to hang; AUTOASSIST_STEP_LIMIT=SECONDS gives \
+         it longer",
+        limit.as_secs_f64()
+    )]
+    Hung {
+        /// What.
+        what: String,
+        /// How long somebody waited.
+        limit: Duration,
+    },
+    /// Somebody who waited for what hangs, or is very slow, was asked to stop.
+    #[error("stopped; {what} was still running")]
+    Interrupted {
+        /// What.
+        what: String,
+    },
     /// A driver call that should not fail did.
     #[error("{call} failed: {reason}")]
     Call {
@@ -108,6 +179,28 @@ pub enum DeviceError {
         /// What the driver said.
         reason: String,
     },
+}
+
+/// How such a driver and such kernels come together.
+fn newer(driver: (u32, u32), toolkit: (u32, u32)) -> String {
+    if driver.0 == toolkit.0 {
+        return format!(
+            "update the driver, build with nvcc {}.{}, or name this GPU in CUDA_ARCHS: machine code of \
+             any CUDA {} runs",
+            driver.0, driver.1, toolkit.0
+        );
+    }
+    // The first driver of a major version.
+    let release = match toolkit.0 {
+        12 => " to R525 or newer".to_string(),
+        13 => " to R580 or newer".to_string(),
+        _ => String::new(),
+    };
+    format!(
+        "update the driver{release} (on data-centre GPUs the package cuda-compat-{}-{} does as well), \
+         or build with a CUDA {} toolkit: CUDA_HOME names its folder, NVCC its nvcc",
+        toolkit.0, toolkit.1, driver.0
+    )
 }
 
 impl DeviceError {
@@ -121,6 +214,15 @@ impl DeviceError {
             Some(value) if value == "1" => Err(DeviceError::Required(self.into())),
             _ => Ok(self),
         }
+    }
+
+    /// Whether there is nothing to be used, and nobody would expect it: what `--device auto` does
+    /// not mention.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            DeviceError::NoKernels | DeviceError::NoDriver | DeviceError::NoDevice
+        )
     }
 
     /// With the largest batch that would fit, where memory ran out with one of `batch`.
@@ -150,6 +252,40 @@ impl DeviceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_driver_is_told_what_exists() {
+        let text = |driver, toolkit| DeviceError::OldDriver { driver, toolkit }.to_string();
+        let old = text((12, 8), (13, 0));
+        for remedy in [
+            "R580",
+            "cuda-compat-13-0",
+            "CUDA 12 toolkit",
+            "CUDA_HOME",
+            "NVCC",
+        ] {
+            assert!(old.contains(remedy), "{old}");
+        }
+        // The same major version: what is too new is PTX.
+        let ptx = text((13, 0), (13, 5));
+        assert!(
+            ptx.contains("nvcc 13.0") && ptx.contains("CUDA_ARCHS"),
+            "{ptx}"
+        );
+        assert!(!ptx.contains("R580"), "{ptx}");
+    }
+
+    #[test]
+    fn memory_that_the_driver_wanted_has_no_size() {
+        let error = DeviceError::OutOfMemory {
+            asked: 0,
+            free: 3 << 20,
+            per_batch: 0,
+            fits: None,
+        };
+        let text = "out of device memory: 3 MiB are free";
+        assert_eq!(error.at_batch(8).to_string(), text);
+    }
 
     #[test]
     fn out_of_memory_names_the_batch_that_fits() {

@@ -107,6 +107,19 @@ pub enum TrainError {
         /// What to resume.
         dir: PathBuf,
     },
+    /// The user asked to stop while a step hung.
+    #[error(
+        "stopped without waiting for {what}; go on from step {step} with --resume {}",
+        dir.display()
+    )]
+    Abandoned {
+        /// What hung, or was very slow.
+        what: String,
+        /// Steps that the last checkpoint has done.
+        step: u64,
+        /// What to resume.
+        dir: PathBuf,
+    },
 }
 
 impl TrainError {
@@ -120,14 +133,33 @@ impl TrainError {
         TrainError::Failed(Box::new(e))
     }
 
+    /// A kernel may run for ever, and whatever waits for the device with it.
+    pub(crate) fn hangs(&self) -> bool {
+        let source = match self {
+            TrainError::Abandoned { .. } => return true,
+            TrainError::Device { source, .. } => Some(source),
+            TrainError::Failed(e) | TrainError::Unusable(e) => e.downcast_ref(),
+            _ => None,
+        };
+        matches!(
+            source,
+            Some(DeviceError::Hung { .. } | DeviceError::Interrupted { .. })
+        )
+    }
+
     /// 2 for unusable arguments or data, 1 for a run that failed, 130 after Ctrl-C.
     pub fn exit_code(&self) -> u8 {
         match self {
             TrainError::Unusable(_) => 2,
-            TrainError::Failed(_) | TrainError::NotFinite { .. } | TrainError::Device { .. } => 1,
-            TrainError::Interrupted { .. } | TrainError::Stopped | TrainError::StoppedReading => {
-                130
-            }
+            TrainError::Failed(e) => match e.downcast_ref() {
+                Some(DeviceError::Interrupted { .. }) => 130,
+                _ => 1,
+            },
+            TrainError::NotFinite { .. } | TrainError::Device { .. } => 1,
+            TrainError::Interrupted { .. }
+            | TrainError::Abandoned { .. }
+            | TrainError::Stopped
+            | TrainError::StoppedReading => 130,
         }
     }
 }

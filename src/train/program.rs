@@ -3,6 +3,7 @@
 use super::config::{overlay, read};
 use super::folders::{RunFolder, check_free, write_settings};
 use super::resumed;
+use super::stop::end;
 use super::task::Task;
 use super::{
     Config, ConfigError, Console, Defaults, Job, Options, Start, Stop, TrainError, compare,
@@ -196,6 +197,9 @@ pub fn exit_code(program: &str, result: Result<(), TrainError>) -> ExitCode {
         Err(e) => {
             // A terminal that is gone is no reason for another code.
             let _ = writeln!(std::io::stderr(), "{program}: {e}");
+            if e.hangs() {
+                end(e.exit_code());
+            }
             ExitCode::from(e.exit_code())
         }
     }

@@ -8,10 +8,10 @@ use super::job::Job;
 use super::metrics::{Metrics, Point, environment};
 use super::pools::Pools;
 use super::summary::{ArmResult, Summary};
-use super::task::{Boss, SLOTS, Score, Task, wait_for_records};
+use super::task::{Boss, SLOTS, Score, Task};
 use super::{Arm, Assist, TrainError, report_file};
 use crate::assist::{Drain, Feeder, FeederConfig, sweeps};
-use crate::backend::{DeviceError, StepInputs};
+use crate::backend::{DeviceError, StepInputs, wait_for_records};
 use crate::files;
 use crate::nn;
 use crate::rng::Stream;
@@ -161,6 +161,7 @@ impl<'a> Run<'a> {
         let (config, task) = (job.config, job.task);
         job.check_batch()?;
         let mut boss = job.boss()?;
+        boss.parts().0.obey(job.stop.share());
         let assistant = job.assistant().map_err(TrainError::unusable)?;
         let costs: u64 = assistant.instances().costs.iter().sum();
         let (sweep_ops, sweep_steps) = sweep(&*boss, task.size(), task.pool(config.batch));
@@ -331,7 +332,7 @@ impl<'a> Run<'a> {
 
     /// Waits for one step's losses.
     fn wait(&mut self) -> Result<(), TrainError> {
-        let records = wait_for_records(&mut *self.boss, &mut self.drain);
+        let records = wait_for_records(self.boss.parts().0, &mut self.drain);
         let records = records.map_err(|e| self.fault(e))?;
         self.hand_over(&records.losses, &records.right, records.step)
     }
@@ -344,8 +345,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The device failed in one of the steps under way.
+    /// The device failed in one of the steps under way, or whoever wants to stop does not wait for
+    /// one that hangs.
     fn fault(&self, source: DeviceError) -> TrainError {
+        if let DeviceError::Interrupted { what } = source {
+            return TrainError::Abandoned {
+                what,
+                step: self.good_step,
+                dir: self.job.whole.to_path_buf(),
+            };
+        }
         TrainError::Device {
             step: self.drain.seen(),
             source,

@@ -1,10 +1,9 @@
 //! Uses of a network that are not training runs.
 
 use super::job::Job;
-use super::task::wait_for_records;
 use super::{ConfigError, Summary, TrainError};
 use crate::assist::Drain;
-use crate::backend::StepInputs;
+use crate::backend::{StepInputs, wait_for_records};
 use crate::nn;
 use std::path::Path;
 
@@ -81,7 +80,7 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
             ..StepInputs::default()
         };
         boss.step(inputs).map_err(TrainError::failed)?;
-        let records = wait_for_records(&mut *boss, &mut drain).map_err(TrainError::failed)?;
+        let records = wait_for_records(boss.parts().0, &mut drain).map_err(TrainError::failed)?;
         let losses = records.losses;
         loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
         if step % 20 == 0 {

@@ -6,7 +6,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Signals within this time are one request: a terminal that closes and `timeout` send several, each
@@ -18,17 +18,17 @@ const EXIT_CODE: u8 = 130;
 /// Whether somebody has asked the program to stop, and what is to be done then.
 pub struct Stop {
     program: &'static str,
-    asked: AtomicBool,
+    asked: Arc<AtomicBool>,
     /// What to say when the process may end as soon as it is asked to.
     at_once: Mutex<Option<TrainError>>,
 }
 
 impl Stop {
     /// Nobody has asked `program` to stop.
-    pub const fn new(program: &'static str) -> Stop {
+    pub fn new(program: &'static str) -> Stop {
         Stop {
             program,
-            asked: AtomicBool::new(false),
+            asked: Arc::default(),
             at_once: Mutex::new(None),
         }
     }
@@ -41,6 +41,11 @@ impl Stop {
     /// The same, for what knows nothing of training.
     pub fn flag(&self) -> &AtomicBool {
         &self.asked
+    }
+
+    /// The same, for what lives longer.
+    pub fn share(&self) -> Arc<AtomicBool> {
+        self.asked.clone()
     }
 
     /// Does `work` during which nothing can get lost, as all there is lies on the disk: whatever it
@@ -75,7 +80,7 @@ impl Stop {
                 .note("stopping after the steps under way; another Ctrl-C does not wait for them");
             // Impatience is a person's: only what a keyboard sends counts.
             while !signals.wait().any(|signal| signal == SIGINT) {}
-            end();
+            end(EXIT_CODE);
         };
         let thread = std::thread::Builder::new().name("signals".into());
         thread.spawn(obey).map(drop)
@@ -92,7 +97,7 @@ impl Stop {
             // Not behind a progress bar, or what the keyboard echoed.
             let line = if stderr.is_terminal() { "\n" } else { "" };
             let _ = writeln!(stderr, "{line}{}: {why}", self.program);
-            end();
+            end(EXIT_CODE);
         }
     }
 }
@@ -109,8 +114,8 @@ fn ignored(signal: i32) -> bool {
 }
 
 /// Without the work that the end of a process may bring, which could wait for a device.
-fn end() -> ! {
+pub(super) fn end(code: u8) -> ! {
     give_up_all();
     // SAFETY: ends the process; nothing of it is looked at afterwards.
-    unsafe { libc::_exit(EXIT_CODE.into()) }
+    unsafe { libc::_exit(code.into()) }
 }

@@ -2,7 +2,7 @@
 
 use super::report::{Sample, Shown};
 use super::{Config, Guess, TrainError};
-use crate::assist::{Drain, Instances, LossRing, StepRecords};
+use crate::assist::{Instances, LossRing};
 use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
 use crate::files::WriteError;
 use crate::nn::{About, Params};
@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
 /// Steps that may be under way at once (K in the protocol of the loss ring).
 pub const SLOTS: usize = 4;
@@ -191,32 +190,4 @@ pub trait Boss {
     /// # Errors
     /// A failure of the device, or a full disk.
     fn score(&mut self, dir: Option<&Path>) -> Result<Score, TrainError>;
-}
-
-/// Pause between two looks at the ring by a host that waits for it.
-const POLL: Duration = Duration::from_micros(50);
-/// Time without a record after which the device is asked whether it still works.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The records of the oldest step in flight, for a host that has nothing else to do.
-///
-/// # Errors
-/// A failure of the device: a crashed kernel writes no records.
-pub fn wait_for_records(
-    boss: &mut dyn Boss,
-    drain: &mut Drain,
-) -> Result<StepRecords, DeviceError> {
-    let mut asked = Instant::now();
-    loop {
-        if let Some(records) = drain.poll() {
-            return Ok(records);
-        }
-        // Short beside a step, of which several are in flight; long enough to leave the core
-        // to others.
-        std::thread::sleep(POLL);
-        if asked.elapsed() > PATIENCE {
-            boss.parts().0.check()?;
-            asked = Instant::now();
-        }
-    }
 }

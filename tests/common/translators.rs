@@ -8,7 +8,7 @@ use autoassist::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Heads, LayerNorm, Linear, LinearGrad, LinearInputGrad,
     Mask,
 };
-use autoassist::backend::{DataId, Executor, Kind, Pass, StepInputs, Tensor};
+use autoassist::backend::{DataId, Executor, Kind, Pass, StepInputs, Tensor, wait_for_records};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{NormPlace, TrainSpec, Transformer, TransformerConfig};
 use autoassist::rng;
@@ -128,13 +128,8 @@ impl<'a> Setup<'a> {
 
     /// Losses of the oldest step under way.
     fn records(&mut self) -> Vec<f32> {
-        loop {
-            if let Some(records) = self.drain.poll() {
-                return records.losses;
-            }
-            self.exec.check().expect("the device works");
-            std::thread::yield_now();
-        }
+        let records = wait_for_records(self.exec, &mut self.drain);
+        records.expect("the device works").losses
     }
 
     /// Losses of some steps, one at a time.

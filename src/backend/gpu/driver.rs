@@ -5,6 +5,7 @@ use crate::backend::error::DeviceError;
 use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One argument of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -185,6 +186,14 @@ pub trait Driver: Send {
     fn describe(&self) -> String;
     /// What the device is capable of.
     fn capability(&self) -> Capability;
+    /// How long what is launched may take before it is taken to hang; none where there is no telling,
+    /// as on an executor that is slow by nature.
+    fn step_limit(&self) -> Option<Duration> {
+        None
+    }
+    /// Nobody waits any more for what was launched, for this reason: from now on nothing may that
+    /// might wait for it, the end of the driver included.
+    fn give_up(&mut self, _: &DeviceError) {}
 
     /// Zeroed device memory that lives as long as the driver, aligned to 256 bytes. May block.
     ///
@@ -308,6 +317,16 @@ impl Counted {
     /// See [`Driver::capability`].
     pub fn capability(&self) -> Capability {
         self.driver.capability()
+    }
+
+    /// See [`Driver::step_limit`].
+    pub fn step_limit(&self) -> Option<Duration> {
+        self.driver.step_limit()
+    }
+
+    /// See [`Driver::give_up`].
+    pub fn give_up(&mut self, why: &DeviceError) {
+        self.driver.give_up(why);
     }
 
     /// See [`Driver::launch`].

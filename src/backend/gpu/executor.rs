@@ -12,6 +12,8 @@ use crate::backend::{
 use crate::data::Images;
 use half::bf16;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 impl Executor for Gpu {
     fn describe(&self) -> String {
@@ -98,6 +100,15 @@ impl Executor for Gpu {
         self.known_fault()
     }
 
+    fn overdue(&mut self, step: u64, waited: Duration) -> Result<(), DeviceError> {
+        self.check()?;
+        self.look(Some(step), waited)
+    }
+
+    fn obey(&mut self, interrupt: Arc<AtomicBool>) {
+        self.patience.obey(interrupt);
+    }
+
     fn attach_images(&mut self, images: Arc<Images>) -> DataId {
         self.attach(Held::Images(images))
     }
@@ -175,6 +186,7 @@ impl Executor for Gpu {
             );
         }
         let graph = self.graphs[&key].graph;
+        self.set_out(key, inputs.step);
         let replayed = self.stream.replay(graph);
         match pass {
             Pass::Train => self.launched = inputs.step + 1,

@@ -18,7 +18,9 @@ mod ops;
 mod sequence;
 mod shadow;
 mod steps;
+mod under_way;
 
+use super::wait::Patience;
 use super::{DataId, DeviceError, Executor, Kind, Pass, Tensor};
 use crate::assist::LossRing;
 #[cfg(simt)]
@@ -33,6 +35,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use steps::{StepBuffers, Steps};
+use under_way::UnderWay;
 
 /// Training steps that may be under way where no ring says how many: so many that the
 /// synchronisation which then frees the slots costs nothing to speak of.
@@ -93,6 +96,9 @@ pub struct Gpu {
     complete: u64,
     /// An evaluation step may still be reading its slot.
     evaluating: bool,
+    /// The last steps launched, for whoever waits for them.
+    under_way: UnderWay,
+    patience: Patience,
     /// The first failure; nothing is launched after it.
     fault: Option<DeviceError>,
 }
@@ -190,6 +196,8 @@ impl Gpu {
     /// On any driver.
     pub fn new(driver: Box<dyn Driver>) -> Gpu {
         Gpu {
+            patience: Patience::new(driver.step_limit()),
+            under_way: UnderWay::default(),
             stream: Counted::new(driver),
             arena: Arena::default(),
             buffers: Vec::new(),
@@ -291,12 +299,26 @@ impl Gpu {
         };
         match self.mode {
             Mode::Plan => self.planned.push(launch),
-            Mode::Run if self.fault.is_none() => {
-                let launched = self.stream.launch(&launch);
-                self.note(launched);
-            }
-            Mode::Run => (),
+            Mode::Run => self.put(&launch),
         }
+    }
+
+    fn put(&mut self, launch: &Launch) {
+        if self.fault.is_none() {
+            let launched = self.stream.launch(launch);
+            self.note(launched);
+        }
+    }
+
+    /// The launches of `ops` as a graph, without running them. A capture is ended whatever happens in
+    /// it.
+    pub(crate) fn record(&mut self, ops: impl FnOnce(&mut Gpu)) -> Result<Graph, DeviceError> {
+        self.known_fault()?;
+        self.stream.begin_capture()?;
+        ops(self);
+        let graph = self.stream.end_capture();
+        self.known_fault()?;
+        graph.inspect_err(|e| self.fault = Some(e.clone()))
     }
 
     /// `StepState` of the present pass.
@@ -365,23 +387,6 @@ impl Gpu {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
-    /// A blocking call: afterwards everything launched before is complete.
-    pub(crate) fn block<R>(
-        &mut self,
-        call: impl FnOnce(&mut dyn Driver) -> Result<R, DeviceError>,
-    ) -> Result<R, DeviceError> {
-        self.known_fault()?;
-        let result = call(self.stream.blocking());
-        match &result {
-            Ok(_) => {
-                self.complete = self.launched;
-                self.evaluating = false;
-            }
-            Err(e) => self.fault = Some(e.clone()),
-        }
-        result
-    }
-
     /// Claims what is planned and brings waiting data to the device: before any op.
     fn claim(&mut self) -> Result<(), DeviceError> {
         self.known_fault()?;
@@ -411,6 +416,10 @@ impl Gpu {
     }
 
     fn make_steps(&mut self, slots: usize, rows: usize) -> Result<(), DeviceError> {
+        if self.steps.is_some() {
+            // A step under way reads those that are given back here.
+            self.block(|driver| driver.synchronize())?;
+        }
         self.steps = Some(Steps::new(&mut self.arena, &mut self.stream, slots, rows)?);
         self.graphs.clear();
         Ok(())
@@ -469,29 +478,25 @@ impl Gpu {
         let launches = self.plan(pass, ops);
         let steps = self.steps.as_ref().expect("made by claim");
         let begin = Launch {
-            kernel: "begin_step",
+            kernel: BEGIN,
             grid: [1, 1, 1],
             threads: BEGIN_THREADS,
             shared: 0,
             args: steps.begin_args(&self.arena, pass),
             scratch: None,
         };
-        self.stream.begin_capture()?;
-        let mut captured = self.stream.launch(&begin);
-        for launch in &launches {
-            captured = captured.and_then(|()| self.stream.launch(launch));
-        }
-        // A capture must be ended, whatever happened in it.
-        let graph = self.stream.end_capture();
-        captured?;
-        Ok(Captured {
-            graph: graph?,
-            launches,
-        })
+        let graph = self.record(|gpu| {
+            for launch in std::iter::once(&begin).chain(&launches) {
+                gpu.put(launch);
+            }
+        })?;
+        Ok(Captured { graph, launches })
     }
 }
 
-/// Threads of `begin_step`'s one block.
+/// The first kernel of every step.
+const BEGIN: &str = "begin_step";
+/// Threads of its one block.
 const BEGIN_THREADS: u32 = 1024;
 
 /// Bytes of an element in device memory.

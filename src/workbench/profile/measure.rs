@@ -6,14 +6,16 @@ use crate::backend::gpu::Gpu;
 use crate::backend::gpu::driver::Graph;
 use crate::backend::{DeviceError, Executor, Kind};
 
-/// Calls in the graph whose time is taken where caches are warm: so many that the way to the first
-/// of them does not count.
-const CALLS: usize = 32;
-/// Times taken of each kind.
-const ROUNDS: usize = 25;
-/// Floats that are written over between calls, so that no cache holds anything of the op's: 256
-/// MiB.
-const FLUSH: usize = 64 << 20;
+/// Seconds of the device's that times of a kind take in all, as far as there need not be more rounds.
+const BUDGET: f64 = 0.3;
+/// How many times are taken of each kind.
+const ROUNDS: std::ops::RangeInclusive<usize> = 3..=25;
+/// Most calls in the graph whose time is taken where caches are warm: so many that the way to the
+/// first of them does not count.
+const CALLS: f64 = 32.0;
+/// Floats that the device copies between calls, so that no cache holds anything of the op's: 128 MiB
+/// read and as many written.
+const FLUSH: usize = 32 << 20;
 
 /// Seconds of a call, by the device's clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,31 +50,44 @@ pub fn measure(
     op.check(shape)?;
     op.limit(gpu, step);
     let work = op.make(gpu, shape)?;
-    let flush = gpu.alloc(Kind::Float, [1, 1, 1, FLUSH]);
     work.start(gpu, shape[0])?;
-    let mut capture = |calls: usize| -> Result<Graph, DeviceError> {
-        gpu.block(|driver| driver.begin_capture())?;
-        (0..calls).for_each(|_| work.again(gpu));
-        let graph = gpu.block(|driver| driver.end_capture());
-        gpu.check()?;
-        graph
-    };
-    let (many, one) = (capture(CALLS)?, capture(1)?);
-    if gpu.block(|driver| driver.time(many))?.is_none() {
+    let time = |gpu: &mut Gpu, graph: Graph| gpu.block(|driver| driver.time(graph));
+    let one = gpu.record(|gpu| work.again(gpu))?;
+    let Some(first) = time(gpu, one)? else {
         return Ok(None);
-    }
-    let zeros = vec![0.0; FLUSH];
-    let (mut warm, mut cold) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let seconds = gpu.block(|driver| driver.time(many))?;
-        warm.extend(seconds.map(|s| s / CALLS as f64));
-        gpu.write(flush, &zeros)?;
-        cold.extend(gpu.block(|driver| driver.time(one))?);
-    }
+    };
+    let calls = calls(first);
+    let many = gpu.record(|gpu| (0..calls).for_each(|_| work.again(gpu)))?;
+    let warm = rounds(|| time(gpu, many))?;
+    let [from, to] = [(); 2].map(|()| gpu.alloc(Kind::Float, [1, 1, 1, FLUSH]));
+    let cold = rounds(|| {
+        gpu.copy(from, to);
+        time(gpu, one)
+    })?;
     Ok(Some(Measured {
-        warm: Times::of(warm),
+        warm: Times::of(warm.iter().map(|s| s / calls as f64).collect()),
         cold: Times::of(cold),
     }))
+}
+
+/// Calls of which the first took so many seconds: as many as fit into a round.
+fn calls(first: f64) -> usize {
+    let round = BUDGET / *ROUNDS.end() as f64;
+    (round / first).clamp(1.0, CALLS) as usize
+}
+
+/// Times until the budget is spent.
+fn rounds(
+    mut time: impl FnMut() -> Result<Option<f64>, DeviceError>,
+) -> Result<Vec<f64>, DeviceError> {
+    let (mut times, mut spent) = (Vec::new(), 0.0);
+    while times.len() < *ROUNDS.start() || times.len() < *ROUNDS.end() && spent < BUDGET {
+        // A device that had a clock has one.
+        let Some(seconds) = time()? else { break };
+        times.push(seconds);
+        spent += seconds;
+    }
+    Ok(times)
 }
 
 impl Times {
@@ -99,6 +114,21 @@ mod tests {
         assert_eq!((times.p20, times.median, times.p80), (2.0, 4.0, 5.0));
         let one = Times::of(vec![7.0]);
         assert_eq!((one.p20, one.median, one.p80), (7.0, 7.0, 7.0));
+    }
+
+    #[test]
+    fn slow_calls_are_few_and_fast_ones_have_their_rounds() {
+        let taken = |seconds: f64| {
+            let calls = calls(seconds);
+            let all = rounds(|| Ok(Some(calls as f64 * seconds))).unwrap();
+            (calls, all.len())
+        };
+        assert_eq!(taken(1e-6), (32, 25));
+        assert_eq!(taken(1e-3), (12, 25));
+        assert_eq!(taken(0.05), (1, 6));
+        assert_eq!(taken(40.0), (1, 3));
+        // The event clock counts in half microseconds.
+        assert_eq!(taken(0.0), (32, 25));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Linear layers on the SIMT executor against the same in f64, and against the `cpu` executor.
 
 use super::*;
+use crate::backend::cpu::Cpu;
 use crate::backend::gpu::driver::Capability;
 use crate::backend::gpu::models::RTX_4090;
-use crate::backend::cpu::Cpu;
 use crate::backend::sequence::Sequence;
 use crate::backend::{Executor, Pass};
 use crate::rng::Stream;
@@ -288,7 +288,10 @@ fn with_little_shared_memory_there_are_fewer_stages_and_the_same_bits() {
     let mut gpu = Gpu::simt_posing(Schedule::Random(3), Landing::Randomly, little);
     let four = ["linear_128", "linear_128_x3"];
     assert_eq!(staged(&gpu, four), ("linear_128_x3", 48 << 10));
-    assert_eq!(case.run(&mut gpu), case.simt(2, Schedule::Low, Landing::Late));
+    assert_eq!(
+        case.run(&mut gpu),
+        case.simt(2, Schedule::Low, Landing::Late)
+    );
     let usual = Gpu::simt_scheduled(Schedule::Low, Landing::Late);
     assert_eq!(staged(&usual, four), ("linear_128", 64 << 10));
 }
