@@ -80,14 +80,15 @@ fn without_a_gpu_they_say_why_nothing_is_measured_and_fail_where_one_is_required
             // Hides what GPUs there are.
             command.envs([("CUDA_VISIBLE_DEVICES", ""), ("REQUIRE_CUDA", required)]);
             let output = command.output().expect("it runs");
-            let [out, error] = [output.stdout, output.stderr].map(|text| {
-                String::from_utf8(text).expect("text")
-            });
+            let [out, error] =
+                [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
             (output.status.code(), out, error)
         };
         let (code, out, _) = run("0");
         assert_eq!(code, Some(0));
-        let reasons = out.lines().filter(|line| line.starts_with("not measured: "));
+        let reasons = out
+            .lines()
+            .filter(|line| line.starts_with("not measured: "));
         assert_eq!(reasons.count(), 1, "{out}");
         let (code, out, error) = run("1");
         assert_eq!((code, out.as_str()), (Some(1), ""));
