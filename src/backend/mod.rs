@@ -14,70 +14,21 @@
 pub mod cpu;
 pub(crate) mod error;
 pub mod gpu;
+mod open;
 pub mod sequence;
 mod wait;
 
 pub use error::{DeviceError, NVCC_REMEDY};
+pub use open::open;
 pub use wait::wait_for_records;
 
 use crate::assist::LossRing;
 use crate::data::Images;
 use sequence::Sequence;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-/// Opens `auto`, `cpu`, `simt` or `cuda[:N]`. `auto` is `cuda` where the build has kernels and the
-/// machine a driver and a device that can be used, else `cpu`; where there is a device that cannot be
-/// used, a line on standard error says why.
-///
-/// # Errors
-/// A name that is unknown, or a device that is not there.
-pub fn open(device: &str) -> Result<Box<dyn Executor>, DeviceError> {
-    let (name, number) = device
-        .split_once(':')
-        .map_or((device, None), |(n, i)| (n, Some(i)));
-    match (name, number.map(str::parse::<u32>)) {
-        ("auto", None) => auto(),
-        ("cpu", None) => Ok(Box::new(cpu::Cpu::new()?)),
-        ("simt", None) => Ok(Box::new(gpu::Gpu::simt()?)),
-        ("cuda", None) => Ok(Box::new(gpu::Gpu::cuda(0)?)),
-        ("cuda", Some(Ok(ordinal))) => Ok(Box::new(gpu::Gpu::cuda(ordinal)?)),
-        _ => Err(DeviceError::Unknown(device.into())),
-    }
-}
-
-/// `cuda` or `cpu`. A process decides once: runs that are compared run on the same.
-fn auto() -> Result<Box<dyn Executor>, DeviceError> {
-    // Who says something that cannot be is told so wherever this ends up.
-    wait::step_limit()?;
-    static ON_CUDA: OnceLock<bool> = OnceLock::new();
-    let mut opened = None;
-    let on_cuda = *ON_CUDA.get_or_init(|| {
-        let found = gpu::Gpu::cuda(0);
-        found
-            .as_ref()
-            .err()
-            .and_then(why_not_cuda)
-            .iter()
-            .for_each(say);
-        opened = found.ok();
-        opened.is_some()
-    });
-    match opened {
-        Some(gpu) => Ok(Box::new(gpu)),
-        None if on_cuda => Ok(Box::new(gpu::Gpu::cuda(0)?)),
-        None => Ok(Box::new(cpu::Cpu::new()?)),
-    }
-}
-
-/// What to say of a GPU that cannot be used; nothing where there is none.
-fn why_not_cuda(error: &DeviceError) -> Option<String> {
-    let text = error.to_string();
-    let reason = text.strip_prefix("--device cuda: ").unwrap_or(&text);
-    (!error.is_absence()).then(|| format!("--device auto takes the CPU: {reason}"))
-}
 
 /// A line for people, on standard error. Nobody need listen.
 pub(crate) fn say(line: impl std::fmt::Display) {
@@ -488,71 +439,5 @@ pub trait Executor: Send {
     /// [`step`](Executor::step).
     fn sequence(&mut self) -> Option<&mut dyn Sequence> {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn auto_says_in_a_line_why_a_gpu_is_not_used_and_nothing_where_there_is_none() {
-        let call = |call| DeviceError::Call {
-            call,
-            reason: "CUDA_ERROR_INVALID_DEVICE, invalid device ordinal".into(),
-        };
-        let name = || "NVIDIA T4".to_string();
-        let unusable = [
-            DeviceError::ForeignDriver("it has no cuInit".into()),
-            DeviceError::NoStart {
-                reason: "CUDA_ERROR_UNKNOWN, unknown error".into(),
-                remedy: "see whether nvidia-smi works",
-            },
-            DeviceError::OldDriver {
-                driver: (12, 8),
-                toolkit: (13, 0),
-            },
-            DeviceError::OldDevice {
-                name: name(),
-                major: 7,
-                minor: 5,
-            },
-            DeviceError::NoCode {
-                name: name(),
-                major: 8,
-                minor: 0,
-                built: "sm_90a".into(),
-            },
-            DeviceError::Taken {
-                name: name(),
-                reason: "CUDA_ERROR_OUT_OF_MEMORY, out of memory".into(),
-            },
-            DeviceError::Load {
-                file: "kernels/sgd/1_elements.cu",
-                reason: "CUDA_ERROR_INVALID_IMAGE, device kernel image is invalid".into(),
-            },
-            call("cuDeviceGetCount"),
-        ];
-        for error in unusable {
-            let line = why_not_cuda(&error).unwrap();
-            let reason = line.strip_prefix("--device auto takes the CPU: ").unwrap();
-            assert!(error.to_string().ends_with(reason), "{line}");
-            assert!(
-                !line.contains('\n') && !line.contains("--device cuda:"),
-                "{line}"
-            );
-        }
-        for absent in [
-            DeviceError::NoKernels,
-            DeviceError::NoDriver,
-            DeviceError::NoDevice,
-        ] {
-            assert_eq!(why_not_cuda(&absent), None);
-        }
-    }
-
-    #[test]
-    fn auto_is_something_on_every_machine() {
-        assert!(open("auto").is_ok());
     }
 }
