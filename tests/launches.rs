@@ -40,7 +40,7 @@ struct Strict {
 }
 
 impl Strict {
-    fn new(capability: Capability, log: &Arc<Mutex<Log>>) -> Gpu {
+    fn gpu(capability: Capability, log: &Arc<Mutex<Log>>) -> Gpu {
         Gpu::new(Box::new(Strict {
             capability,
             log: log.clone(),
@@ -195,7 +195,8 @@ impl Driver for Strict {
 
     fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         self.outside_capture("upload");
-        if !bytes.is_empty() && !(self.holds(to) && self.holds(to + bytes.len() as u64 - 1)) {
+        let last = to + (bytes.len() as u64).saturating_sub(1);
+        if !(self.holds(to) && self.holds(last)) {
             self.find("an upload outside of a block".into());
         }
         Ok(())
@@ -253,7 +254,7 @@ fn resnets_keep_to_the_limits_of_every_gpu() {
                 .into_iter()
                 .flat_map(|depth| batches.iter().map(move |batch| (depth, batch)))
             {
-                let mut gpu = Strict::new(capability, log);
+                let mut gpu = Strict::gpu(capability, log);
                 let arch = Architecture::of_depth(depth).expect("a known depth");
                 let input = InputShape {
                     batch,
@@ -311,7 +312,7 @@ fn transformers_keep_to_the_limits_of_every_gpu() {
         for preset in ["tiny", "iwslt", "base"] {
             for vocabulary in VOCABULARIES {
                 for [count, source, target] in SHAPES {
-                    let mut gpu = Strict::new(capability, log);
+                    let mut gpu = Strict::gpu(capability, log);
                     let exec: &mut dyn Executor = &mut gpu;
                     let ops = exec.sequence().expect("GPUs have them");
                     let config = TransformerConfig::preset(preset, vocabulary);

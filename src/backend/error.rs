@@ -34,8 +34,13 @@ pub enum DeviceError {
     #[error("AUTOASSIST_SIMT_LANDING={0}: choose late, at-once or randomly")]
     Landing(String),
     /// `AUTOASSIST_SIMT_GPU` names none.
-    #[error("AUTOASSIST_SIMT_GPU={0}: choose {names}", names = super::gpu::models::names())]
-    Model(String),
+    #[error("AUTOASSIST_SIMT_GPU={name}: choose {choices}")]
+    Model {
+        /// What it names.
+        name: String,
+        /// What it might have named.
+        choices: String,
+    },
     /// The build found no nvcc.
     #[error("--device cuda: this build has no CUDA kernels; {NVCC_REMEDY}")]
     NoKernels,

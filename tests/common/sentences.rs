@@ -37,8 +37,15 @@ pub fn write_pairs(dir: &Path, train: usize) {
 }
 
 /// A run on what [`write_pairs`] wrote.
+#[allow(dead_code)] // not by every test
 pub fn transformer(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_transformer"));
+    arguments(&mut command, dir);
+    command
+}
+
+/// What such a run is called with.
+pub fn arguments(command: &mut Command, dir: &Path) {
     command
         .env("RAYON_NUM_THREADS", "2")
         .env_remove("AUTOASSIST_ISA")
@@ -48,5 +55,4 @@ pub fn transformer(dir: &Path) -> Command {
         .args(["--tgt", "train.en", "valid.en", "test.en"])
         .arg("--config")
         .arg(dir.join("sizes.toml"));
-    command
 }

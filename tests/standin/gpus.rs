@@ -21,12 +21,20 @@ const T4: Capability = Capability {
     shared: 64 << 10,
 };
 
+/// After all that the kernels are compiled for.
+const FUTURE: Capability = Capability {
+    arch: (90, 0),
+    ..models::RTX_5090
+};
+
 impl Gpu {
     /// What `STANDIN_GPU` asks for.
     pub fn posed() -> Gpu {
         let name = std::env::var("STANDIN_GPU").unwrap_or_else(|_| "h100".into());
-        let found = models::find(&name).or((name == "t4").then_some(T4));
-        let choices = || format!("STANDIN_GPU={name}: choose {}, t4", models::names());
+        let more = [("t4", T4), ("future", FUTURE)];
+        let more = more.into_iter().find(|(known, _)| *known == name);
+        let found = models::find(&name).or(more.map(|(_, capability)| capability));
+        let choices = || format!("STANDIN_GPU={name}: choose {}, t4, future", models::names());
         let capability = found.unwrap_or_else(|| panic!("{}", choices()));
         Gpu { name, capability }
     }

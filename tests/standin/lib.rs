@@ -15,7 +15,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `STANDIN_GPU` | the GPU: `a100`, `3090`, `4090`, `h100` (default), `h100-mig`, `b200`, `5090`, or `t4`, which is too old |
+//! | `STANDIN_GPU` | the GPU: `a100`, `3090`, `4090`, `h100` (default), `h200`, `h100-mig`, `b200`, `5090`; or `t4`, which is too old, or `future`, of which no build knows |
 //! | `STANDIN_DRIVER` | the CUDA version of the driver, `13.0` |
 //! | `STANDIN_DEVICES` | how many GPUs there are, 1 |
 //! | `STANDIN_MEMORY` | MiB of device memory, 16384 |

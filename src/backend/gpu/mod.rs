@@ -137,7 +137,10 @@ impl Gpu {
             Err(_) => Ok(Gpu::simt_scheduled(schedule, landing)),
             Ok(name) => match models::find(&name) {
                 Some(model) => Ok(Gpu::simt_posing(schedule, landing, model)),
-                None => Err(DeviceError::Model(name)),
+                None => Err(DeviceError::Model {
+                    name,
+                    choices: models::names(),
+                }),
             },
         }
     }
