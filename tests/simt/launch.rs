@@ -21,6 +21,7 @@ struct RawLaunch {
     dynamic_shared: u32,
     schedule: u32,
     landing: u32,
+    shared_limit: u32,
     seed: u64,
 }
 
@@ -203,6 +204,7 @@ impl Launch {
             dynamic_shared: self.shared,
             schedule,
             landing: self.landing as u32,
+            shared_limit: 227 << 10,
             seed,
         };
         let mut error = vec![0_u8; room];

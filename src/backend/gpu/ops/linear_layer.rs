@@ -45,6 +45,12 @@ fn staged(gpu: &Gpu, kernels: [&'static str; 2]) -> (&'static str, u32) {
     }
 }
 
+/// The same of step 3: a stage is 64 columns of both factors; 1 KiB aligns them, and a consuming warp
+/// has 2 KiB.
+fn hopper_shared(width: usize, stages: usize) -> u32 {
+    (stages * (HOPPER_ROWS + width) * 128 + 1024 + 8 * 2048) as u32
+}
+
 /// As `kernels/include/linear.cuh` numbers them.
 fn number(act: Act) -> Arg {
     Arg::I32(match act {
@@ -159,7 +165,10 @@ impl Product<'_> {
         // A smaller tile reads more for each multiplication; it pays where much would be idle.
         let blocks = TILES.map(|tile| tiles(rows, columns, [tile; 2]));
         let small = 2 * blocks[0] <= device.multiprocessors;
-        if self.forward && !small && device.hopper && gpu.allows(Ladder::Linear, 3) {
+        let [wide, narrow] = HOPPER.map(|(kernel, width, stages)| {
+            device.hopper && gpu.fits(kernel, hopper_shared(width, stages) as usize)
+        });
+        if self.forward && !small && wide && narrow && gpu.allows(Ladder::Linear, 3) {
             self.launch_hopper(gpu, weights);
             return;
         }
@@ -201,9 +210,8 @@ impl Product<'_> {
             map(weights, columns, width),
         ];
         let args = [&factors[..], self.rest].concat();
-        // A stage is 64 columns of both; 1 KiB aligns them, and a consuming warp has 2 KiB.
-        let shared = (stages * (HOPPER_ROWS + width) * 128 + 1024 + 8 * 2048) as u32;
         let grid = [blocks(width).min(multiprocessors), 1, 1];
+        let shared = hopper_shared(width, stages);
         gpu.launch(kernel, grid, HOPPER_THREADS, shared, &args);
     }
 }
