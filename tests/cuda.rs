@@ -241,7 +241,7 @@ fn what_goes_wrong_in_training_is_named() {
         &'static [&'static str],
     );
     #[rustfmt::skip]
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("fault", &[("STANDIN_FAULT", "sgd:700")], 1,
             &["CUDA_ERROR_ILLEGAL_ADDRESS", "AUTOASSIST_CUDA_STEPWISE=1 names the kernel"]),
         ("fault-stepwise", &[("STANDIN_FAULT", "sgd:716"), ("AUTOASSIST_CUDA_STEPWISE", "1")], 1,
@@ -250,6 +250,8 @@ fn what_goes_wrong_in_training_is_named() {
             &["training step 0 on stand-in for h100", "begin_step, gather, ", "has not ended within 1 s"]),
         ("hang-stepwise", &[("STANDIN_HANG", "sgd"), ("AUTOASSIST_STEP_LIMIT", "1"),
             ("AUTOASSIST_CUDA_STEPWISE", "1")], 1, &["sgd [", "has not ended within 1 s"]),
+        ("launch", &[("STANDIN_FAIL", "cuLaunchKernel:701")], 2,
+            &["cuLaunchKernel failed: begin_step [", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"]),
         ("memory", &[("STANDIN_MEMORY", "1")], 2, &["out of device memory", "MiB are free"]),
         ("limit", &[("AUTOASSIST_STEP_LIMIT", "soon")], 2, &["AUTOASSIST_STEP_LIMIT=soon"]),
     ];

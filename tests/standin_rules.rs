@@ -256,10 +256,18 @@ unsafe fn copied_outside(context: &Context) -> CUresult {
     }
 }
 
-/// What a block may have, all of it dynamic, beside what the kernel has by itself.
+/// A byte more than a block may have beside what the kernel has by itself.
 unsafe fn static_and_dynamic(context: &Context) -> CUresult {
     use sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MOST;
-    unsafe { sys::cuFuncSetAttribute(context.function("sentence_xent"), MOST, 99 << 10) }
+    use sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as OWN;
+    let mut own = 0;
+    unsafe {
+        let kernel = context.function("sentence_xent");
+        ok(sys::cuFuncGetAttribute(&mut own, OWN, kernel));
+        assert!(own > 0);
+        ok(sys::cuFuncSetAttribute(kernel, MOST, (99 << 10) - own));
+        sys::cuFuncSetAttribute(kernel, MOST, (99 << 10) - own + 1)
+    }
 }
 
 unsafe fn unasked_shared(context: &Context) -> CUresult {

@@ -20,6 +20,7 @@
 //! | `STANDIN_DEVICES` | how many GPUs there are, 1 |
 //! | `STANDIN_MEMORY` | MiB of device memory, 16384 |
 //! | `STANDIN_FAIL` | `cuInit:999,cuMemAlloc:2`: calls that fail, with the code they return |
+//! | `STANDIN_RUN` | `0`: launches are looked at and not run, for programs that would take hours |
 //! | `STANDIN_HANG` | a kernel that never ends |
 //! | `STANDIN_FAULT` | `sgd_update:700`: a kernel that fails, with its code |
 //! | `STANDIN_LOG` | a file for findings and, at the end, for the totals; without it they go to stderr if there are findings |

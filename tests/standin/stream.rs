@@ -155,6 +155,7 @@ fn serve(inbox: &Receiver<Work>, progress: &Progress, fault: &AtomicU32) {
         std::env::var("STANDIN_HANG"),
         std::env::var("STANDIN_FAULT"),
     );
+    let idle = std::env::var_os("STANDIN_RUN").is_some_and(|v| v == "0");
     let mut kernel = |node: &Node| -> Result<(), Code> {
         let Node::Kernel {
             function,
@@ -189,6 +190,9 @@ fn serve(inbox: &Receiver<Work>, progress: &Progress, fault: &AtomicU32) {
                 function.name
             ));
             return Err(LAUNCH_FAILED);
+        }
+        if idle {
+            return Ok(());
         }
         let launch = Launch {
             kernel: function.name,
