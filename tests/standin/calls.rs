@@ -1,4 +1,4 @@
-//! The functions of `cuda.h` that our programs call, with the names that the library exports.
+//! The functions of `cuda.h` that our programs and the tests of this driver call, with the names that the library exports.
 #![allow(non_snake_case)]
 
 use super::codes::*;
@@ -144,10 +144,6 @@ api! {
         device::set_current(context);
         DONE
     };
-    cuCtxGetCurrent(context: *mut Handle), Init, |_| {
-        put(context, device::current())?;
-        DONE
-    };
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize), Context, |device| {
         let info = device.memory.info();
         put(free, info.0)?;
@@ -179,10 +175,6 @@ api! {
         let name = unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| NOT_FOUND)?;
         let found = module::function(name, code)?;
         put(function, device.functions.add((module, found)))?;
-        DONE
-    };
-    cuFuncLoad(function: Handle), Context, |device| {
-        device.functions.get(function, &mut device.findings)?;
         DONE
     };
     cuFuncGetAttribute(value: *mut i32, which: u32, function: Handle), Context, |device| {
@@ -343,17 +335,7 @@ api! {
         let event = device.events.get(event, &mut device.findings)?.clone();
         Ok(event.recorded().map(|wait| Box::new(wait) as Box<dyn FnOnce()>))
     };
-    cuEventQuery(event: Handle), Context, |device| {
-        let event = device.events.get(event, &mut device.findings)?;
-        match event.recorded().is_none() || event.reached().is_some() {
-            true => DONE,
-            false => Err(NOT_READY),
-        }
-    };
     cuEventElapsedTime(ms: *mut f32, from: Handle, to: Handle), Context, |device| {
-        elapsed(device, ms, from, to)
-    };
-    cuEventElapsedTime_v2(ms: *mut f32, from: Handle, to: Handle), Context, |device| {
         elapsed(device, ms, from, to)
     };
     cuEventDestroy_v2(event: Handle), Context, |device| {
@@ -428,14 +410,6 @@ api! {
             spoilt: false,
             by: std::thread::current().id(),
         });
-        DONE
-    };
-    cuStreamIsCapturing(stream: Handle, status: *mut u32), Context, |device| {
-        let status_ = match &device.stream(stream)?.capture {
-            None => 0,
-            Some(capture) => 1 + u32::from(capture.spoilt),
-        };
-        put(status, status_)?;
         DONE
     };
     cuStreamEndCapture(stream: Handle, graph: *mut Handle), Context, |device| {

@@ -104,10 +104,6 @@ pub fn set_current(context: usize) {
     CURRENT.set(context);
 }
 
-pub fn current() -> usize {
-    CURRENT.get()
-}
-
 pub fn set_capturing(stream: Option<usize>) {
     CAPTURING.set(stream);
 }
