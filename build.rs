@@ -5,6 +5,8 @@
 //! An object is compiled anew only if its own fingerprint changed (source, own headers, command,
 //! compiler), so that a changed header rebuilds what includes it and no more.
 
+#[path = "kernels/build/host.rs"]
+mod host;
 #[path = "kernels/build/jobs.rs"]
 mod jobs;
 #[path = "kernels/build/log.rs"]
@@ -12,9 +14,9 @@ mod log;
 #[path = "kernels/build/nvcc.rs"]
 mod nvcc;
 
+use host::{COMMON, checked_flags, checked_text, executor_digest, exported};
 use jobs::{Job, compile_all, version_of};
 use nvcc::Nvcc;
-use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -101,7 +103,10 @@ fn build() -> Result<()> {
     let mut sources = sources()?;
     let host = host_compiler();
     let clang = host.as_ref().is_ok_and(|host| host.tool.is_like_clang());
-    let nvcc = Nvcc::find();
+    let nvcc = Nvcc::find().unwrap_or_else(|why| {
+        warn(&why);
+        None
+    });
     let mut jobs = Vec::new();
     match &host {
         Ok(host) => jobs.extend(host_jobs(host, &out, &sources)?),
@@ -110,9 +115,8 @@ fn build() -> Result<()> {
     let objects = jobs.len();
     // What lies beside the executor is for it alone.
     sources.retain(|source| !source.path.starts_with("kernels/simt"));
-    match &nvcc {
-        Ok(nvcc) => jobs.extend(nvcc::jobs(nvcc, &out, &sources)?),
-        Err(why) => warn(why),
+    if let Some(nvcc) = &nvcc {
+        jobs.extend(nvcc::jobs(nvcc, &out, &sources)?);
     }
     let logs = compile_all(&jobs)?;
     if let Ok(host) = &host {
@@ -126,13 +130,30 @@ fn build() -> Result<()> {
             .try_compile("kernels")
             .map_err(|e| format!("cannot make a library of the kernels: {e}"))?;
         println!("cargo::rustc-cfg=simt");
+        kernels_at_run_time(host, &out).map_err(|e| format!("kernels/simt: {e}"))?;
         if !clang {
             println!("cargo::rustc-cfg=simt_counted");
         }
     }
     let fatbins: Vec<&Path> = jobs[objects..].iter().map(|j| j.output.as_path()).collect();
-    let text = catalog(&sources, &fatbins, &logs[objects..], nvcc.as_ref().ok())?;
+    let text = catalog(&sources, &fatbins, &logs[objects..], nvcc.as_ref())?;
     fs::write(out.join("catalog.rs"), text).map_err(|e| format!("catalog.rs: {e}"))
+}
+
+/// What `kernels` needs to compile an edited kernel when it is asked about it
+/// (`src/simt/edited.rs`): the compiler, and the executor's functions for that kernel to call.
+fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
+    let (compiler, executor) = (host.tool.path().display(), executor_digest()?);
+    println!("cargo::rustc-env=AUTOASSIST_CXX={compiler}");
+    println!("cargo::rustc-env=AUTOASSIST_EXECUTOR={executor}");
+    let list = out.join("exported.list");
+    write_if_new(
+        &list,
+        "{ simt_*; _ZN*simt*; __tsan_*; __ubsan_*; __sanitizer_*; __gxx_personality_v0; };\n",
+    )?;
+    let list = list.display();
+    println!("cargo::rustc-link-arg-bin=kernels=-Wl,--dynamic-list={list}");
+    Ok(())
 }
 
 /// The files below `folder` that end in `.extension`, in order.
@@ -156,11 +177,7 @@ fn sources() -> Result<Vec<Source>> {
     let mut sources: Vec<Source> = Vec::new();
     for path in paths {
         let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let exported = text.lines().filter_map(|line| {
-            let (name, _) = line.trim().strip_prefix("EXPORT(")?.split_once(')')?;
-            Some(name.trim().to_string())
-        });
-        let kernels: Vec<String> = exported.collect();
+        let kernels = exported(&text);
         for kernel in &kernels {
             if let Some(other) = sources.iter().find(|s| s.kernels.contains(kernel)) {
                 return Err(format!(
@@ -240,37 +257,6 @@ const PLANTED: [&str; 6] = [
     "kernels/simt/planted_waits.cu",
 ];
 
-/// What checker and profiler want of the compiler: a call of ours before every access to memory
-/// (`kernels/simt/check.h`) and in every basic block (`kernels/simt/profile.h`).
-const CHECKED: [&str; 9] = [
-    "-I.",
-    "-ffile-prefix-map=./kernels/=kernels/",
-    "-w",
-    "-DSIMT_FLAVOUR=checked",
-    "-DSIMT_KERNEL(name)=simt_checked_##name",
-    "-DSIMT_MARKED",
-    "-fsanitize=thread,undefined",
-    "-fno-sanitize=vptr",
-    "-fsanitize-coverage=trace-pc",
-];
-
-/// Accesses as the source has them. Both compilers first optimise and then put the calls in, so
-/// that a read by all threads whose value one thread uses would be seen of that thread alone; and
-/// copies of a known size would be seen by neither. `kernels/simt/sight.cu` has what must be seen.
-const AS_WRITTEN_GCC: [&str; 5] = [
-    "-Og",
-    "-fno-tree-sra",
-    "-fno-builtin-memcpy",
-    "-fno-builtin-memmove",
-    "-fno-builtin-memset",
-];
-const AS_WRITTEN_CLANG: [&str; 4] = [
-    "-O0",
-    "-fno-sanitize=function",
-    "-mllvm",
-    "-tsan-instrument-read-before-write=1",
-];
-
 /// The kernels, the executor, and the table that leads from one to the other. Kernels twice: plain,
 /// and for the checker.
 fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
@@ -283,22 +269,14 @@ fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
     fs::create_dir_all(&folder).map_err(io)?;
     let job = |source: &Path, prefix: &str, flags: &[&str]| {
         let mut command = host.tool.to_command();
-        command.args(["-std=c++17", "-g1", "-fPIC", "-ffp-contract=off"]);
-        command
-            .args(["-fno-math-errno", "-Ikernels/include"])
-            .args(flags);
-        command.args(["-xc++", "-c"]);
+        command.args(COMMON).args(flags).args(["-xc++", "-c"]);
         let mut name = OsString::from(prefix);
         name.push(flat_name(source));
         let output = folder.join(name).with_extension("o");
         Job::new(source, output, command, &host.version)
     };
     let plain = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-funroll-loops"];
-    let as_written = match host.tool.is_like_clang() {
-        true => &AS_WRITTEN_CLANG[..],
-        false => &AS_WRITTEN_GCC,
-    };
-    let checked = [&CHECKED[..], as_written].concat();
+    let checked = checked_flags(host.tool.is_like_clang());
     let kernels = |keep: fn(&Source) -> bool| sources.iter().filter(move |s| keep(s));
     let mut jobs: Vec<Job> = kernels(Source::is_plain)
         .map(|s| &s.path)
@@ -312,58 +290,6 @@ fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
         jobs.push(job(&wrapper, "checked-", &checked));
     }
     Ok(jobs)
-}
-
-/// A file with kernels in a namespace of its own, without which the linker would take functions of
-/// the plain objects in place of the checked ones. Standard headers belong outside of it. Calls of
-/// `memcpy` and its like are the checker's to see.
-fn checked_text(path: &Path) -> io::Result<String> {
-    let (mut headers, mut seen) = (BTreeSet::new(), BTreeSet::new());
-    standard_headers(path, &mut headers, &mut seen)?;
-    let mut text = "// Generated by build.rs.\n#include \"kernels/simt/watched.h\"\n".to_string();
-    for header in headers {
-        let _ = write!(
-            text,
-            "#if __has_include(<{header}>)\n#include <{header}>\n#endif\n"
-        );
-    }
-    let _ = write!(
-        text,
-        "#include \"kernels/include/kernel.cuh\"\n\n\
-         namespace checked {{\n#include \"{}\"\n}}\n",
-        path.display()
-    );
-    Ok(text)
-}
-
-/// What a file includes by `#include <...>`, itself or by headers of ours.
-fn standard_headers(
-    path: &Path,
-    headers: &mut BTreeSet<String>,
-    seen: &mut BTreeSet<PathBuf>,
-) -> io::Result<()> {
-    if !seen.insert(path.to_path_buf()) {
-        return Ok(());
-    }
-    for line in fs::read_to_string(path)?.lines() {
-        let directive = line.trim_start().strip_prefix('#').map(str::trim_start);
-        let Some(name) = directive.and_then(|d| d.strip_prefix("include")) else {
-            continue;
-        };
-        let name = name.trim_start();
-        if let Some((header, _)) = name.strip_prefix('<').and_then(|n| n.split_once('>')) {
-            headers.insert(header.into());
-        } else if let Some((header, _)) = name.strip_prefix('"').and_then(|n| n.split_once('"')) {
-            let beside = path.parent().map(|folder| folder.join(header));
-            let places = beside
-                .into_iter()
-                .chain([Path::new("kernels/include").join(header)]);
-            if let Some(found) = places.into_iter().find(|place| place.is_file()) {
-                standard_headers(&found, headers, seen)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Leaves a file alone that is as it should be.
@@ -463,7 +389,7 @@ fn catalog(
                  fatbin: {fatbin},\n        resources: &[\n{resources}        ],\n    }},\n"
         );
     }
-    text += "];\n\n/// Texts of all kernels and of the headers that they share, by path.\n\
+    text += "];\n\n/// Texts of all kernels and of the headers that they share, by path, as they were built.\n\
              pub static SOURCES: &[(&str, &str)] = &[\n";
     let root = env::var("CARGO_MANIFEST_DIR").map_err(|e| format!("CARGO_MANIFEST_DIR: {e}"))?;
     for path in read_by_people().map_err(|e| format!("kernels: {e}"))? {

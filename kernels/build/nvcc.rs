@@ -24,20 +24,26 @@ pub struct Nvcc {
 }
 
 impl Nvcc {
-    /// The first usable one of all places, or else why the first one is not.
-    pub fn find() -> Result<Nvcc, String> {
-        let found = candidates().into_iter().filter(|path| path.is_file());
+    /// The first usable one of all places, if there is one.
+    ///
+    /// # Errors
+    /// Why there is none: the only ones are unusable, or there is a GPU that would want one. Who has
+    /// neither need not be told.
+    pub fn find() -> Result<Option<Nvcc>, String> {
         let mut problem = None;
-        for path in found {
+        for path in candidates() {
             match Nvcc::probe(path) {
-                Ok(nvcc) => return Ok(nvcc),
+                Ok(nvcc) => return Ok(Some(nvcc)),
                 Err(why) => problem = problem.or(Some(why)),
             }
         }
-        let problem = problem.unwrap_or("no nvcc".into());
-        Err(format!(
-            "{problem}, so this build has no CUDA kernels (--device cuda); {REMEDY}"
-        ))
+        let has_gpu = Path::new("/dev/nvidiactl").exists();
+        let problem = problem.or(has_gpu.then(|| "a GPU and no nvcc".into()));
+        problem.map_or(Ok(None), |problem| {
+            Err(format!(
+                "{problem}: no CUDA kernels in this build; {REMEDY}"
+            ))
+        })
     }
 
     fn probe(path: PathBuf) -> Result<Nvcc, String> {
@@ -99,7 +105,8 @@ fn candidates() -> Vec<PathBuf> {
         println!("cargo::rerun-if-env-changed={key}");
     }
     if let Some(nvcc) = env::var_os("NVCC") {
-        return vec![nvcc.into()];
+        let named = (!nvcc.is_empty()).then(|| nvcc.into());
+        return named.into_iter().collect();
     }
     let folder = |key| env::var_os(key).map(PathBuf::from);
     let mut bins = Vec::new();
@@ -117,7 +124,8 @@ fn candidates() -> Vec<PathBuf> {
         packages.extend(text.lines().map(PathBuf::from));
     }
     bins.extend(packages.iter().map(|p| p.join("nvidia/cu13/bin")));
-    bins.iter().map(|bin| bin.join("nvcc")).collect()
+    let found = bins.iter().map(|bin| bin.join("nvcc"));
+    found.filter(|path| path.is_file()).collect()
 }
 
 /// The architectures to compile for, of which this nvcc has to know all.

@@ -101,7 +101,7 @@ typedef struct SimtAct {
     uint32_t access;     // SIMT_READ, ...
     uint32_t block[3];
     uint32_t thread[3];
-    uint64_t site;       // address of the code, from the start of its image
+    uint64_t site;       // address of the code, from the program's start
 } SimtAct;
 
 typedef struct SimtFinding {
@@ -150,7 +150,7 @@ enum {
 
 typedef struct SimtTally {
     uint32_t kind;      // SIMT_GLOBAL_READ, ...
-    uint64_t site;      // address of the code, from the start of its image
+    uint64_t site;      // address of the code, from the program's start
     uint64_t requests;  // how often: by warps, unless the kind says otherwise
     uint64_t bytes;     // that their lanes asked for
     uint64_t units;     // sectors, wavefronts or FLOPs
@@ -173,9 +173,11 @@ int simt_launch_profiled(SimtProfiler *profiler, const SimtKernel *kernel,
 // What the last launch did. Good until the next one.
 size_t simt_profiler_tallies(const SimtProfiler *profiler, SimtFootprint *footprint,
                              const SimtTally **tallies);
-// The program's own code, for who wants to read what basic blocks consist of.
+// The code that a kernel is part of, for who wants to read what basic blocks consist of. It is the
+// program's, or that of a library that was loaded later and calls the program's executor.
 typedef struct SimtCode {
-    uint64_t image;    // address that sites are counted from
+    uint64_t origin;   // address that sites are counted from, wherever they are
+    uint64_t image;    // where the program, or the library, starts
     uint64_t low;      // of the code
     uint64_t size;     // in bytes
     uint64_t block;    // what every basic block of a kernel calls first
@@ -183,7 +185,7 @@ typedef struct SimtCode {
     uint64_t fused;    // and every fmaf
 } SimtCode;
 
-SimtCode simt_code(void);
+SimtCode simt_code(const SimtKernel *kernel);
 
 #ifdef __cplusplus
 }

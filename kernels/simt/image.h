@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <new>
 
-// Where the program, or the library that we are in, starts.
+// Where the program, or the library that the executor is in, starts.
 extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
 
 namespace simt {

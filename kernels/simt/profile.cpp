@@ -3,6 +3,7 @@
 #include "core.h"
 #include "image.h"
 
+#include <dlfcn.h>
 #include <link.h>
 #include <sys/mman.h>
 
@@ -21,23 +22,34 @@ namespace {
 
 constexpr size_t ALIGN = 256, SECTOR = 32, BANKS = 32, WORD = 4;
 
-// The executable part of the image that we are in.
-Range code_of_image() {
-    Range found;
-    const auto look = [](dl_phdr_info *info, size_t, void *to) {
+// Where the image starts that a function lies in, and the executable part of it around that.
+struct Image {
+    uintptr_t start;
+    Range code;
+};
+
+Image image_around(uintptr_t function) {
+    Dl_info symbol;
+    dladdr(reinterpret_cast<void *>(function), &symbol);
+    struct Search {
+        uintptr_t function;
+        Range found;
+    } search = {function, {}};
+    const auto look = [](dl_phdr_info *info, size_t, void *data) {
+        auto &search = *static_cast<Search *>(data);
         for (int i = 0; i < info->dlpi_phnum; i++) {
             const auto &part = info->dlpi_phdr[i];
             const Range range = {info->dlpi_addr + part.p_vaddr, part.p_memsz};
             if (part.p_type != PT_LOAD || (part.p_flags & PF_X) == 0 ||
-                !range.holds(uintptr_t(&simt_special)))
+                !range.holds(search.function))
                 continue;
-            *static_cast<Range *>(to) = range;
+            search.found = range;
             return 1;
         }
         return 0;
     };
-    dl_iterate_phdr(look, &found);
-    return found;
+    dl_iterate_phdr(look, &search);
+    return {uintptr_t(symbol.dli_fbase), search.found};
 }
 
 // Distinct multiples of a unit that some ranges of bytes touch.
@@ -79,9 +91,8 @@ Wavefronts wavefronts(const Request &request, uint32_t lanes) {
 using namespace simt;
 
 SimtProfiler::SimtProfiler(size_t capacity)
-    : heap_{0, (capacity + 4095) / 4096 * 4096}, text_(code_of_image()) {
+    : heap_{0, (capacity + 4095) / 4096 * 4096} {
     heap_.low = uintptr_t(reserve<char>(heap_.size));
-    blocks_ = reserve<uint64_t>(text_.size);
     for (Stamp *&stamps : stamps_)
         stamps = reserve<Stamp>(heap_.size / SECTOR);
     catch_faults();
@@ -89,9 +100,17 @@ SimtProfiler::SimtProfiler(size_t capacity)
 
 SimtProfiler::~SimtProfiler() {
     munmap(reinterpret_cast<void *>(heap_.low), heap_.size);
-    munmap(blocks_, text_.size * sizeof *blocks_);
+    read_code({});
     for (Stamp *stamps : stamps_)
         munmap(stamps, heap_.size / SECTOR * sizeof *stamps);
+}
+
+// From now on basic blocks are counted that lie there.
+void SimtProfiler::read_code(Range text) {
+    if (blocks_ != nullptr)
+        munmap(blocks_, text_.size * sizeof *blocks_);
+    text_ = text;
+    blocks_ = text.size == 0 ? nullptr : reserve<uint64_t>(text.size);
 }
 
 void *SimtProfiler::alloc(size_t bytes) {
@@ -103,6 +122,9 @@ void *SimtProfiler::alloc(size_t bytes) {
 }
 
 void SimtProfiler::run(Job &job) {
+    const auto function = uintptr_t(job.kernel->call);
+    if (!text_.holds(function))
+        read_code(image_around(function).code);
     launch_++;
     footprint_ = {};
     places_.clear();
@@ -270,11 +292,12 @@ void SimtProfiler::wgmma(uint64_t flops, uintptr_t code) {
     tally.units += flops;
 }
 
-SimtCode simt_code() {
-    const Range code = code_of_image();
+SimtCode simt_code(const SimtKernel *kernel) {
+    const Image image = image_around(uintptr_t(kernel->call));
     return {uintptr_t(__ehdr_start),
-            code.low,
-            code.size,
+            image.start,
+            image.code.low,
+            image.code.size,
             uintptr_t(&__sanitizer_cov_trace_pc),
             uintptr_t(&simt_special),
             uintptr_t(&simt_fused)};

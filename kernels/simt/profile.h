@@ -89,11 +89,12 @@ private:
     void complete(uint32_t warp);
     void complete(SimtTally &tally, const simt::Request &request);
     void touch(uint64_t sector, bool write);
+    void read_code(simt::Range text);
 
     simt::Range heap_;  // device memory
     size_t used_ = 0;   // of it
-    simt::Range text_;  // the program's code
-    uint64_t *blocks_;  // how often threads began the basic blocks that start there
+    simt::Range text_ = {};        // the code of the last launch
+    uint64_t *blocks_ = nullptr;  // how often threads began the basic blocks that start there
     std::vector<uintptr_t> begun_;  // those
     Stamp *stamps_[2];  // of each sector: read, written
     uint32_t block_ = 0, launch_ = 0;

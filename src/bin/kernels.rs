@@ -101,7 +101,10 @@ fn main() -> ExitCode {
 
 #[cfg(simt)]
 fn check(name: &str) -> ExitCode {
-    use autoassist::workbench::check::{RUNS, check};
+    use autoassist::workbench::check::{RUNS, check, named};
+    if let Err(failure) = workbench::edited(|file| named(file, name).next().is_some()) {
+        return said(Err(failure));
+    }
     // Hidden where standard error is no terminal.
     let bar = indicatif::ProgressBar::new(1000);
     let checked = check(name, &RUNS, &|done| {
@@ -161,12 +164,15 @@ mod workbench {
     use super::{At, Failure};
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
+    use autoassist::backend::gpu::catalog::KernelFile;
+    use autoassist::workbench::load_edited;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
     use autoassist::workbench::profile::{self, ProfileError, find, page, shape_of, tables, text};
     use autoassist::workbench::workload::Op;
     use indicatif::{ProgressBar, ProgressStyle};
+    use std::io::Write;
     use std::path::{Path, PathBuf};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     type Result<T = String> = std::result::Result<T, Failure>;
     type Open = fn() -> std::result::Result<Gpu, DeviceError>;
@@ -217,8 +223,31 @@ mod workbench {
         spinner
     }
 
+    /// Has edited kernels compiled anew, and says so.
+    pub fn edited(wanted: impl Fn(&KernelFile) -> bool) -> Result<()> {
+        let started = Instant::now();
+        let files = load_edited(wanted)?;
+        if !files.is_empty() {
+            let (files, seconds) = (files.join(", "), started.elapsed().as_secs_f64());
+            // Nobody may be there to read it.
+            let _ = writeln!(
+                std::io::stderr(),
+                "edited since the build, compiled again in {seconds:.1} s: {files}"
+            );
+        }
+        Ok(())
+    }
+
+    fn edited_of(op: &Op) -> Result<()> {
+        edited(|file| {
+            let folder = file.path.split('/').nth(1);
+            folder.is_some_and(|folder| op.folders.contains(&folder))
+        })
+    }
+
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
         let named = find(name)?;
+        edited_of(named.op)?;
         let (shape, specs) = at.resolve(named.op)?;
         let step = match step.or(named.step) {
             Some(step) => step,
@@ -234,6 +263,7 @@ mod workbench {
 
     pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
         let op = find(name)?.op;
+        edited_of(op)?;
         let (shape, specs) = at.resolve(op)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
         let (device, absent) = device()?;
@@ -263,6 +293,7 @@ mod workbench {
     }
 
     pub fn tables(file: &Path) -> Result {
+        edited(|_| true)?;
         let specs = &GPUS[0];
         let (device, _) = device()?;
         let table = |op: &'static Op| {

@@ -10,7 +10,7 @@ pub struct Kernel {
     pub max_threads: u32,
     pub argc: u32,
     pub arg_sizes: *const u32,
-    call: extern "C" fn(*mut *mut c_void),
+    pub call: extern "C" fn(*mut *mut c_void),
 }
 
 /// `SimtLaunch` of `kernels/simt/abi.h`.

@@ -2,6 +2,7 @@
 //! what is wrong becomes a [`Finding`]. How it works is in `kernels/simt/check.h`.
 
 use super::abi::{Kernel, RawLaunch, text};
+use super::edited;
 use super::symbols::{SYMBOLS, Symbols};
 use crate::backend::error::DeviceError;
 use std::collections::BTreeMap;
@@ -155,8 +156,13 @@ impl Drop for Inner {
     }
 }
 
-/// All kernels that can be checked.
+/// All kernels that can be checked, in the place of edited ones those that they became.
 pub(super) fn kernels() -> &'static [*const Kernel] {
+    edited::kernels().unwrap_or_else(built)
+}
+
+/// All kernels that can be checked, as they were built.
+pub(super) fn built() -> &'static [*const Kernel] {
     let mut count = 0;
     // SAFETY: the table is made by the build and never changes; `count` is its length.
     unsafe { std::slice::from_raw_parts(simt_checked_kernels(&mut count), count) }

@@ -1,12 +1,15 @@
-//! What the basic blocks of the kernels, as the host's compiler has compiled them, compute: read
-//! from the running program's own code.
+//! Where the kernels' code lies, and what its basic blocks, as the host's compiler has compiled
+//! them, compute: read from the code itself.
 
+use super::abi::Kernel;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use std::slice;
 
 /// `SimtCode` of `kernels/simt/abi.h`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Raw {
+    origin: u64,
     image: u64,
     low: u64,
     size: u64,
@@ -16,7 +19,7 @@ struct Raw {
 }
 
 unsafe extern "C" {
-    fn simt_code() -> Raw;
+    fn simt_code(kernel: *const Kernel) -> Raw;
 }
 
 /// Arithmetic of a thread.
@@ -32,54 +35,60 @@ pub(super) enum Arithmetic {
     Special,
 }
 
-/// The code of this program.
-pub(super) struct Code {
-    raw: Raw,
-    bytes: &'static [u8],
-}
+/// The code that a kernel is part of: the program's, or that of a library.
+#[derive(Clone, Copy)]
+pub(super) struct Code(Raw);
 
 /// More than any basic block has.
 const LONGEST: usize = 1 << 16;
 
 impl Code {
-    /// Of the running program.
-    pub(super) fn of_program() -> Code {
-        // SAFETY: has no preconditions.
-        let raw = unsafe { simt_code() };
-        // SAFETY: that is where the loader has put the program's code, readable, for as long as it
-        // runs; nothing writes to it.
-        let bytes = unsafe { std::slice::from_raw_parts(raw.low as *const u8, raw.size as usize) };
-        Code { raw, bytes }
+    /// # Safety
+    /// The kernel is the program's or that of a library, which stays loaded.
+    pub(super) unsafe fn of(kernel: *const Kernel) -> Code {
+        // SAFETY: the kernel lives.
+        Code(unsafe { simt_code(kernel) })
     }
 
-    /// What the basic block does that begins behind the call at `site`: addresses, counted from the
-    /// start of the image, and the arithmetic there.
+    /// The address of the image's start, if a site is an address in it.
+    pub(super) fn image_of(&self, site: u64) -> Option<u64> {
+        let at = self.address(site).wrapping_sub(self.0.low);
+        (at < self.0.size).then_some(self.0.image)
+    }
+
+    /// Sites are counted from the program's start, wherever they are.
+    pub(super) fn address(&self, site: u64) -> u64 {
+        self.0.origin.wrapping_add(site)
+    }
+
+    /// What the basic block does that begins behind the call at `site`: sites, and the arithmetic
+    /// there.
     ///
     /// The compiler marks each basic block with a call and may afterwards cut it into pieces that
     /// it jumps between; so it ends where the next mark is.
     pub(super) fn arithmetic(&self, site: u64) -> Vec<(u64, Arithmetic)> {
         let mut found = Vec::new();
-        let mut decoder = self.decoder(self.raw.image + site);
+        let mut decoder = self.decoder(self.address(site));
         let mut instruction = Instruction::default();
         for _ in 0..LONGEST {
             if !decoder.can_decode() {
                 break;
             }
             decoder.decode_out(&mut instruction);
-            let target = instruction.near_branch_target();
+            let target = target(&instruction);
             match instruction.flow_control() {
                 FlowControl::Return | FlowControl::IndirectBranch | FlowControl::Exception => break,
-                FlowControl::Call if target == self.raw.block => break,
+                FlowControl::Call | FlowControl::IndirectCall if target == self.0.block => break,
                 FlowControl::UnconditionalBranch => {
                     decoder = self.decoder(target);
                     continue;
                 }
                 _ => {}
             }
-            let calls = instruction.flow_control() == FlowControl::Call;
+            let calls = instruction.is_call_near() || instruction.is_call_near_indirect();
             let arithmetic = match instruction.mnemonic() {
-                _ if calls && target == self.raw.special => Arithmetic::Special,
-                _ if calls && target == self.raw.fused => Arithmetic::Fused,
+                _ if calls && target == self.0.special => Arithmetic::Special,
+                _ if calls && target == self.0.fused => Arithmetic::Fused,
                 Mnemonic::Addss | Mnemonic::Subss => Arithmetic::Add(1),
                 Mnemonic::Addps | Mnemonic::Subps => Arithmetic::Add(4),
                 Mnemonic::Mulss => Arithmetic::Multiply(1),
@@ -87,15 +96,28 @@ impl Code {
                 Mnemonic::Divss | Mnemonic::Sqrtss => Arithmetic::Special,
                 _ => continue,
             };
-            found.push((instruction.ip() - self.raw.image, arithmetic));
+            found.push((instruction.ip().wrapping_sub(self.0.origin), arithmetic));
         }
         found
     }
 
     /// From an address of the code on; it has nothing to decode if there is no code.
     fn decoder(&self, address: u64) -> Decoder<'static> {
-        let at = address.wrapping_sub(self.raw.low) as usize;
-        let rest = self.bytes.get(at..).unwrap_or_default();
+        // SAFETY: that is where the loader has put the code, readable, for as long as the program
+        // runs; nothing writes to it.
+        let bytes = unsafe { slice::from_raw_parts(self.0.low as *const u8, self.0.size as usize) };
+        let at = address.wrapping_sub(self.0.low) as usize;
+        let rest = bytes.get(at..).unwrap_or_default();
         Decoder::with_ip(64, rest, address, DecoderOptions::NONE)
     }
+}
+
+/// Where a call or jump goes, if that is known; in a library calls of the executor go through its
+/// table of addresses.
+fn target(instruction: &Instruction) -> u64 {
+    if !(instruction.is_call_near_indirect() && instruction.is_ip_rel_memory_operand()) {
+        return instruction.near_branch_target();
+    }
+    // SAFETY: the processor reads it there, too; the loader has filled the table.
+    unsafe { *(instruction.ip_rel_memory_address() as *const u64) }
 }

@@ -5,6 +5,7 @@ mod abi;
 pub mod checker;
 mod code;
 pub mod counts;
+pub mod edited;
 pub(crate) mod notes;
 pub mod profiler;
 mod stream;

@@ -85,6 +85,7 @@ struct Counted {
     dynamic_shared: u32,
     footprint: RawFootprint,
     tallies: Vec<Tally>,
+    code: Code,
 }
 
 /// Memory for profiled launches, and what they did.
@@ -178,8 +179,9 @@ impl Profiler {
                 std::slice::from_raw_parts(start, count)
             }
         };
-        // SAFETY: kernels and their names are constants of the program.
-        let (name, file) = unsafe { (text((*kernel).name), text((*kernel).file)) };
+        // SAFETY: kernels and their names are constants of the program, or of a library that stays.
+        let (name, file, code) =
+            unsafe { (text((*kernel).name), text((*kernel).file), Code::of(kernel)) };
         inner.launches.push(Counted {
             kernel: name,
             file,
@@ -188,6 +190,7 @@ impl Profiler {
             dynamic_shared: raw.dynamic_shared,
             footprint,
             tallies: tallies.to_vec(),
+            code,
         });
         failed
     }
@@ -203,7 +206,6 @@ impl Profiler {
         let symbols = SYMBOLS.lock().expect("no holder panics");
         let mut reader = Reader {
             symbols: &symbols,
-            code: Code::of_program(),
             sites: HashMap::new(),
         };
         inner.launches.iter().map(|l| reader.profile(l)).collect()
@@ -213,7 +215,6 @@ impl Profiler {
 /// Makes lines of addresses.
 struct Reader<'a> {
     symbols: &'a Symbols,
-    code: Code,
     sites: HashMap<(u64, &'static str), Site>,
 }
 
@@ -222,7 +223,7 @@ impl Reader<'_> {
         let mut lines: BTreeMap<Place, Counts> = BTreeMap::new();
         for tally in &launch.tallies {
             if tally.kind == BASIC_BLOCK {
-                self.add_block(&mut lines, tally, launch.file);
+                self.add_block(&mut lines, tally, launch);
             } else {
                 let site = self.site(tally.site, launch.file);
                 add(lines.entry(Place::new(site)).or_default(), tally);
@@ -264,16 +265,11 @@ impl Reader<'_> {
             .clone()
     }
 
-    fn add_block(
-        &mut self,
-        lines: &mut BTreeMap<Place, Counts>,
-        tally: &Tally,
-        file: &'static str,
-    ) {
+    fn add_block(&mut self, lines: &mut BTreeMap<Place, Counts>, tally: &Tally, launch: &Counted) {
         // Additions and multiplications of each line.
         let mut work: BTreeMap<Place, [u64; 2]> = BTreeMap::new();
-        for (address, arithmetic) in self.code.arithmetic(tally.site) {
-            let place = Place::new(self.site(address, file));
+        for (address, arithmetic) in launch.code.arithmetic(tally.site) {
+            let place = Place::new(self.site(address, launch.file));
             let times = tally.requests;
             if let Arithmetic::Add(n) | Arithmetic::Multiply(n) = arithmetic {
                 let kind = usize::from(matches!(arithmetic, Arithmetic::Multiply(_)));

@@ -1,5 +1,6 @@
 //! Which line of the kernels' sources an address of the program's code comes from.
 
+use super::code::Code;
 use addr2line::Loader;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
@@ -13,8 +14,11 @@ pub struct Site {
     pub caller: Option<String>,
 }
 
-/// Line numbers of this program, where it has any.
-pub(super) struct Symbols(Option<Loader>);
+/// Line numbers of the program, where it has any, and of edited kernels.
+pub(super) struct Symbols {
+    program: Option<Loader>,
+    edited: Option<(Code, Option<Loader>)>,
+}
 
 /// Those of the running program.
 pub(super) static SYMBOLS: LazyLock<Mutex<Symbols>> = LazyLock::new(|| Mutex::new(Symbols::load()));
@@ -22,7 +26,15 @@ pub(super) static SYMBOLS: LazyLock<Mutex<Symbols>> = LazyLock::new(|| Mutex::ne
 impl Symbols {
     fn load() -> Symbols {
         let program = std::env::current_exe().ok();
-        Symbols(program.and_then(|path| Loader::new(path).ok()))
+        Symbols {
+            program: program.and_then(|path| Loader::new(path).ok()),
+            edited: None,
+        }
+    }
+
+    /// Those of a library, whose code this is.
+    pub(super) fn add(&mut self, code: Code, library: &Path) {
+        self.edited = Some((code, Loader::new(library).ok()));
     }
 
     /// The innermost line that is not the executor's.
@@ -61,7 +73,11 @@ impl Symbols {
     /// Files and lines from the innermost inlined function to the outermost.
     fn lines(&self, address: u64) -> Vec<(String, u32)> {
         let mut lines = Vec::new();
-        let Some(loader) = &self.0 else {
+        let edited = self.edited.as_ref().and_then(|(code, loader)| {
+            let image = code.image_of(address)?;
+            Some((loader, code.address(address) - image))
+        });
+        let (Some(loader), address) = edited.unwrap_or((&self.program, address)) else {
             return lines;
         };
         let probe = loader.relative_address_base() + address;

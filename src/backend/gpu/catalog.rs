@@ -34,6 +34,23 @@ pub struct Resources {
 
 include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 
+/// Texts of all kernels and of the headers that they share, by path, as they are now: edited ones
+/// if kernels were [compiled anew](crate::simt::edited).
+pub fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
+    #[cfg(simt)]
+    let edited = crate::simt::edited::texts();
+    #[cfg(not(simt))]
+    let edited: &[(String, String)] = &[];
+    let is_edited = |path: &str| edited.iter().any(|(other, _)| other == path);
+    let built = SOURCES.iter().copied();
+    let edited = edited
+        .iter()
+        .map(|(path, text)| (path.as_str(), text.as_str()));
+    built
+        .filter(move |(path, _)| !is_edited(path))
+        .chain(edited)
+}
+
 /// Static shared memory of a kernel in bytes per block, the most of all architectures.
 pub(crate) fn static_shared(kernel: &str) -> u32 {
     let all = FILES.iter().flat_map(|file| file.resources);

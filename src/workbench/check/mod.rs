@@ -11,7 +11,7 @@ mod tokens;
 
 use crate::backend::DeviceError;
 use crate::backend::gpu::Gpu;
-use crate::backend::gpu::catalog::FILES;
+use crate::backend::gpu::catalog::{FILES, KernelFile};
 use crate::backend::gpu::driver::Capability;
 use crate::backend::gpu::models::RTX_4090;
 use crate::rng::Stream;
@@ -111,15 +111,11 @@ impl Report {
     }
 }
 
-/// Kernels whose name or file contains `name`.
-fn named(name: &str) -> BTreeMap<&'static str, u64> {
-    let mut found = BTreeMap::new();
-    for file in FILES {
-        let kernels = file.kernels.iter();
-        let kernels = kernels.filter(|k| k.contains(name) || file.path.contains(name));
-        found.extend(kernels.map(|kernel| (*kernel, 0)));
-    }
-    found
+/// Kernels of a file whose name contains `name`, or all if that of the file does.
+pub fn named(file: &KernelFile, name: &str) -> impl Iterator<Item = &'static str> {
+    let all = file.path.contains(name);
+    let kernels = file.kernels.iter().copied();
+    kernels.filter(move |kernel| all || kernel.contains(name))
 }
 
 /// Checks the kernels whose name or file contains `name`, in some of [`RUNS`]; `None` if there are
@@ -132,7 +128,8 @@ pub fn check(
     runs: &[(Schedule, Landing)],
     progress: &(dyn Fn(f64) + Sync),
 ) -> Result<Option<Report>, DeviceError> {
-    let kernels = named(name);
+    let kernels = FILES.iter().flat_map(|file| named(file, name));
+    let kernels: BTreeMap<&str, u64> = kernels.map(|kernel| (kernel, 0)).collect();
     if kernels.is_empty() {
         return Ok(None);
     }

@@ -9,6 +9,7 @@ OUT/STEP.txt, its results to OUT/STEP.json, and what became of it to OUT/summary
 as it is known. Goes on after a failure; ends with status 1 if a step failed or was cut.
 
   STEP_SECONDS=N   a step is cut after so long (default 540)
+  STEP_ARGS=WORDS  more arguments for the steps, such as STEP_ARGS="--epochs 1" bash run.sh OUT resnet
   CIFAR=DIR        images for the step resnet20: DIR/train/<class>/*.png, DIR/test/<class>/*.png'
 set -u
 
@@ -51,6 +52,7 @@ done
 limit=${STEP_SECONDS:-540}
 [[ $limit =~ ^[1-9][0-9]*$ ]] || complain "STEP_SECONDS=$limit: a whole number of seconds, from 1 on"
 command -v timeout >/dev/null || complain "no timeout; install coreutils"
+read -ra more <<<"${STEP_ARGS:-}"
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
 
@@ -98,6 +100,7 @@ trap stop INT TERM HUP
 
 # run COMMAND...: of the present step.
 run() {
+    set -- "$@" ${more[@]+"${more[@]}"}
     local start=$SECONDS status seconds last word note
     printf '== %s: %s\n' "$step" "$*"
     rm -f "$out/$step.json"

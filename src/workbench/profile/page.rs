@@ -5,7 +5,7 @@ use super::gpus::Specs;
 use super::roofline::{predict, shares, time};
 use super::text::{HEADER, moved, row, why};
 use super::{Ladder, Step};
-use crate::backend::gpu::catalog::SOURCES;
+use crate::backend::gpu::catalog;
 use crate::files::{self, WriteError};
 use crate::html::escape;
 use crate::simt::counts::{Counts, LaunchProfile};
@@ -299,9 +299,8 @@ fn files(specs: &Specs, step: &Step) -> Vec<(&'static str, &'static str, Lines)>
     // Also where all of its work is done in headers.
     found.entry(step.file).or_default();
     let own = |path: &str| step.launches.iter().any(|launch| launch.file == path);
-    let mut files: Vec<_> = SOURCES
-        .iter()
-        .filter_map(|(path, text)| Some((*path, *text, found.remove(path)?)))
+    let mut files: Vec<_> = catalog::sources()
+        .filter_map(|(path, text)| Some((path, text, found.remove(path)?)))
         .collect();
     files.sort_by_key(|(path, ..)| !own(path));
     files

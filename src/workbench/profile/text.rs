@@ -4,7 +4,7 @@ use super::gpus::Specs;
 use super::measure::{Measured, Times};
 use super::roofline::{occupancy, predict, shares, time};
 use super::{Ladder, Step};
-use crate::backend::gpu::catalog::{FILES, SOURCES};
+use crate::backend::gpu::catalog::{FILES, sources};
 use crate::simt::counts::{Counts, LaunchProfile, Line, Traffic};
 use crate::workbench::workload::{Dims, Op};
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ pub fn registers(specs: &Specs, kernel: &str) -> Option<u32> {
 /// A line of a kernel or of a header, if the place is one.
 pub fn source_line(place: &str) -> Option<&'static str> {
     let (path, line) = place.rsplit_once(':')?;
-    let (_, text) = SOURCES.iter().find(|(known, _)| *known == path)?;
+    let (_, text) = sources().find(|(known, _)| *known == path)?;
     let at: usize = line.parse().ok()?;
     text.lines().nth(at.checked_sub(1)?).map(str::trim)
 }

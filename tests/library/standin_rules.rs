@@ -1,15 +1,12 @@
 //! The stand-in for `libcuda.so` notices what the driver's documentation forbids: each rule is
 //! broken once, by calls of the driver API itself, in a process of its own.
-#![cfg(simt)]
 #![allow(clippy::undocumented_unsafe_blocks)] // calls that break rules have no argument for them
 
-#[path = "common/standin.rs"]
-mod standin;
-
+use crate::standin;
+use crate::standin::StandIn;
 use autoassist::backend::gpu::catalog::FILES;
 use autoassist::backend::gpu::driver::Value;
 use cudarc::driver::sys::{self, CUresult};
-use standin::StandIn;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
 
@@ -45,7 +42,12 @@ fn every_breach_is_noticed() {
     for (name, _, gpu, code, line) in BREACHES {
         let standin = StandIn::new();
         let mut child = standin.command(std::env::current_exe().expect("a program"), gpu);
-        child.args(["--exact", "breach", "--ignored", "--nocapture"]);
+        child.args([
+            "--exact",
+            "standin_rules::breach",
+            "--ignored",
+            "--nocapture",
+        ]);
         if name == "freed_while_busy" {
             child.env("STANDIN_HANG", "copy_elements");
         }

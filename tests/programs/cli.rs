@@ -1,12 +1,8 @@
 //! The program as a user meets it: what it prints, its exit codes, and what bad input gets.
 
-#[path = "common/contract.rs"]
-mod contract;
-#[path = "common/images.rs"]
-mod images;
-
+use crate::contract;
+use crate::images::write_folder;
 use assert_cmd::Command;
-use images::write_folder;
 use std::path::Path;
 
 fn resnet() -> Command {

@@ -1,8 +1,6 @@
 //! The checker finds each of the mistakes that are planted in `kernels/simt`, and none in other
 //! kernels.
 
-#![cfg(simt)]
-
 use autoassist::backend::gpu::catalog::FILES;
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch, TensorMap};
 use autoassist::simt::checker::{Access, Act, Checker, Finding, Mistake};
@@ -13,11 +11,11 @@ use autoassist::workbench::check::check;
 const PLANTED: [(&str, &str); 2] = [
     (
         "kernels/simt/planted.cu",
-        include_str!("../kernels/simt/planted.cu"),
+        include_str!("../../kernels/simt/planted.cu"),
     ),
     (
         "kernels/simt/planted_order.cu",
-        include_str!("../kernels/simt/planted_order.cu"),
+        include_str!("../../kernels/simt/planted_order.cu"),
     ),
 ];
 const SCHEDULES: [Schedule; 4] = [

@@ -1,12 +1,8 @@
 //! The program `transformer` as a user meets it: what it prints, its exit codes, and what bad input
 //! gets.
 
-#[path = "common/contract.rs"]
-mod contract;
-#[path = "common/sentences.rs"]
-mod sentences;
-
-use sentences::{pair, transformer, write_pairs};
+use crate::contract;
+use crate::sentences::{pair, transformer, write_pairs};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! What the profiler counts is what arithmetic says.
 
-#![cfg(simt_counted)]
-
 use autoassist::backend::gpu::driver::{Arg, Capability, Driver, Launch};
 use autoassist::simt::Simt;
 use autoassist::simt::counts::{LaunchProfile, Traffic};
@@ -121,7 +119,7 @@ fn arithmetic_is_counted_by_thread() {
     assert_eq!(p.counts.fusable, threads * (10 + 1));
     // Division, root, exponential.
     assert_eq!(p.counts.special, threads * 3);
-    let source = include_str!("../kernels/simt/profiled.cu");
+    let source = include_str!("../../kernels/simt/profiled.cu");
     let line = source
         .lines()
         .position(|l| l.contains("sum += own * float(i)"));

@@ -1,13 +1,10 @@
 //! How runs end early, and that each has its folder for itself.
 
-#[path = "common/images.rs"]
-mod images;
-#[path = "common/runs.rs"]
-mod runs;
-#[path = "common/sentences.rs"]
-mod sentences;
-
-use runs::{finish, fresh, heed, resnet, resume, signal, started, strike, strike_at, weights};
+use crate::images;
+use crate::runs::{
+    finish, fresh, heed, resnet, resume, signal, started, strike, strike_at, weights,
+};
+use crate::sentences;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};

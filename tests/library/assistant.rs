@@ -1,14 +1,11 @@
 //! The Assistant over whole runs, with a simulated Boss.
 
-#[path = "common/boss.rs"]
-mod boss;
-
+use crate::boss::{Boss, Run, SLOTS, config, drawn, instances, is_hard, phase, sentence_pairs};
 use autoassist::assist::{
     AssistConfig, AssistError, AssistState, Assistant, Batch, Feedback, Feeder, FeederConfig,
     Inputs, Instances, Phase, Preset, Quality,
 };
 use autoassist::rng::hash;
-use boss::{Boss, Run, SLOTS, config, drawn, instances, is_hard, phase, sentence_pairs};
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 

@@ -1,15 +1,10 @@
 //! Programs with `--device cuda` and `auto` behind a stand-in for the driver (`tests/standin/`): they
 //! train as on `simt`, leave nothing behind, and say what is wrong with a GPU or its driver.
-#![cfg(simt)]
 
-#[path = "common/images.rs"]
-mod images;
-#[path = "common/sentences.rs"]
-mod sentences;
-#[path = "common/standin.rs"]
-mod standin;
-
-use standin::StandIn;
+use crate::images;
+use crate::sentences;
+use crate::standin;
+use crate::standin::StandIn;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,11 +1,7 @@
 //! Training runs on the SIMT executor, through the program.
-#![cfg(simt)]
 
-#[path = "common/images.rs"]
-mod images;
-
+use crate::images::write_folder;
 use assert_cmd::Command;
-use images::write_folder;
 use std::path::Path;
 
 /// Trains on little images; the last line of standard output as JSON.

@@ -1,6 +1,6 @@
 //! The program `kernels` as a user meets it, and the script that runs a pack.
 
-#[path = "../kernels/build/log.rs"]
+#[path = "../../kernels/build/log.rs"]
 #[allow(dead_code, reason = "the build script's")]
 mod log;
 
@@ -155,7 +155,7 @@ struct Pack(tempfile::TempDir);
 impl Pack {
     fn of(programs: &[(&str, &str)]) -> Pack {
         let pack = Pack(tempfile::tempdir().expect("a folder"));
-        let script = include_str!("../src/workbench/pack/run.sh");
+        let script = include_str!("../../src/workbench/pack/run.sh");
         fs::write(pack.path("run.sh"), script).expect("writable");
         fs::create_dir(pack.path("bin")).expect("a folder");
         for (name, body) in programs {
@@ -279,8 +279,15 @@ fn a_pack_runs_everything_even_after_a_failure_and_says_so() {
         pack.read("first/resnet20.txt")
             .contains("--data-dir /data/with space --depth 20")
     );
-    assert_eq!(pack.run(&["first", "gpu"], &[]).status.code(), Some(0));
-    assert!(pack.path("first/gpu.txt").exists());
+    let more = [("STEP_ARGS", "--epochs 1")];
+    let output = pack.run(&["first", "gpu", "resnet"], &more);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        pack.read("first/gpu.txt"),
+        "on cuda REQUIRE_CUDA=1 --epochs 1\n"
+    );
+    let said = pack.read("first/resnet.txt");
+    assert!(said.contains("runs-resnet --epochs 1\n"), "{said}");
 }
 
 #[test]

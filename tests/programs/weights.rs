@@ -1,23 +1,16 @@
 //! Weight files as users move them about: what belongs to them comes along, and what does not belong
 //! together is told apart, by both programs.
 
-#[path = "common/images.rs"]
-mod images;
-#[path = "common/sentences.rs"]
-mod sentences;
-#[path = "common/weight_files.rs"]
-mod weight_files;
-
+use crate::images::write_folder;
+use crate::sentences::{transformer, write_pairs};
+use crate::weight_files::{F32, Type, metadata, rewrite};
 use half::{bf16, f16};
-use images::write_folder;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use sentences::{transformer, write_pairs};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use weight_files::{F32, Type, metadata, rewrite};
 
 fn resnet(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_resnet"));

@@ -1,14 +1,8 @@
 //! A run that is killed or interrupted and resumed ends as if nothing had happened.
 
-#[path = "common/images.rs"]
-mod images;
-#[path = "common/sentences.rs"]
-mod sentences;
-
-#[path = "common/runs.rs"]
-mod runs;
-
-use runs::{finish, fresh, resume, strike, strike_at, weights};
+use crate::images;
+use crate::runs::{finish, fresh, resume, strike, strike_at, weights};
+use crate::sentences;
 use std::path::Path;
 use std::process::Command;
 

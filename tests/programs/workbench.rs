@@ -1,7 +1,5 @@
 //! `kernels profile`, `kernels ladder` and `kernels tables` as a user meets them.
 
-#![cfg(simt_counted)]
-
 use assert_cmd::Command;
 use std::fs;
 use std::path::Path;

@@ -1,0 +1,31 @@
+//! The programs as a user meets them: what they read, print, write, and end with.
+
+#[path = "../common/contract.rs"]
+mod contract;
+#[path = "../common/images.rs"]
+mod images;
+#[path = "../common/runs.rs"]
+mod runs;
+#[path = "../common/sentences.rs"]
+mod sentences;
+#[cfg(simt)]
+#[path = "../common/standin.rs"]
+mod standin;
+#[path = "../common/weight_files.rs"]
+mod weight_files;
+
+mod cli;
+#[cfg(simt)]
+mod cuda;
+mod download;
+#[cfg(simt_counted)]
+mod edited;
+mod kernels;
+mod resume;
+#[cfg(simt)]
+mod simt_run;
+mod stops;
+mod translation;
+mod weights;
+#[cfg(simt_counted)]
+mod workbench;
