@@ -114,9 +114,9 @@ fn an_edited_header_is_noticed_where_it_is_included() {
     copy.edit("kernels/include/vector.cuh", |text| {
         text + "\n// The end.\n"
     });
-    let said = text(&copy.kernels(&["profile", "adam", "--shape", "4096"]).stderr);
-    assert!(said.contains("kernels/adam/2_vectors.cu"), "{said}");
-    assert!(!said.contains("1_elements"), "{said}");
+    let said = text(&copy.kernels(&["profile", "bn_moments"]).stderr);
+    assert!(said.contains("kernels/bn_moments/2_one_pass.cu"), "{said}");
+    assert!(!said.contains("1_two_passes"), "{said}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn elements(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
-pub(super) static OPS: [Op; 9] = [
+pub(super) static OPS: &[Op] = &[
     Op {
         name: "gather",
         ladder: Some(Ladder::Gather),

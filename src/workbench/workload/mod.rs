@@ -125,7 +125,7 @@ impl fmt::Display for Dims<'_> {
 
 /// All of them, in the order of a training step.
 pub fn ops() -> impl Iterator<Item = &'static Op> {
-    let all = [&products::OPS[..], &images::OPS, &tokens::OPS];
+    let all = [products::OPS, images::OPS, tokens::OPS];
     all.into_iter().flatten()
 }
 

@@ -7,7 +7,7 @@ use crate::backend::{DeviceError, Executor, Kind};
 
 type Result = std::result::Result<Work, DeviceError>;
 
-pub(super) static OPS: [Op; 4] = [
+pub(super) static OPS: &[Op] = &[
     Op {
         name: "copy",
         ladder: Some(Ladder::Copy),

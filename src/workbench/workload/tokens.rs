@@ -15,7 +15,7 @@ const SENTENCES: &[usize] = &[16, 32, 512];
 const ATTENTION: &[&str] = &["batch", "length", "heads", "depth"];
 const HEADS: &[usize] = &[4, 256, 4, 64];
 
-pub(super) static OPS: [Op; 9] = [
+pub(super) static OPS: &[Op] = &[
     Op {
         name: "embedding",
         ladder: Some(Ladder::Embedding),
