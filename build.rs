@@ -14,7 +14,7 @@ mod log;
 #[path = "kernels/build/nvcc.rs"]
 mod nvcc;
 
-use host::{COMMON, checked_flags, checked_text, executor_digest, exported};
+use host::{COMMON, checked_flags, checked_text, executor, executor_digest, exported};
 use jobs::{Job, compile_all, version_of};
 use nvcc::Nvcc;
 use std::env;
@@ -149,7 +149,7 @@ fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
     let list = out.join("exported.list");
     write_if_new(
         &list,
-        "{ simt_*; _ZN*simt*; __tsan_*; __ubsan_*; __sanitizer_*; __gxx_personality_v0; };\n",
+        "{ simt_*; _ZN*simt*; cuda*; __tsan_*; __ubsan_*; __sanitizer_*; __gxx_personality_v0; };\n",
     )?;
     let list = list.display();
     println!("cargo::rustc-link-arg-bin=kernels=-Wl,--dynamic-list={list}");
@@ -393,6 +393,16 @@ fn catalog(
              pub static SOURCES: &[(&str, &str)] = &[\n";
     let root = env::var("CARGO_MANIFEST_DIR").map_err(|e| format!("CARGO_MANIFEST_DIR: {e}"))?;
     for path in read_by_people().map_err(|e| format!("kernels: {e}"))? {
+        let path = path.display().to_string();
+        let _ = writeln!(text, "    ({path:?}, include_str!(\"{root}/{path}\")),");
+    }
+    text += "];\n\n/// Headers that programs of one's own are compiled with, by path.\n\
+             #[cfg(simt)]\npub static HEADERS: &[(&str, &str)] = &[\n";
+    let headers = executor().map_err(|e| format!("kernels: {e}"))?;
+    for path in headers
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "h"))
+    {
         let path = path.display().to_string();
         let _ = writeln!(text, "    ({path:?}, include_str!(\"{root}/{path}\")),");
     }

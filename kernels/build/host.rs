@@ -132,15 +132,29 @@ pub fn exported(text: &str) -> Vec<String> {
     names.collect()
 }
 
-/// A number for the executor's sources: kernels that are compiled at run time have to meet the
-/// executor that they were written for.
-pub fn executor_digest() -> io::Result<String> {
-    let entries = fs::read_dir("kernels/simt")?.map(|entry| Ok(entry?.path()));
-    let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
-    paths.retain(|path| path.extension().is_some_and(|e| e == "h" || e == "cpp"));
+/// The executor, and the headers that programs of one's own are compiled with.
+pub fn executor() -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    let mut folders = vec![PathBuf::from("kernels/simt"), PathBuf::from("kernels/cuda")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "h" || e == "cpp") {
+                paths.push(path);
+            }
+        }
+    }
     paths.sort();
+    Ok(paths)
+}
+
+/// A number for it: kernels that are compiled at run time have to meet the executor that they were
+/// written for.
+pub fn executor_digest() -> io::Result<String> {
     let mut hasher = DefaultHasher::new();
-    for path in paths {
+    for path in executor()? {
         (fs::read(&path)?, path).hash(&mut hasher);
     }
     Ok(format!("{:016x}", hasher.finish()))

@@ -101,7 +101,7 @@ typedef struct SimtAct {
     uint32_t access;     // SIMT_READ, ...
     uint32_t block[3];
     uint32_t thread[3];
-    uint64_t site;       // address of the code, from the program's start
+    uint64_t site;       // where in the code; see SimtCode
 } SimtAct;
 
 typedef struct SimtFinding {
@@ -123,6 +123,9 @@ void simt_checker_delete(SimtChecker *checker);
 void *simt_checker_alloc(SimtChecker *checker, size_t bytes);
 // From here on the contents of an allocation are undefined, and only so many bytes may be used.
 void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes);
+// The host has written these bytes of an allocation; an allocation is no more.
+void simt_checker_define(SimtChecker *checker, void *p, size_t bytes);
+void simt_checker_free(SimtChecker *checker, void *allocation);
 // As simt_launch. A block that accesses what is not there ends, without an error.
 int simt_launch_checked(SimtChecker *checker, const SimtKernel *kernel, const SimtLaunch *launch,
                         void **args, char *error, size_t error_size);
@@ -150,7 +153,7 @@ enum {
 
 typedef struct SimtTally {
     uint32_t kind;      // SIMT_GLOBAL_READ, ...
-    uint64_t site;      // address of the code, from the program's start
+    uint64_t site;      // where in the code; see SimtCode
     uint64_t requests;  // how often: by warps, unless the kind says otherwise
     uint64_t bytes;     // that their lanes asked for
     uint64_t units;     // sectors, wavefronts or FLOPs
@@ -173,11 +176,10 @@ int simt_launch_profiled(SimtProfiler *profiler, const SimtKernel *kernel,
 // What the last launch did. Good until the next one.
 size_t simt_profiler_tallies(const SimtProfiler *profiler, SimtFootprint *footprint,
                              const SimtTally **tallies);
-// The code that a kernel is part of, for who wants to read what basic blocks consist of. It is the
-// program's, or that of a library that was loaded later and calls the program's executor.
+// The code that a function is part of, for who wants to read what basic blocks consist of.
 typedef struct SimtCode {
-    uint64_t origin;   // address that sites are counted from, wherever they are
-    uint64_t image;    // where the program, or the library, starts
+    uint64_t origin;   // address that sites of this code are counted from
+    uint64_t image;    // where the program starts, or the library
     uint64_t low;      // of the code
     uint64_t size;     // in bytes
     uint64_t block;    // what every basic block of a kernel calls first
@@ -185,7 +187,34 @@ typedef struct SimtCode {
     uint64_t fused;    // and every fmaf
 } SimtCode;
 
-SimtCode simt_code(const SimtKernel *kernel);
+SimtCode simt_code(const void *function);
+// The function is one of a library with kernels, which was loaded later and calls the program's
+// executor. There may be one such library.
+void simt_loaded(const void *function);
+
+// The GPU that a program of one's own is run as.
+typedef struct SimtDevice {
+    const char *name;
+    uint32_t major, minor, multiprocessors;
+    uint32_t block_shared, shared;  // bytes that a block may have, and a multiprocessor has
+    uint32_t threads, blocks;       // of a multiprocessor
+    uint32_t clock_khz, l2;         // bytes
+    uint64_t memory;                // bytes
+} SimtDevice;
+
+// How a program of one's own is run, which calls the runtime (../cuda/cuda_runtime.h).
+typedef struct SimtProgram {
+    SimtDevice device;
+    // Device memory, aligned to 256 bytes; null if there is no more. What it holds is undefined.
+    void *(*alloc)(size_t bytes);
+    // The host has written these bytes of it.
+    void (*define)(void *p, size_t bytes);
+    void (*release)(void *p);
+    // As simt_launch, and says by itself what went wrong.
+    int (*launch)(const SimtKernel *kernel, const SimtLaunch *launch, void **args);
+} SimtProgram;
+
+void simt_program(const SimtProgram *program);
 
 #ifdef __cplusplus
 }

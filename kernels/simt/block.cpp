@@ -46,6 +46,14 @@
 #include <new>
 
 __thread uint32_t simt_position[16] = {};
+// Its parts by names of their own, for kernels/cuda/cuda_runtime.h.
+#define PART(name, offset)                                                   \
+    __asm__(".globl " name "\n.type " name ", @tls_object\n.set " name \
+            ", simt_position + " offset)
+PART("simt_block_index", "16");
+PART("simt_block_dim", "32");
+PART("simt_grid_dim", "48");
+#undef PART
 
 namespace simt {
 

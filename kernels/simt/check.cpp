@@ -3,6 +3,7 @@
 #include "core.h"
 #include "image.h"
 
+#include <dlfcn.h>
 #include <link.h>
 #include <sys/mman.h>
 
@@ -41,6 +42,13 @@ bool is_constant(uintptr_t a) {
         return 0;
     };
     return dl_iterate_phdr(holds, &a) != 0;
+}
+
+// Variables of a program of one's own: its device variables are among them.
+bool in_library(uintptr_t a) {
+    Dl_info image;
+    return library_start != 0 && dladdr(reinterpret_cast<void *>(a), &image) != 0 &&
+           uintptr_t(image.dli_fbase) == library_start;
 }
 
 }  // namespace
@@ -94,6 +102,19 @@ void SimtChecker::scratch(void *allocation, size_t bytes) {
             memset(state + bytes, ABSENT, a.size - bytes);
             memset(allocation, 0xff, a.size);
         }
+}
+
+void SimtChecker::define(uintptr_t a, size_t n) {
+    memset(memory_.state(a), DEFINED, n);
+}
+
+void SimtChecker::free(uintptr_t allocation) {
+    const auto is_it = [=](const Allocation &a) { return a.start == allocation; };
+    const auto found = std::find_if(allocations_.begin(), allocations_.end(), is_it);
+    if (found == allocations_.end())
+        return;
+    memset(memory_.state(found->start), ABSENT, found->size);
+    allocations_.erase(found);
 }
 
 void SimtChecker::run(Job &job) {
@@ -239,7 +260,8 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
     const bool is_shared = shared_.range.holds(a);
     Shadow &shadow = is_shared ? shared_ : memory_;
     if (!shadow.range.holds(a) || n > shadow.range.size - (a - shadow.range.low)) {
-        if (how == SIMT_READ && is_constant(a))
+        const bool built_in = a - uintptr_t(simt_position) < sizeof simt_position;
+        if ((how == SIMT_READ && (built_in || is_constant(a))) || in_library(a))
             return;
         out_of_bounds(a, n, how, thread, code);
     }
@@ -433,6 +455,14 @@ void *simt_checker_alloc(SimtChecker *checker, size_t bytes) {
 
 void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes) {
     checker->scratch(allocation, bytes);
+}
+
+void simt_checker_define(SimtChecker *checker, void *p, size_t bytes) {
+    checker->define(uintptr_t(p), bytes);
+}
+
+void simt_checker_free(SimtChecker *checker, void *allocation) {
+    checker->free(uintptr_t(allocation));
 }
 
 size_t simt_checker_findings(const SimtChecker *checker, const SimtFinding **findings) {

@@ -135,6 +135,8 @@ public:
 
     void *alloc(size_t bytes);
     void scratch(void *allocation, size_t bytes);
+    void define(uintptr_t a, size_t n);
+    void free(uintptr_t allocation);
     const std::vector<SimtFinding> &findings() const {
         return findings_;
     }

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <new>
 
-// Where the program, or the library that the executor is in, starts.
+// Where the program starts, or the library that the executor is in.
 extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
 
 namespace simt {
@@ -21,8 +21,16 @@ template <class T> inline T *reserve(size_t count) {
     return static_cast<T *>(p);
 }
 
+// A library with kernels that was loaded after the program, if one was: where it starts.
+inline uintptr_t library_start = 0;
+
+// Sites of the program's code come first, then those of the library's: all fit into 32 bits.
+constexpr uint64_t LIBRARY_SITES = uint64_t(1) << 31;
+
 inline uint64_t site_of(uintptr_t code) {
-    return code - 1 - uintptr_t(__ehdr_start);  // within the call, not behind it
+    const uintptr_t call = code - 1;  // within the call, not behind it
+    const uint64_t site = call - uintptr_t(__ehdr_start);
+    return site < LIBRARY_SITES ? site : LIBRARY_SITES + (call - library_start);
 }
 
 }  // namespace simt

@@ -143,7 +143,7 @@ void SimtProfiler::run(Job &job) {
     footprint_.static_shared = uint32_t(job.static_shared);
     for (const uintptr_t code : begun_) {
         uint64_t &times = blocks_[code - text_.low];
-        tallies_.push_back({SIMT_BASIC_BLOCK, code - uintptr_t(__ehdr_start), times, 0, 0, 0});
+        tallies_.push_back({SIMT_BASIC_BLOCK, site_of(code + 1), times, 0, 0, 0});
         times = 0;
     }
     begun_.clear();
@@ -292,15 +292,20 @@ void SimtProfiler::wgmma(uint64_t flops, uintptr_t code) {
     tally.units += flops;
 }
 
-SimtCode simt_code(const SimtKernel *kernel) {
-    const Image image = image_around(uintptr_t(kernel->call));
-    return {uintptr_t(__ehdr_start),
+SimtCode simt_code(const void *function) {
+    const Image image = image_around(uintptr_t(function));
+    const bool in_library = image.start == library_start;
+    return {in_library ? image.start - LIBRARY_SITES : image.start,
             image.start,
             image.code.low,
             image.code.size,
             uintptr_t(&__sanitizer_cov_trace_pc),
             uintptr_t(&simt_special),
             uintptr_t(&simt_fused)};
+}
+
+void simt_loaded(const void *function) {
+    library_start = image_around(uintptr_t(function)).start;
 }
 
 SimtProfiler *simt_profiler_new(size_t capacity) {

@@ -28,6 +28,12 @@ SIMT_VECTORS(float, float, 8, 16)
 SIMT_VECTORS(int, int, 8, 16)
 SIMT_VECTORS(uint, unsigned, 8, 16)
 SIMT_VECTORS(uchar, unsigned char, 2, 4)
+SIMT_VECTORS(char, signed char, 2, 4)
+SIMT_VECTORS(short, short, 4, 8)
+SIMT_VECTORS(ushort, unsigned short, 4, 8)
+SIMT_VECTORS(longlong, long long, 16, 16)
+SIMT_VECTORS(ulonglong, unsigned long long, 16, 16)
+SIMT_VECTORS(double, double, 16, 16)
 
 #undef SIMT_VECTORS
 

@@ -4,7 +4,7 @@ use autoassist::backend::gpu::catalog;
 use autoassist::workbench::pack;
 use clap::{Parser, Subcommand};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Shows the CUDA kernels of this build, checks them, and packs them for a machine with a GPU.
@@ -19,18 +19,29 @@ struct Args {
 enum Action {
     /// Print every kernel, its file, and what it takes on each architecture
     List,
-    /// Run kernels on the CPU and look for races, accesses out of bounds and of uninitialised
-    /// memory, misaligned vectors and undefined arithmetic
-    Check {
-        /// Only kernels whose name or file contains this
-        #[arg(default_value = "")]
-        name: String,
+    /// Run a CUDA C++ program of your own on the CPU
+    Run {
+        #[command(flatten)]
+        program: Program,
+        /// GPU that the program is told it runs on
+        #[arg(long, default_value = "h100")]
+        gpu: String,
     },
-    /// Count what an op's kernels do to memory and compute, run on the CPU, and predict what that
-    /// would take on a GPU
+    /// Run kernels on the CPU and look for races, accesses out of bounds and of uninitialised
+    /// memory, misaligned vectors and undefined arithmetic: those of this repository, or of a
+    /// program of your own
+    Check {
+        #[command(flatten)]
+        program: Program,
+    },
+    /// Count what an op's kernels, or those of a program of your own, do to memory and compute, run
+    /// on the CPU, and predict what that would take on a GPU
     Profile {
-        /// An op, a kernel or its file: gemm, gemm_pipeline, kernels/gemm/6_pipeline.cu
-        name: String,
+        #[command(flatten)]
+        program: Program,
+        /// Of a program of your own only this launch, from 1 on
+        #[arg(long, value_name = "N")]
+        launch: Option<usize>,
         /// Step of the op's ladder; without it the last one that the shape and the GPU allow
         #[arg(long)]
         step: Option<u32>,
@@ -67,6 +78,43 @@ enum Action {
     },
 }
 
+/// Kernels, or a program with some.
+#[derive(clap::Args)]
+struct Program {
+    /// CUDA C++ files with a main(), and arguments of the program; or an op, a kernel or its file:
+    /// gemm, gemm_pipeline, kernels/gemm/6_pipeline.cu
+    #[arg(value_name = "FILE.cu|NAME")]
+    words: Vec<String>,
+    /// Look for headers of the program here
+    #[arg(short = 'I', value_name = "DIR")]
+    include: Vec<PathBuf>,
+    /// Define a macro for the program
+    #[arg(short = 'D', value_name = "NAME[=VALUE]")]
+    define: Vec<String>,
+    /// The program's C++: c++17 or c++20 [default: c++17]
+    #[arg(long = "std", value_name = "STANDARD")]
+    standard: Option<String>,
+    /// Arguments of the program
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+impl Program {
+    /// Whether these are no kernels of this repository.
+    fn is_own(&self) -> bool {
+        let is_known = |word: &String| catalog::FILES.iter().any(|file| file.path == word);
+        self.words
+            .first()
+            .is_some_and(|word| is_source(word) && !is_known(word))
+    }
+}
+
+/// Whether that looks like a file of a program.
+fn is_source(word: &str) -> bool {
+    let extension = Path::new(word).extension().and_then(|e| e.to_str());
+    matches!(extension, Some("cu" | "cpp" | "cc" | "cxx" | "c"))
+}
+
 /// Where something is profiled.
 #[derive(clap::Args)]
 struct At {
@@ -79,10 +127,28 @@ struct At {
 }
 
 fn main() -> ExitCode {
-    match Args::parse().action {
+    // As compilers have it.
+    let words = std::env::args_os().map(|word| match word.to_str() {
+        Some(text) if text.starts_with("-std=") => format!("-{text}").into(),
+        _ => word,
+    });
+    match Args::parse_from(words).action {
         Action::List => print(&catalog::table()),
-        Action::Check { name } => check(&name),
-        Action::Profile { name, step, at } => said(workbench::profile(&name, step, &at)),
+        Action::Run { program, gpu } => said(workbench::run(&program, &gpu)),
+        Action::Check { program } if program.is_own() => said(workbench::check_own(&program)),
+        Action::Check { program } => check(program.words.first().map_or("", String::as_str)),
+        Action::Profile {
+            program,
+            launch,
+            at,
+            ..
+        } if program.is_own() => said(workbench::profile_own(&program, launch, &at.gpu)),
+        Action::Profile {
+            program, step, at, ..
+        } => said(match program.words.first() {
+            Some(name) => workbench::profile(name, step, &at),
+            None => Err("profile what? Name an op, a kernel or a file".into()),
+        }),
         Action::Ladder { name, at, page } => said(workbench::ladder(&name, &at, page)),
         Action::Tables { file } => said(workbench::tables(&file)),
         Action::Pack { dir, arch, profile } => match pack::pack(&dir, &profile, &arch) {
@@ -161,15 +227,17 @@ fn said(result: Result<String, Failure>) -> ExitCode {
 
 #[cfg(simt)]
 mod workbench {
-    use super::{At, Failure};
+    use super::{At, Failure, Program, is_source};
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
     use autoassist::backend::gpu::catalog::KernelFile;
     use autoassist::workbench::load_edited;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
     use autoassist::workbench::profile::{self, ProfileError, find, page, shape_of, tables, text};
+    use autoassist::workbench::program::{self, Action, Options};
     use autoassist::workbench::workload::Op;
     use indicatif::{ProgressBar, ProgressStyle};
+    use std::ffi::OsString;
     use std::io::Write;
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
@@ -181,9 +249,7 @@ mod workbench {
         fn resolve(&self, op: &Op) -> Result<(Vec<usize>, &'static Specs)> {
             let shape = self.shape.as_deref().map(shape_of).transpose();
             let shape = shape.map_err(|e| format!("--shape: {e}"))?;
-            let keys = GPUS.each_ref().map(|specs| specs.key).join(", ");
-            let specs = find_gpu(&self.gpu);
-            let specs = specs.ok_or_else(|| format!("--gpu {}: one of {keys}", self.gpu))?;
+            let specs = gpu(&self.gpu)?;
             Ok((shape.unwrap_or_else(|| op.shape.to_vec()), specs))
         }
     }
@@ -243,6 +309,46 @@ mod workbench {
             let folder = file.path.split('/').nth(1);
             folder.is_some_and(|folder| op.folders.contains(&folder))
         })
+    }
+
+    fn gpu(key: &str) -> Result<&'static Specs> {
+        let keys = GPUS.each_ref().map(|specs| specs.key).join(", ");
+        Ok(find_gpu(key).ok_or_else(|| format!("--gpu {key}: one of {keys}"))?)
+    }
+
+    /// Runs a program, which ends this one.
+    fn start(action: Action, words: &Program, gpu_key: &str) -> Result {
+        let specs = gpu(gpu_key)?;
+        let is_file = |word: &&String| is_source(word);
+        let files: Vec<PathBuf> = words
+            .words
+            .iter()
+            .take_while(is_file)
+            .map(Into::into)
+            .collect();
+        if files.is_empty() {
+            return Err("run what? Name a .cu file".into());
+        }
+        let rest = words.words[files.len()..].iter().chain(&words.args);
+        let args: Vec<OsString> = rest.map(Into::into).collect();
+        let options = Options {
+            include: words.include.clone(),
+            define: words.define.clone(),
+            standard: words.standard.clone(),
+        };
+        match program::run(action, &files, &options, specs, &args)? {}
+    }
+
+    pub fn run(program: &Program, gpu: &str) -> Result {
+        start(Action::Run, program, gpu)
+    }
+
+    pub fn check_own(program: &Program) -> Result {
+        start(Action::Check, program, GPUS[0].key)
+    }
+
+    pub fn profile_own(program: &Program, launch: Option<usize>, gpu: &str) -> Result {
+        start(Action::Profile(launch), program, gpu)
     }
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
@@ -307,12 +413,30 @@ mod workbench {
 
 #[cfg(not(simt))]
 mod workbench {
-    use super::{At, Failure};
+    use super::{At, Failure, Program};
     use autoassist::backend::DeviceError;
     use std::path::{Path, PathBuf};
 
     fn none() -> Result<String, Failure> {
         Err(DeviceError::NoSimt.into())
+    }
+
+    pub fn run(program: &Program, _: &str) -> Result<String, Failure> {
+        let _ = (
+            &program.include,
+            &program.define,
+            &program.standard,
+            &program.args,
+        );
+        none()
+    }
+
+    pub fn check_own(_: &Program) -> Result<String, Failure> {
+        none()
+    }
+
+    pub fn profile_own(_: &Program, _: Option<usize>, _: &str) -> Result<String, Failure> {
+        none()
     }
 
     pub fn profile(_: &str, _: Option<u32>, at: &At) -> Result<String, Failure> {

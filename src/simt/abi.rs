@@ -10,7 +10,40 @@ pub struct Kernel {
     pub max_threads: u32,
     pub argc: u32,
     pub arg_sizes: *const u32,
-    pub call: extern "C" fn(*mut *mut c_void),
+    call: extern "C" fn(*mut *mut c_void),
+}
+
+impl Kernel {
+    /// Where its code is.
+    pub fn code(&self) -> *const c_void {
+        self.call as *const c_void
+    }
+}
+
+/// `SimtDevice` of `kernels/simt/abi.h`.
+#[repr(C)]
+pub struct Device {
+    pub name: *const c_char,
+    pub major: u32,
+    pub minor: u32,
+    pub multiprocessors: u32,
+    pub block_shared: u32,
+    pub shared: u32,
+    pub threads: u32,
+    pub blocks: u32,
+    pub clock_khz: u32,
+    pub l2: u32,
+    pub memory: u64,
+}
+
+/// `SimtProgram` of `kernels/simt/abi.h`.
+#[repr(C)]
+pub struct RawProgram {
+    pub device: Device,
+    pub alloc: extern "C" fn(usize) -> *mut c_void,
+    pub define: extern "C" fn(*mut c_void, usize),
+    pub release: extern "C" fn(*mut c_void),
+    pub launch: extern "C" fn(*const Kernel, *const RawLaunch, *mut *mut c_void) -> i32,
 }
 
 /// `SimtLaunch` of `kernels/simt/abi.h`.
@@ -28,6 +61,8 @@ pub struct RawLaunch {
 unsafe extern "C" {
     fn simt_kernels(count: *mut usize) -> *const *const Kernel;
     fn simt_launches(kernel: *const Kernel) -> u64;
+    pub fn simt_loaded(function: *const c_void);
+    pub fn simt_program(program: *const RawProgram);
     pub fn simt_launch(
         kernel: *const Kernel,
         launch: *const RawLaunch,

@@ -46,6 +46,8 @@ unsafe extern "C" {
     fn simt_checker_delete(checker: *mut Raw);
     fn simt_checker_alloc(checker: *mut Raw, bytes: usize) -> *mut u8;
     fn simt_checker_scratch(checker: *mut Raw, allocation: *mut c_void, bytes: usize);
+    fn simt_checker_define(checker: *mut Raw, p: *mut c_void, bytes: usize);
+    fn simt_checker_free(checker: *mut Raw, allocation: *mut c_void);
     fn simt_launch_checked(
         checker: *mut Raw,
         kernel: *const Kernel,
@@ -174,9 +176,17 @@ impl Checker {
     /// # Errors
     /// The system refuses the address space (tens of GiB, of which little is used).
     pub fn new() -> Result<Arc<Checker>, DeviceError> {
+        Checker::with_room(CAPACITY)
+    }
+
+    /// With room for so many bytes of device memory in all.
+    ///
+    /// # Errors
+    /// As for [`new`](Checker::new).
+    pub fn with_room(bytes: usize) -> Result<Arc<Checker>, DeviceError> {
         // SAFETY: has no preconditions.
-        let raw = NonNull::new(unsafe { simt_checker_new(CAPACITY) });
-        let raw = raw.ok_or_else(|| out_of_memory(CAPACITY))?;
+        let raw = NonNull::new(unsafe { simt_checker_new(bytes) });
+        let raw = raw.ok_or_else(|| out_of_memory(bytes))?;
         Ok(Arc::new(Checker {
             inner: Mutex::new(Inner {
                 raw,
@@ -190,7 +200,7 @@ impl Checker {
     }
 
     /// Zeroed device memory that lives as long as the checker.
-    pub(super) fn alloc(&self, bytes: usize) -> Result<NonNull<u8>, DeviceError> {
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<NonNull<u8>, DeviceError> {
         let inner = self.lock();
         // SAFETY: the checker lives.
         let start = unsafe { simt_checker_alloc(inner.raw.as_ptr(), bytes) };
@@ -198,10 +208,24 @@ impl Checker {
     }
 
     /// Makes the contents of an allocation undefined; of it, `bytes` may be used from now on.
-    pub(super) fn scratch(&self, allocation: u64, bytes: usize) {
+    pub(crate) fn scratch(&self, allocation: u64, bytes: usize) {
         let inner = self.lock();
         // SAFETY: the checker lives, and ignores what is no allocation of its.
         unsafe { simt_checker_scratch(inner.raw.as_ptr(), allocation as *mut c_void, bytes) }
+    }
+
+    /// The host has written these bytes of an allocation.
+    pub(crate) fn define(&self, address: u64, bytes: usize) {
+        let inner = self.lock();
+        // SAFETY: the checker lives; the caller has looked whether it is in an allocation.
+        unsafe { simt_checker_define(inner.raw.as_ptr(), address as *mut c_void, bytes) }
+    }
+
+    /// An allocation is no more: who accesses it from now on is found out.
+    pub(crate) fn free(&self, allocation: u64) {
+        let inner = self.lock();
+        // SAFETY: the checker lives, and ignores what is no allocation of its.
+        unsafe { simt_checker_free(inner.raw.as_ptr(), allocation as *mut c_void) }
     }
 
     /// `simt_launch_checked`.
@@ -209,7 +233,7 @@ impl Checker {
     /// # Safety
     /// `kernel` is one of [`kernels`], and `args` are as many as it has parameters, each of their
     /// sizes.
-    pub(super) unsafe fn launch(
+    pub(crate) unsafe fn launch(
         &self,
         kernel: *const Kernel,
         raw: &RawLaunch,

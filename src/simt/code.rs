@@ -1,8 +1,8 @@
 //! Where the kernels' code lies, and what its basic blocks, as the host's compiler has compiled
 //! them, compute: read from the code itself.
 
-use super::abi::Kernel;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
+use std::ffi::c_void;
 use std::slice;
 
 /// `SimtCode` of `kernels/simt/abi.h`.
@@ -19,7 +19,7 @@ struct Raw {
 }
 
 unsafe extern "C" {
-    fn simt_code(kernel: *const Kernel) -> Raw;
+    fn simt_code(function: *const c_void) -> Raw;
 }
 
 /// Arithmetic of a thread.
@@ -35,7 +35,7 @@ pub(super) enum Arithmetic {
     Special,
 }
 
-/// The code that a kernel is part of: the program's, or that of a library.
+/// The code that a function is part of: the program's, or that of a library.
 #[derive(Clone, Copy)]
 pub(super) struct Code(Raw);
 
@@ -44,10 +44,10 @@ const LONGEST: usize = 1 << 16;
 
 impl Code {
     /// # Safety
-    /// The kernel is the program's or that of a library, which stays loaded.
-    pub(super) unsafe fn of(kernel: *const Kernel) -> Code {
-        // SAFETY: the kernel lives.
-        Code(unsafe { simt_code(kernel) })
+    /// The function is the program's or that of a library, which stays loaded.
+    pub(super) unsafe fn of(function: *const c_void) -> Code {
+        // SAFETY: it only looks where the function lies.
+        Code(unsafe { simt_code(function) })
     }
 
     /// The address of the image's start, if a site is an address in it.
@@ -56,7 +56,6 @@ impl Code {
         (at < self.0.size).then_some(self.0.image)
     }
 
-    /// Sites are counted from the program's start, wherever they are.
     pub(super) fn address(&self, site: u64) -> u64 {
         self.0.origin.wrapping_add(site)
     }

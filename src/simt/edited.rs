@@ -3,16 +3,16 @@
 //! and no build.
 
 #[path = "../../kernels/build/host.rs"]
-mod host;
+pub(crate) mod host;
 
 use super::abi::{self, Kernel};
 use super::checker;
 use super::code::Code;
 use super::symbols::SYMBOLS;
 use host::Includes;
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{self, RTLD_LOCAL, RTLD_NOW};
 use rayon::prelude::*;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, c_void};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -57,7 +57,7 @@ pub enum EditError {
 type Result<T> = std::result::Result<T, EditError>;
 
 /// The compiler that this program's kernels were compiled with.
-const COMPILER: &str = env!("AUTOASSIST_CXX");
+pub(crate) const COMPILER: &str = env!("AUTOASSIST_CXX");
 
 struct Loaded {
     /// All kernels for checked and profiled launches, the edited ones in place of the others.
@@ -186,27 +186,66 @@ fn compile(files: &[String]) -> Result<Vec<*const Kernel>> {
     command.args(["-shared", "-o"]).arg(&library).args(&objects);
     run(&mut command, &files.join(", "))?;
     // SAFETY: kernels have no constructors, so loading them runs nothing.
-    let loaded = unsafe { Library::open(Some(&library), RTLD_NOW | RTLD_LOCAL)? };
+    let loaded = unsafe { Library::open(&library)? };
     let mut kernels = Vec::new();
     for file in files {
         let text = fs::read_to_string(file).map_err(io(file))?;
         for name in host::exported(&text) {
-            // SAFETY: that is what `EXPORT(name)` makes of a kernel that is compiled for the
-            // checker; it is a constant of a library that is never unloaded.
-            let kernel = unsafe {
-                let symbol = loaded.get::<*const ()>(format!("simt_checked_{name}"))?;
-                symbol.into_raw().cast_const().cast::<Kernel>()
-            };
+            // That is what `EXPORT(name)` makes of a kernel that is compiled for the checker.
+            let kernel: *const Kernel = loaded.address(&format!("simt_checked_{name}"))?.cast();
             kernels.push(kernel);
         }
     }
-    std::mem::forget(loaded);
     if let Some(&kernel) = kernels.first() {
-        let mut symbols = SYMBOLS.lock().expect("no holder panics");
-        // SAFETY: the library stays loaded.
-        symbols.add(unsafe { Code::of(kernel) }, &library);
+        // SAFETY: a constant of the library.
+        loaded.keep(unsafe { (*kernel).code() });
     }
     Ok(kernels)
+}
+
+/// A library with kernels, which call the executor of this program.
+pub struct Library {
+    loaded: unix::Library,
+    path: PathBuf,
+}
+
+impl Library {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// The loader's.
+    ///
+    /// # Safety
+    /// Its constructors run.
+    pub unsafe fn open(path: &Path) -> std::result::Result<Library, libloading::Error> {
+        // SAFETY: the caller's.
+        let loaded = unsafe { unix::Library::open(Some(path), RTLD_NOW | RTLD_LOCAL)? };
+        let path = path.to_path_buf();
+        Ok(Library { loaded, path })
+    }
+
+    /// Where something of this name is.
+    ///
+    /// # Errors
+    /// There is nothing of this name.
+    pub fn address(&self, name: &str) -> std::result::Result<*const c_void, libloading::Error> {
+        // SAFETY: only its address is wanted, as a pointer to anything.
+        let symbol = unsafe { self.loaded.get::<*const c_void>(name)? };
+        Ok(symbol.into_raw().cast_const())
+    }
+
+    /// Has it stay to the end of the process, and lines of its code be known by their numbers;
+    /// `function` is one of it.
+    pub fn keep(self, function: *const c_void) {
+        std::mem::forget(self.loaded);
+        // SAFETY: the library stays loaded.
+        let code = unsafe {
+            abi::simt_loaded(function);
+            Code::of(function)
+        };
+        let mut symbols = SYMBOLS.lock().expect("no holder panics");
+        symbols.add(code, &self.path);
+    }
 }
 
 /// Runs the compiler.

@@ -1,7 +1,7 @@
 //! The executor that runs `.cu` files on the CPU, one fiber a CUDA thread, as a
 //! [`Driver`](crate::backend::gpu::driver::Driver); `kernels/simt/` is its other half.
 
-mod abi;
+pub(crate) mod abi;
 pub mod checker;
 mod code;
 pub mod counts;

@@ -134,7 +134,7 @@ impl Profiler {
     }
 
     /// Zeroed device memory that lives as long as the profiler.
-    pub(super) fn alloc(&self, bytes: usize) -> Result<NonNull<u8>, DeviceError> {
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<NonNull<u8>, DeviceError> {
         let inner = self.lock();
         // SAFETY: the profiler lives.
         let start = unsafe { simt_profiler_alloc(inner.raw.as_ptr(), bytes) };
@@ -146,7 +146,7 @@ impl Profiler {
     /// # Safety
     /// `kernel` is one of [`checker::kernels`](super::checker::kernels), and `args` are as many as
     /// it has parameters, each of their sizes.
-    pub(super) unsafe fn launch(
+    pub(crate) unsafe fn launch(
         &self,
         kernel: *const Kernel,
         raw: &RawLaunch,
@@ -180,8 +180,14 @@ impl Profiler {
             }
         };
         // SAFETY: kernels and their names are constants of the program, or of a library that stays.
-        let (name, file, code) =
-            unsafe { (text((*kernel).name), text((*kernel).file), Code::of(kernel)) };
+        let (name, file, code) = unsafe {
+            let kernel = &*kernel;
+            (
+                text(kernel.name),
+                text(kernel.file),
+                Code::of(kernel.code()),
+            )
+        };
         inner.launches.push(Counted {
             kernel: name,
             file,

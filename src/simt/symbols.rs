@@ -51,7 +51,9 @@ impl Symbols {
         primitives: &[&str],
     ) -> Site {
         let lines = self.lines(address);
-        let own = |file: &String| !file.starts_with("kernels/simt/") || file.ends_with(".cu");
+        let own = |file: &String| {
+            file.ends_with(".cu") || !EXECUTOR.iter().any(|folder| file.starts_with(folder))
+        };
         let innermost = lines
             .iter()
             .find(|(file, _)| own(file) && !primitives.contains(&file.as_str()))
@@ -84,22 +86,33 @@ impl Symbols {
         if let Ok(mut frames) = loader.find_frames(probe) {
             while let Ok(Some(frame)) = frames.next() {
                 let location = frame.location.and_then(|l| Some((l.file?, l.line?)));
-                lines.extend(location.map(|(file, line)| (in_repository(file), line)));
+                lines.extend(location.map(|(file, line)| (as_named(file), line)));
             }
         }
         lines
     }
 }
 
-/// `kernels/sgd/1_sgd.cu`, wherever the repository lay when it was compiled.
-fn in_repository(file: &str) -> String {
+/// Folders of the executor's own headers.
+const EXECUTOR: [&str; 2] = ["kernels/simt/", "kernels/cuda/"];
+
+/// A file as the compiler was told of it: from the current folder on, or `kernels/sgd/1_sgd.cu`,
+/// wherever the repository lay when it was compiled.
+fn as_named(file: &str) -> String {
     let mut path = PathBuf::new();
-    let parts = Path::new(file).components();
-    for part in parts.skip_while(|part| part.as_os_str() != "kernels") {
+    for part in Path::new(file).components() {
         match part {
             Component::ParentDir => drop(path.pop()),
             part => path.push(part),
         }
     }
-    path.display().to_string()
+    let here = std::env::current_dir().unwrap_or_default();
+    if let Ok(inner) = path.strip_prefix(&here) {
+        return inner.display().to_string();
+    }
+    let in_repository = path.iter().skip_while(|part| *part != "kernels");
+    let inner: PathBuf = in_repository.collect();
+    let known = inner.iter().next().is_some();
+    let name = if known { inner } else { path };
+    name.display().to_string()
 }

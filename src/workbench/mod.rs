@@ -6,6 +6,8 @@ pub mod check;
 pub mod pack;
 #[cfg(simt)]
 pub mod profile;
+#[cfg(simt)]
+pub mod program;
 pub mod workload;
 
 #[cfg(simt)]

@@ -109,6 +109,22 @@ fn an_edited_kernel_is_the_one_that_is_checked_profiled_and_shown() {
 }
 
 #[test]
+fn both_sides_of_a_race_are_where_the_edited_file_has_them() {
+    let copy = Copy::new();
+    let file = "kernels/copy/2_elements.cu";
+    copy.edit(file, |text| text.replace("to[i] =", "to[i / 2] ="));
+    let output = copy.kernels(&["check", "copy_elements"]);
+    let found = text(&output.stdout);
+    let mut findings = found.split("\n\n");
+    let race = findings.find(|f| f.starts_with("copy_elements: race: "));
+    let race = race.unwrap_or_else(|| panic!("{found}"));
+    let places = race
+        .lines()
+        .filter(|line| line.contains(&format!(" at {file}:")));
+    assert_eq!(places.count(), 2, "{race}");
+}
+
+#[test]
 fn an_edited_header_is_noticed_where_it_is_included() {
     let copy = Copy::new();
     copy.edit("kernels/include/vector.cuh", |text| {

@@ -2,11 +2,13 @@
 
 use super::gpus::Specs;
 use super::measure::{Measured, Times};
-use super::roofline::{occupancy, predict, shares, time};
+pub use super::roofline::time;
+use super::roofline::{occupancy, predict, shares};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::{FILES, sources};
 use crate::simt::counts::{Counts, LaunchProfile, Line, Traffic};
 use crate::workbench::workload::{Dims, Op};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Lines that are shown with their code.
@@ -19,12 +21,17 @@ pub fn registers(specs: &Specs, kernel: &str) -> Option<u32> {
     of_kernel.map(|r| r.registers)
 }
 
-/// A line of a kernel or of a header, if the place is one.
-pub fn source_line(place: &str) -> Option<&'static str> {
+/// A line of a kernel, of a header, or of a program of one's own, if the place is one.
+pub fn source_line(place: &str) -> Option<String> {
     let (path, line) = place.rsplit_once(':')?;
-    let (_, text) = sources().find(|(known, _)| *known == path)?;
+    let known = sources().find(|(known, _)| *known == path);
+    let text = match known {
+        Some((_, text)) => Cow::Borrowed(text),
+        None => Cow::Owned(std::fs::read_to_string(path).ok()?),
+    };
     let at: usize = line.parse().ok()?;
-    text.lines().nth(at.checked_sub(1)?).map(str::trim)
+    let line = text.lines().nth(at.checked_sub(1)?)?;
+    Some(line.trim().into())
 }
 
 /// `1.5 MiB`.
@@ -169,7 +176,13 @@ pub fn why(counts: &Counts) -> String {
     parts.join("; ")
 }
 
-fn launch_text(specs: &Specs, launch: &LaunchProfile) -> String {
+/// Seconds that a launch takes by itself.
+pub fn predicted(specs: &Specs, launch: &LaunchProfile) -> f64 {
+    predict(specs, launch).seconds()
+}
+
+/// A launch: what it does, what bounds it, and its costliest lines.
+pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
     let registers = registers(specs, launch.kernel);
     let shared = launch.static_shared + launch.dynamic_shared;
     let mut text = format!(
@@ -215,7 +228,7 @@ pub fn profile(specs: &Specs, op: &Op, shape: &[usize], step: &Step) -> String {
     );
     for launch in &step.launches {
         text += "\n";
-        text += &launch_text(specs, launch);
+        text += &self::launch(specs, launch);
     }
     let minimum = (op.bytes)(shape) as u64;
     let moved: u64 = step.launches.iter().map(moved).sum();

@@ -1,0 +1,181 @@
+//! A program's files made into a library that the executor runs; kept by content, so that what was
+//! compiled once starts at once.
+
+use super::ProgramError;
+use super::translate::translate;
+use crate::simt::edited::{COMPILER, host};
+use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// What the compiler is told.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `-I`: where headers are looked for.
+    pub include: Vec<PathBuf>,
+    /// `-D`: `NAME` or `NAME=VALUE`.
+    pub define: Vec<String>,
+    /// `-std`: `c++17` or `c++20`.
+    pub standard: Option<String>,
+}
+
+/// How code is compiled that nobody looks at.
+const PLAIN: [&str; 1] = ["-O2"];
+
+/// Makes the library, unless it is there already; returns where it is.
+///
+/// # Errors
+/// Files that cannot be read or translated, or do not compile.
+pub fn compile(
+    sources: &[PathBuf],
+    options: &Options,
+    watched: bool,
+) -> Result<PathBuf, ProgramError> {
+    let cache = Cache::open()?;
+    let headers = cache.headers()?;
+    let mut flags: Vec<String> = host::COMMON
+        .iter()
+        .filter(|flag| !flag.starts_with("-I") && !flag.starts_with("-std"))
+        .map(ToString::to_string)
+        .collect();
+    flags.push(format!(
+        "-std={}",
+        options.standard.as_deref().unwrap_or("c++17")
+    ));
+    flags.push(format!("-ffile-prefix-map={}=kernels", headers.display()));
+    flags.extend(["-fno-plt", "-w"].map(String::from));
+    let looked_at = host::checked_flags(!cfg!(simt_counted));
+    let how = match watched {
+        true => looked_at.as_slice(),
+        false => &PLAIN,
+    };
+    flags.extend(how.iter().filter(|f| **f != "-I.").map(ToString::to_string));
+    let mut digest = Sha256::new();
+    for flag in [COMPILER, env!("AUTOASSIST_EXECUTOR")]
+        .into_iter()
+        .chain(flags.iter().map(String::as_str))
+    {
+        digest.update(flag);
+        digest.update([0]);
+    }
+    let mut texts = Vec::new();
+    for source in sources {
+        let text = preprocess(source, options, &headers, &flags)?;
+        let text = translate(&text)?;
+        digest.update(&text);
+        digest.update([0]);
+        texts.push(text);
+    }
+    let key: String = digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let library = cache.0.join(format!("{key}.so"));
+    if library.is_file() {
+        return Ok(library);
+    }
+    // Somebody else may be making the same; whoever is last renames over equal bytes.
+    let folder = tempfile::tempdir_in(&cache.0).map_err(io(&cache.0))?;
+    let mut objects = Vec::new();
+    for (i, (text, source)) in texts.iter().zip(sources).enumerate() {
+        let translated = folder.path().join(format!("{i}.ii"));
+        fs::write(&translated, text).map_err(io(&translated))?;
+        let object = translated.with_extension("o");
+        let mut command = Command::new(COMPILER);
+        command
+            .args(&flags)
+            .args(["-x", "c++-cpp-output", "-c", "-o"]);
+        run(command.arg(&object).arg(&translated), source)?;
+        objects.push(object);
+    }
+    let linked = folder.path().join("program.so");
+    let mut command = Command::new(COMPILER);
+    command.args(["-shared", "-o"]).arg(&linked).args(&objects);
+    run(&mut command, &sources[0])?;
+    fs::rename(&linked, &library).map_err(io(&library))?;
+    Ok(library)
+}
+
+/// What the preprocessor makes of a file.
+fn preprocess(
+    source: &Path,
+    options: &Options,
+    headers: &Path,
+    flags: &[String],
+) -> Result<String, ProgramError> {
+    let is_file = fs::metadata(source).map_err(io(source))?.is_file();
+    if !is_file {
+        return Err(ProgramError::NoFile(source.into()));
+    }
+    let mut command = Command::new(COMPILER);
+    command.args(flags).args(["-x", "c++", "-E", "-isystem"]);
+    command.arg(headers.join("cuda"));
+    for folder in &options.include {
+        command.arg("-I").arg(folder);
+    }
+    for name in &options.define {
+        command.arg(format!("-D{name}"));
+    }
+    command.args(["-include", "cuda_runtime.h"].map(OsStr::new));
+    let output = run(command.arg(source), source)?;
+    String::from_utf8(output.stdout).map_err(|_| ProgramError::NotText(source.into()))
+}
+
+/// Runs the compiler.
+fn run(command: &mut Command, source: &Path) -> Result<Output, ProgramError> {
+    let output = command.output().map_err(io(Path::new(COMPILER)))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(ProgramError::Compile {
+        source_file: source.into(),
+        log: String::from_utf8_lossy(&output.stderr).trim_end().into(),
+    })
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ProgramError + use<> {
+    let path = path.to_path_buf();
+    |error| ProgramError::Io { path, error }
+}
+
+/// Where libraries are kept, and the headers that they were compiled with.
+struct Cache(PathBuf);
+
+impl Cache {
+    fn open() -> Result<Cache, ProgramError> {
+        let set = |key| {
+            std::env::var_os(key)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+        let folder = base.unwrap_or_else(std::env::temp_dir).join("autoassist");
+        fs::create_dir_all(&folder).map_err(io(&folder))?;
+        Ok(Cache(folder))
+    }
+
+    /// The executor's headers, as this program was built with them.
+    fn headers(&self) -> Result<PathBuf, ProgramError> {
+        let folder = self
+            .0
+            .join(concat!("headers-", env!("AUTOASSIST_EXECUTOR")));
+        for (path, text) in crate::backend::gpu::catalog::HEADERS {
+            let inner = path.strip_prefix("kernels/").unwrap_or(path);
+            let to = folder.join(inner);
+            if fs::read_to_string(&to).is_ok_and(|old| old == *text) {
+                continue;
+            }
+            let parent = to.parent().unwrap_or(&folder);
+            fs::create_dir_all(parent).map_err(io(parent))?;
+            // Whole or not at all: somebody else may be reading.
+            let mut file = tempfile::NamedTempFile::new_in(parent).map_err(io(parent))?;
+            file.write_all(text.as_bytes()).map_err(io(&to))?;
+            file.persist(&to).map_err(|e| io(&to)(e.error))?;
+        }
+        Ok(folder)
+    }
+}

@@ -1,0 +1,106 @@
+//! `kernels run`, `check` and `profile` of a CUDA C++ program of one's own: compiled for the executor
+//! and run in this process.
+
+mod compile;
+mod report;
+mod runtime;
+mod translate;
+
+pub use compile::Options;
+pub use translate::Refused;
+
+use crate::backend::DeviceError;
+use crate::simt::checker::Checker;
+use crate::simt::profiler::Profiler;
+use crate::workbench::profile::gpus::Specs;
+use std::ffi::{CString, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// Why a program of one's own does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// A file cannot be read or written.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// It.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// A folder, or a device.
+    #[error("{}: no file", .0.display())]
+    NoFile(PathBuf),
+    /// A file with bytes that are no UTF-8.
+    #[error("{}: no text in UTF-8", .0.display())]
+    NotText(PathBuf),
+    /// Something that is not run here.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The compiler's messages, of the user's lines.
+    #[error("{} does not compile:\n{log}", .source_file.display())]
+    Compile {
+        /// The file.
+        source_file: PathBuf,
+        /// What the compiler said.
+        log: String,
+    },
+    /// The loader's message.
+    #[error("the program compiles and does not load: {0}")]
+    Load(#[from] libloading::Error),
+    /// It has no `main`.
+    #[error("the program has no main()")]
+    NoMain,
+    /// The executor's.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// What is done with a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It runs.
+    Run,
+    /// Every access of its kernels to memory is looked at.
+    Check,
+    /// What its kernels do is counted; of all launches, or of one, from 1 on.
+    Profile(Option<usize>),
+}
+
+/// Bytes of device memory that a program under the checker can have in all.
+const CHECKED: usize = 2 << 30;
+
+/// Compiles a program, and runs it to its end, which is the process's, too: its exit code is the
+/// program's, or 1 if the program's was 0 and a kernel has failed or the checker has found
+/// something.
+///
+/// # Errors
+/// What stands in the way of its start.
+pub fn run(
+    action: Action,
+    sources: &[PathBuf],
+    options: &Options,
+    specs: &'static Specs,
+    args: &[OsString],
+) -> Result<std::convert::Infallible, ProgramError> {
+    let library = compile::compile(sources, options, action != Action::Run)?;
+    let watcher = match action {
+        Action::Run => runtime::Watcher::None,
+        Action::Check => runtime::Watcher::Checker(Checker::with_room(CHECKED)?),
+        Action::Profile(launch) => runtime::Watcher::Profiler(Profiler::new()?, launch),
+    };
+    runtime::begin(watcher, specs);
+    let main = runtime::load(&library)?;
+    let name = sources[0].with_extension("").into_os_string();
+    let words = std::iter::once(&name).chain(args);
+    let words = words.map(|word| CString::new(word.clone().into_vec()).unwrap_or_default());
+    let words: Vec<CString> = words.collect();
+    let mut argv: Vec<*mut c_char> = words.iter().map(|w| w.as_ptr().cast_mut()).collect();
+    argv.push(std::ptr::null_mut());
+    // SAFETY: arguments as main() has them, which live to the end of the process. What the program
+    // does is its own affair; if it ends it is left by exit(), as the C library does it.
+    unsafe {
+        let code = main(words.len() as c_int, argv.as_mut_ptr());
+        libc::exit(code)
+    }
+}

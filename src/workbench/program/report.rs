@@ -1,0 +1,89 @@
+//! What is said of a program of one's own when it has ended.
+
+use crate::simt::checker::Finding;
+use crate::simt::counts::LaunchProfile;
+use crate::workbench::profile::gpus::Specs;
+use crate::workbench::profile::text;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// All findings and a last line; whether there are any.
+pub fn findings(findings: &[Finding], launches: &BTreeMap<&'static str, u64>) -> (String, bool) {
+    let mut text = String::new();
+    for finding in findings {
+        let _ = write!(text, "\n{finding}\n");
+    }
+    let count: u64 = launches.values().sum();
+    let plural = |n: u64, what: &str| match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    };
+    let _ = writeln!(
+        text,
+        "\n{}, {}: {}",
+        plural(launches.len() as u64, "kernel"),
+        plural(count, "launch").replace("launchs", "launches"),
+        plural(findings.len() as u64, "finding")
+    );
+    (text, !findings.is_empty())
+}
+
+/// A table of the kernels, and of each the launch that takes longest; or the one that was asked for.
+pub fn profiles(
+    specs: &Specs,
+    profiles: &[LaunchProfile],
+    wanted: Option<usize>,
+    launches: usize,
+) -> String {
+    let seconds = |launch: &LaunchProfile| text::predicted(specs, launch);
+    let mut text = format!(
+        "\nCounts are exact; times are predictions for the {}, each launch by itself.\n",
+        specs.name
+    );
+    if let Some(wanted) = wanted {
+        match profiles.first() {
+            Some(launch) => {
+                let _ = write!(text, "\nlaunch {wanted}: {}", text::launch(specs, launch));
+            }
+            None => {
+                let _ = writeln!(text, "\nno launch {wanted}: there were {launches}");
+            }
+        }
+        return text;
+    }
+    // In the order of their first launches.
+    let mut kernels: Vec<(&str, Vec<&LaunchProfile>)> = Vec::new();
+    for launch in profiles {
+        match kernels.iter_mut().find(|(name, _)| *name == launch.kernel) {
+            Some((_, all)) => all.push(launch),
+            None => kernels.push((launch.kernel, vec![launch])),
+        }
+    }
+    let total: f64 = profiles.iter().map(seconds).sum();
+    let width = kernels
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0)
+        .max(6);
+    let _ = writeln!(text, "\n{:<width$}  launches  predicted  share", "kernel");
+    for (name, all) in &kernels {
+        let sum: f64 = all.iter().map(|launch| seconds(launch)).sum();
+        let (time, share) = (text::time(sum), 100.0 * sum / total);
+        let _ = writeln!(
+            text,
+            "{name:<width$}  {:>8}  {time:>9}  {share:>3.0} %",
+            all.len()
+        );
+    }
+    for (_, all) in &kernels {
+        let longest = all.iter().max_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        let Some(longest) = longest else { continue };
+        text.push('\n');
+        if all.len() > 1 {
+            let _ = write!(text, "the longest of {} launches of ", all.len());
+        }
+        text += &text::launch(specs, longest);
+    }
+    text
+}
