@@ -5,6 +5,13 @@
 // the softmax to the next mma they are stored nowhere, neither in memory nor on chip. Padding is
 // not copied at all.
 //
+//                  keys 0 .. 127, K in shared memory
+//                +---------------------------------+
+//     warp 0  16 | S = Q K^T: mma, in registers    |  softmax of a row: 4 lanes hold it; then the
+//     warp 1  16 |                                 |  same registers are mma's a of  P V  (V in
+//     warp 2  16 |                                 |  shared memory), and out is stored
+//     ...        +---------------------------------+
+//
 // Bound: memory, 2 (2 Lq + 2 Lk) D bytes a head. A block's tensor cores wait while it copies, so
 // that several blocks must be on a multiprocessor: four of 128 x 128 x 64.
 //

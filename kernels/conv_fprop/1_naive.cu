@@ -5,7 +5,8 @@
 //   x [N,H,W,Ci] bf16, read through load = optional scale, shift ([Ci]) and ReLU, then rounded to
 //   bf16; zero padding after it. w [Co,KH,KW,Ci] f32, rounded to bf16. y [N,Ho,Wo,Co] bf16.
 //
-// The formula as a loop: a thread an output, and nothing kept on chip but what the caches keep.
+// The idea: none yet; the formula as a loop, a thread an output, and nothing kept on chip but what
+// the caches keep.
 //
 // Bound: loads. Two of them for each multiplication; neighbouring threads share x, and w only in
 // rows that are Ci apart.

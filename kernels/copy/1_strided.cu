@@ -1,6 +1,12 @@
 // Copy of floats: to[i] = from[i] for i < n, wherever in a buffer of floats they start.
 //
-// The idea: none yet. A thread copies a run of 8 neighbours, as a thread of a CPU would.
+// The idea: none yet; a thread copies a run of 8 neighbours, as a thread of a CPU would.
+//
+//   sectors of 32 bytes   |0.......|1.......|2.......|     |31......|   32 sectors for 128 bytes:
+//   first load of lanes    0        1        2        ...   31          here
+//
+//                         |01234567|89......|........|..31|             4 sectors: neighbours' loads
+//   of the same lanes      all of them                                  are side by side (step 2)
 //
 // Bound: sectors. Memory moves in sectors of 32 bytes, and a run is one. A warp's 32 loads of the
 // same instruction are in 32 different ones, of which each lane takes 4 bytes: 32 sectors a request

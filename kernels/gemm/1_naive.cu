@@ -5,7 +5,7 @@
 //   a [M,K], b [N,K], c [M,N] bf16, all row-major: K is innermost in both factors. Products and
 //   sums in f32, rounded once. M, N, K are any positive numbers.
 //
-// The idea: none yet. A thread computes an element of c as the formula says.
+// The idea: none yet; a thread computes an element of c as the formula says.
 //
 // Bound: loads. A multiply-add needs two of them, 4 bytes from the L1 cache, which are there 32
 // times for the threads of a warp that share a row of a, but for 32 different rows of b. Each

@@ -5,6 +5,16 @@
 // then each reads its row and its column there. A warp's loads of b become coalesced, and an
 // element from memory is used TILE times instead of once.
 //
+//                             b, rows are columns of c                Slices of 32 columns of K, one
+//                             +---------------------+                 after the other:
+//                         K   | bs |  next  |  ...  |  32 rows
+//                             +---------------------+                 as, bs  copied by all, each
+//       a                       v                                             element once
+//     +---------------------+  +----+                                 c[i][j] += as[i][d] bs[j][d]
+//     | as |  next  |  ...  | >| c  | 32 rows                                 by thread (i, j)
+//     +---------------------+  +----+
+//                 K             32 columns: the block's tile
+//
 // Bound: loads from shared memory, two words a multiply-add: a multiprocessor has 32 a clock and
 // could do 128 multiply-adds. From L2 and memory come 2 K (1/TILE + 1/TILE) bytes an element of c.
 //

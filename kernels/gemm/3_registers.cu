@@ -5,6 +5,16 @@
 // words. Slices lie with K outermost, so that the 8 numbers are two float4; the next slice is on
 // its way from memory while this one is multiplied.
 //
+//                column     q0 .. q3  of bs[d]           q4 .. q7        for one k = d, thread (y, x)
+//              +--------------------------------------------------+
+//     p0 .. p3 |     64 columns       |      64 columns           |      8 loaded of a:  2 float4
+//     of as[d] |   [4 x 4]            |    [4 x 4]                |      8 loaded of b:  2 float4
+//              |----------------------+---------------------------|      64 multiply-adds
+//     p4 .. p7 |   [4 x 4]            |    [4 x 4]                |
+//              |                      |                           |      A thread's four squares are
+//              +--------------------------------------------------+      64 apart: its neighbours
+//                the block's tile of c, 128 x 128                        read neighbouring float4.
+//
 // Bound: FLOPs of the FMA units, 2 M N K. From L2 and memory come 2 K (1/128 + 1/128) bytes an
 // element of c.
 //

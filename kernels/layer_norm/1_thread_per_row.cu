@@ -1,7 +1,7 @@
 // Layer norm with residual and dropout (formulas: layer_norm.cuh).
 //
-// No idea yet: a thread a row, three walks: sum, squared differences, output. Neighbouring threads
-// read addresses a whole row apart.
+// The idea: none yet; a thread a row, three walks: sum, squared differences, output. Neighbouring
+// threads read addresses a whole row apart.
 //
 // Bound: 4 bytes an element without a branch (x, y), 8 with one (x, branch, h, y); in truth the
 // latency of 3·D loads one after the other.

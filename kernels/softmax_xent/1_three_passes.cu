@@ -7,9 +7,10 @@
 //
 //   tops [N] Top, rows [N] RowScale: scratch
 //
-// No idea yet. The first two take a thread a row, so neighbouring threads read addresses a whole
-// row apart: what a warp reads at once lies in 32 sectors, of which the cache must keep the rest
-// until the threads come to it. The gradient takes a block a row, whose threads are neighbours.
+// The idea: none yet; a kernel a quantity, a textbook's three. The first two take a thread a row,
+// so neighbouring threads read addresses a whole row apart: what a warp reads at once lies in 32
+// sectors, of which the cache must keep the rest until the threads come to it. The gradient takes a
+// block a row, whose threads are neighbours.
 //
 // Bound: 8 bytes a logit (read three times, written once), and the latency of a row's walk.
 // Launch: maxima and sums ceil(N / 128) blocks of 128 threads; gradient N blocks of up to 256.

@@ -1,10 +1,15 @@
 // Softmax cross-entropy (formulas: xent.cuh): each row's loss and right bit, the gradient of the
 // batch's loss, and the loss record for the host, from one read of the logits.
 //
-// The one idea: a warp a row. Lanes take every 32nd class, so a warp reads what lies side by side,
-// and hold them in registers. Maximum and sums are butterfly shuffles: rows never touch shared
-// memory and each adds up in a fixed order. The record leaves as soon as the loss is known, before
-// the gradient is written.
+// The idea: a warp a row, held in its registers, is read once. Lanes take every 32nd class, so a
+// warp reads what lies side by side. Maximum and sums are butterfly shuffles: rows never touch
+// shared memory and each adds up in a fixed order. The record leaves as soon as the loss is known,
+// before the gradient is written.
+//
+//     lane      0 1 2 ..  31  0 1 2 ..  31  0 ..         a class a lane: 64 bytes a request
+//     logits   |.........row.............................|
+//               v in registers
+//     lane l <- max / sum of l and l XOR 16, 8, 4, 2, 1  (butterfly: afterwards all lanes know it)
 //
 // Where registers cannot hold a row each lane keeps sums as in 2_online.cu, and the row is read a
 // second time for the gradient.
