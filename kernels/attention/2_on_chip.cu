@@ -76,3 +76,7 @@ ON_CHIP(128, 64, 128, 4)
 EXPORT(attention_on_chip_128_64)
 ON_CHIP(128, 128, 256, 2)
 EXPORT(attention_on_chip_128_128)
+
+// Try: q, k and v have 16 KiB each, the scores 64 KiB in f32. How much memory does `kernels profile
+// attention --step 2 --shape 1x128x1x64` read?
+// Answer: `48.0 KiB read`: each of the three once, and never a score.

@@ -102,3 +102,8 @@ ONLINE(64)
 EXPORT(attention_online_64)
 ONLINE(128)
 EXPORT(attention_online_128)
+
+// Try: four blocks walk over the same 256 keys. How much do they read together in `kernels profile
+// attention --step 3 --shape 1x256x1x64`, and how much of it comes from memory?
+// Answer: `blocks read 288.1 KiB`, 8 of q and 64 of k and v each, of which L2 has all but the
+// first: `96.0 KiB read`.

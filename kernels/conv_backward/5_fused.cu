@@ -262,3 +262,8 @@ FUSED(16, 3)
 EXPORT(conv_backward_16)
 FUSED(32, 2)
 EXPORT(conv_backward_32)
+
+// Try: how many FLOPs of tensor cores has the one kernel of `kernels profile conv_backward --step 5
+// --shape 2x16x16x16x16x3x1`, of a layer with 2.4 MFLOP forward?
+// Answer: `4.7 MFLOP of mma.sync`: both gradients, nine taps of 16 channels each, nothing left
+// over.

@@ -156,3 +156,8 @@ KERNEL(conv_fprop_mma_64, MMA_THREADS)(PARAMETERS) {
     conv_fprop<64>(ARGUMENTS);
 }
 EXPORT(conv_fprop_mma_64)
+
+// Try: nine windows meet each pixel. How often does a block fetch a byte that it reads, in `kernels
+// profile conv --step 3 --shape 2x16x16x16x16x3x1`?
+// Answer: `each byte 12.8 times`: pixels up to nine times, and the channels' scale and shift with
+// every vector.

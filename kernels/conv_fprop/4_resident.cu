@@ -194,3 +194,8 @@ RESIDENT(32, 64, 3)
 EXPORT(conv_fprop_resident_32_64)
 RESIDENT(64, 64, 3)
 EXPORT(conv_fprop_resident_64_64)
+
+// Try: and when the region is copied once, in `kernels profile conv --step 4 --shape
+// 2x16x16x16x16x3x1`?
+// Answer: `each byte 1.6 times`: what is left are weights and coefficients, and the halo that
+// neighbours read, too.

@@ -28,3 +28,6 @@ KERNEL(copy_strided, 256)(const float *__restrict__ from, float *__restrict__ to
         to[i] = from[i];
 }
 EXPORT(copy_strided)
+
+// Try: how many sectors does a request of `kernels profile copy --step 1 --shape 65536` touch?
+// Answer: `32.00 sectors a request`: lanes start 32 bytes apart, so each is alone in its sector.

@@ -52,3 +52,9 @@ KERNEL(gemm_tiles, TILE * TILE)(const bf16 *a, const bf16 *b, bf16 *c, int m, in
         c[size_t(tile.row + i) * n + tile.column + j] = to_bf16(sum);
 }
 EXPORT(gemm_tiles)
+
+// Try: each multiply-add loads two numbers from shared memory. How many requests are that for the
+// 8192 multiply-adds of a warp, in all of `kernels profile gemm --step 2 --shape 64x64x64`, and do
+// they conflict?
+// Answer: `16384 requests`, two for every 32 multiply-adds, and `0 conflicts`: that is what the + 1
+// in [TILE + 1] is for. Take it away and look again.

@@ -108,3 +108,7 @@ KERNEL(gemm_registers, THREADS)(const bf16 *a, const bf16 *b, bf16 *c, int m, in
     }
 }
 EXPORT(gemm_registers)
+
+// Try: step 2 would read shared memory 65,536 times for this product. How often does `kernels
+// profile gemm --step 3 --shape 128x128x64`?
+// Answer: `2048 requests`: a float4 a lane, and each number is used eight times.

@@ -45,3 +45,8 @@ KERNEL(layer_norm_rows, 128)
     rstd[row] = scale;
 }
 EXPORT(layer_norm_rows)
+
+// Try: a row is walked over three times. How often is a byte fetched in `kernels profile layer_norm
+// --step 1 --shape 1x128x256`?
+// Answer: `each byte 3.0 times`: h by every walk that comes after it, and by each thread for
+// itself.

@@ -85,3 +85,7 @@ KERNEL_BLOCKS(layer_norm, 128, 7)
         norm_row<4>(dropout, x, branch, gamma, beta, row, d, h, y, mean, rstd);
 }
 EXPORT(layer_norm)
+
+// Try: two sums a row, each a butterfly over 32 lanes. How many shuffles are that for the 128 rows
+// of `kernels profile layer_norm --step 2 --shape 1x128x256`?
+// Answer: `1280 warp operations`: two sums of five rounds, a row.

@@ -68,3 +68,7 @@ KERNEL(softmax_xent_gradient, 256)
     }
 }
 EXPORT(softmax_xent_gradient)
+
+// Try: a thread has a row. How many sectors does a request of the first kernel of `kernels profile
+// softmax_xent --step 1 --shape 128x320` touch?
+// Answer: `32.00 sectors a request`: 640 bytes are from row to row.

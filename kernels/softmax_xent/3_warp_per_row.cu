@@ -169,3 +169,7 @@ KERNEL(softmax_xent_wide, 128)
     softmax_xent_rows<ReadRow>(logits, labels, weights, smoothing, n, classes, dlogits, results);
 }
 EXPORT(softmax_xent_wide)
+
+// Try: maximum and sums are butterflies of two numbers each. How many shuffles does `kernels
+// profile softmax_xent --step 3 --shape 128x320` do for its 128 rows?
+// Answer: `2560 warp operations`: 2 · 2 · 5 a row.
