@@ -454,7 +454,12 @@ fn a_check_names_what_it_did_and_wants_a_kernel_that_exists() {
         text.ends_with(" launches, 3 schedules × 3 landing modes: 0 findings\n"),
         "{text}"
     );
-    assert!(output.stderr.is_empty());
+    // On a slow machine it says what it is at.
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        error.lines().all(|line| line.starts_with("check: ")),
+        "{error}"
+    );
 
     let output = kernels(&["check", "no_such"]);
     assert_eq!(output.status.code(), Some(2));

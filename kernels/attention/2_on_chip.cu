@@ -1,9 +1,9 @@
 // Attention (formulas and shapes: attention.cuh) of short sentences, everything on chip.
 //
-// The idea: a block has a sentence's head whole. It copies queries, keys and values to shared
-// memory once, and a warp holds the scores of 16 queries and all keys in registers: from one mma to
-// the softmax to the next mma they are stored nowhere, neither in memory nor on chip. Padding is
-// not copied at all.
+// The idea: a block has a sentence's head whole, and the scores never leave its registers. It
+// copies queries, keys and values to shared memory once, and a warp holds the scores of 16 queries
+// and all keys in registers: from one mma to the softmax to the next mma they are stored nowhere,
+// neither in memory nor on chip. Padding is not copied at all.
 //
 //                  keys 0 .. 127, K in shared memory
 //                +---------------------------------+

@@ -1,5 +1,5 @@
-// Both gradients of a 3x3 convolution with stride 1 and as many channels in as out, in one pass over
-// the image (see conv_dgrad/2_tiles.cu and conv_wgrad/2_tiles.cu for the formulas).
+// Both gradients of a 3x3 convolution in one pass over the image, with stride 1 and as many
+// channels in as out (see conv_dgrad/2_tiles.cu and conv_wgrad/2_tiles.cu for the formulas).
 //
 // The idea over the separate kernels: they read nearly the same things, so one block reads them
 // once and makes both gradients. With

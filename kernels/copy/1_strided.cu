@@ -2,11 +2,11 @@
 //
 // The idea: none yet; a thread copies a run of 8 neighbours, as a thread of a CPU would.
 //
-//   sectors of 32 bytes   |0.......|1.......|2.......|     |31......|   32 sectors for 128 bytes:
-//   first load of lanes    0        1        2        ...   31          here
+//   lane       0        1        2              31
+//   step 1   |x.......|x.......|x.......|  ..  |x.......|   32 sectors, of each one float
 //
-//                         |01234567|89......|........|..31|             4 sectors: neighbours' loads
-//   of the same lanes      all of them                                  are side by side (step 2)
+//   lanes     0 .. 7   8 .. 15  16 .. 23  24 .. 31          x  a float that a warp's first load
+//   step 2   |xxxxxxxx|xxxxxxxx|xxxxxxxx|xxxxxxxx|             wants, | |  a sector of 32 bytes
 //
 // Bound: sectors. Memory moves in sectors of 32 bytes, and a run is one. A warp's 32 loads of the
 // same instruction are in 32 different ones, of which each lane takes 4 bytes: 32 sectors a request

@@ -1,7 +1,7 @@
 // Matrix product with tiles in shared memory; the formula is in 1_naive.cu.
 //
-// The idea: a block computes a tile of c, and what its threads need of a and b is nearly the same.
-// So they bring a slice of K in both factors into shared memory together, each element once, and
+// The idea: a block computes a tile of c, and what its threads need of a and b, nearly the same,
+// they bring into shared memory together, each element once. They do so slice by slice of K, and
 // then each reads its row and its column there. A warp's loads of b become coalesced, and an
 // element from memory is used TILE times instead of once.
 //

@@ -1,9 +1,10 @@
 // Matrix product with micro-tiles in registers; the formula is in 1_naive.cu.
 //
-// The idea: a thread computes 8 x 8 elements of c. For each k it loads 8 numbers of a and 8 of b
-// from shared memory and makes 64 multiply-adds of them: a quarter of a word each, instead of two
-// words. Slices lie with K outermost, so that the 8 numbers are two float4; the next slice is on
-// its way from memory while this one is multiplied.
+// The idea: a thread computes 8 x 8 elements of c, so that what it loads from shared memory is used
+// eight times. For each k it loads 8 numbers of a and 8 of b from shared memory and makes 64
+// multiply-adds of them: a quarter of a word each, instead of two words. Slices lie with K
+// outermost, so that the 8 numbers are two float4; the next slice is on its way from memory while
+// this one is multiplied.
 //
 //                column     q0 .. q3  of bs[d]           q4 .. q7        for one k = d, thread (y, x)
 //              +--------------------------------------------------+

@@ -62,10 +62,12 @@ fn sentence(text: &str) -> String {
     let end = text.find(". ").unwrap_or(text.len());
     let text = text[..end].trim_end_matches(['.', ':']);
     let mut chars = text.chars();
-    let first = chars
-        .next()
-        .map_or(String::new(), |c| c.to_uppercase().to_string());
-    format!("{first}{}.", chars.as_str())
+    // Instructions have small letters: `mma.sync`.
+    let word = text.split(' ').next().unwrap_or(text);
+    match chars.next().filter(|_| !word.contains(['.', '_'])) {
+        None => format!("{text}."),
+        Some(first) => format!("{}{}.", first.to_uppercase(), chars.as_str()),
+    }
 }
 
 fn what(text: &str) -> String {

@@ -46,7 +46,7 @@ pub(super) fn tiles() -> Result {
     svg.text("head", [10.0, 22.0], title);
     let steps = [
         (2, "2 tiles", [64, 96, 64], 40.0),
-        (3, "3 registers", [256, 384, 32], 236.0),
+        (3, "3 registers", [256, 384, 32], 296.0),
     ];
     for (step, name, [m, n, k], top) in steps {
         let product = Product::run(step, [m, n, k])?;
@@ -92,7 +92,7 @@ pub(super) fn tiles() -> Result {
         // The tile by itself, with what a warp stores, and what one of its lanes does.
         let [rows, columns] = tile;
         let zoom = 150.0 / (rows[1] - rows[0]);
-        let corner = [480.0 - zoom * columns[0], top + 20.0 - zoom * rows[0]];
+        let corner = [520.0 - zoom * columns[0], top + 20.0 - zoom * rows[0]];
         let of_lanes = |lanes: std::ops::Range<usize>| {
             let mut elements = BTreeSet::new();
             for request in writes().filter(|r| r.warp == 0) {
@@ -113,13 +113,13 @@ pub(super) fn tiles() -> Result {
             }
         }
         fill(&mut svg, "frame", corner, zoom, tile);
-        svg.text("", [480.0, top + 12.0], "its tile of c:");
+        svg.text("", [520.0, top + 12.0], "its tile of c:");
         let counts = [
-            format!("{} of warp 0,", warp.len()),
-            format!("{} of its lane 5", thread.len()),
+            format!("warp 0: {}", warp.len()),
+            format!("lane 5: {}", thread.len()),
         ];
         for (i, line) in counts.iter().enumerate() {
-            svg.text("soft", [640.0, top + 34.0 + 18.0 * i as f64], line);
+            svg.text("soft", [678.0, top + 34.0 + 18.0 * i as f64], line);
         }
     }
     let notes = [
@@ -154,6 +154,61 @@ fn runs(elements: &BTreeSet<u64>) -> Vec<[u64; 2]> {
         }
     }
     runs
+}
+
+/// Which lane of the first warp holds which elements of a 16 x 8 tile of c in step 4: those that it
+/// stores.
+pub(super) fn fragments() -> Result {
+    const N: u64 = 128;
+    let product = Product::run(4, [N as usize, N as usize, 32])?;
+    let mut svg = Svg::new();
+    let title =
+        "gemm 4: which lane holds which elements of a 16×8 tile of c, two side by side each";
+    svg.text("head", [10.0, 22.0], title);
+    let (left, top, wide, high) = (60.0, 56.0, 60.0, 20.0);
+    for pair in 0..4 {
+        let at = [left + wide * (f64::from(pair) + 0.5), top - 6.0];
+        let columns = format!("{}, {}", 2 * pair, 2 * pair + 1);
+        svg.text("soft mid tiny", at, &columns);
+    }
+    let stores = product
+        .all
+        .iter()
+        .filter(|r| r.write && !r.shared && r.warp == 0);
+    for request in stores {
+        for (lane, address) in &request.lanes {
+            let first = product.c.elements(request, *address).next();
+            let (row, column) = first.map(|at| (at / N, at % N)).expect("c is written");
+            if row >= 16 || column >= 8 {
+                continue;
+            }
+            let corner = [left + wide * column as f64 / 2.0, top + high * row as f64];
+            let (class, text) = match lane / 4 % 2 {
+                0 => ("pale", "mid"),
+                _ => ("blue", "on mid"),
+            };
+            svg.rect(class, corner, [wide - 1.0, high - 1.0]);
+            let middle = [corner[0] + wide / 2.0, corner[1] + 14.0];
+            svg.text(text, middle, &lane.to_string());
+        }
+    }
+    for row in [0, 7, 8, 15] {
+        let at = [10.0, top + high * f64::from(row) + 14.0];
+        svg.text("soft tiny", at, &format!("row {row}"));
+    }
+    let notes = [
+        "Four neighbouring lanes share a row, and each lane has",
+        "the same columns again eight rows further down: four",
+        "sums of the tile, which mma.sync adds to.",
+        "",
+        "So lane 4g + t has rows g and g + 8, columns 2t and 2t + 1.",
+        "a and b are spread alike: rows of a as rows of c here, and",
+        "columns of b as rows; ldmatrix brings them there.",
+    ];
+    for (i, line) in notes.iter().enumerate() {
+        svg.text("", [340.0, 84.0 + 19.0 * i as f64], line);
+    }
+    Ok(svg.finish(title))
 }
 
 /// Which banks the lanes of the first `ldmatrix` read, in steps 4 and 5.

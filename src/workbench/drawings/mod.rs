@@ -27,10 +27,11 @@ pub enum DrawingError {
 /// A drawing, and the name of its file.
 type Drawing = (&'static str, fn() -> Result<String, DeviceError>);
 
-const ALL: [Drawing; 8] = [
+const ALL: [Drawing; 9] = [
     ("copy.svg", rows::copy),
     ("rows.svg", rows::rows),
     ("gemm-tiles.svg", gemm::tiles),
+    ("gemm-fragments.svg", gemm::fragments),
     ("gemm-swizzle.svg", gemm::swizzle),
     ("gemm-ring.svg", gemm::ring),
     ("gemm-bands.svg", gemm::bands),

@@ -167,6 +167,7 @@ fn roofline(specs: &Specs, points: &[[f64; 2]], names: &[String]) -> String {
 
 fn rate(flops: f64) -> String {
     match flops {
+        n if n >= 1e15 => format!("{:.0} PFLOP/s", n / 1e15),
         n if n >= 1e12 => format!("{:.0} TFLOP/s", n / 1e12),
         n if n >= 1e9 => format!("{:.0} GFLOP/s", n / 1e9),
         n => format!("{:.0} MFLOP/s", n / 1e6),
