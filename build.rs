@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 type Result<T> = std::result::Result<T, String>;
 
-/// What kernels take, for builds without nvcc: what `kernels list` prints in a build with it.
+/// What kernels take, for builds without nvcc: what `kernels list` prints in a build with it, but for
+/// what files compute.
 const RECORD: &str = "kernels/resources.txt";
 
 fn main() {

@@ -58,3 +58,42 @@ fn the_text_quotes_what_is_there() {
     }
     assert_eq!(quoted, 8);
 }
+
+/// Links to lines of a file are to whole pieces of it: what is before and behind is something else.
+#[test]
+fn lines_to_read_are_whole_pieces() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let readme = fs::read_to_string(kernels.join("README.md")).expect("a README");
+    let links = readme.split("](").skip(1).filter_map(|link| {
+        let (link, _) = link.split_once(')')?;
+        link.split_once("#L")
+    });
+    let mut all = 0;
+    for (file, lines) in links {
+        let text = fs::read_to_string(kernels.join(file));
+        let text = text.unwrap_or_else(|e| panic!("{file}: {e}"));
+        let text: Vec<&str> = text.lines().collect();
+        let ends = lines.split_once("-L").expect("a range");
+        let number = |n: &str| n.parse::<usize>().expect("a number");
+        let (first, last) = (number(ends.0), number(ends.1));
+        let apart = |line: Option<&&str>| {
+            line.is_none_or(|l| l.is_empty() || *l == "//" || l.starts_with('#'))
+        };
+        let before = first.checked_sub(2).and_then(|at| text.get(at));
+        assert!(
+            apart(before),
+            "{file}:{first} is in the middle of something"
+        );
+        assert!(
+            last <= text.len() && apart(text.get(last)),
+            "{file}:{last} as well"
+        );
+        let ends = [first, last].map(|n| text[n - 1]);
+        assert!(
+            ends.iter().all(|l| !l.is_empty()),
+            "{file}: {lines} has empty ends"
+        );
+        all += last + 1 - first;
+    }
+    assert!((100..400).contains(&all), "{all} lines in all");
+}

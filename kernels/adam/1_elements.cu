@@ -1,7 +1,7 @@
 // Adam and AdamW (formulas: adam.cuh), a thread a parameter.
 //
-// The one idea: one flat buffer of all parameters, one launch; what all parameters share one thread
-// of each block computes, in double.
+// The idea: one flat buffer of all parameters, one launch; what all parameters share one thread of
+// each block computes, in double.
 //
 // Bound: 7 transfers of 4 bytes a parameter (p, grad, m, v read; p, m, v written).
 // Launch: ceil(n / 256) blocks of 256 threads.

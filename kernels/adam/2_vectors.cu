@@ -1,7 +1,7 @@
 // Adam and AdamW (formulas: adam.cuh).
 //
-// The one idea: blocks stay, and take four parameters a thread at once. What all parameters share
-// is computed some hundred times instead of once for each 256 parameters, and every access is 16
+// The idea: blocks stay, and take four parameters a thread at once. What all parameters share is
+// computed some hundred times instead of once for each 256 parameters, and every access is 16
 // bytes.
 //
 // Bound: 7 transfers of 4 bytes a parameter (p, grad, m, v read; p, m, v written).

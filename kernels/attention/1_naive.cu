@@ -1,10 +1,10 @@
 // Attention (formulas and shapes: attention.cuh), the formula as it stands.
 //
-// A warp has a query. Its lanes score 32 keys at a time, each key's row against the query's. Scores
-// are kept nowhere: three walks over the keys find the largest score, the sum of exponentials, and
-// the weighted sum of values, for which the lanes change roles. Each then has a column, and takes
-// the keys' weights from the lanes that have computed them. The last walk is repeated for every 32
-// columns.
+// The idea: none yet; a warp has a query, its lanes score 32 keys at a time, each key's row against
+// the query's. Scores are kept nowhere: three walks over the keys find the largest score, the sum
+// of exponentials, and the weighted sum of values, for which the lanes change roles. Each then has
+// a column, and takes the keys' weights from the lanes that have computed them. The last walk is
+// repeated for every 32 columns.
 //
 // Bound: latency. Neighbouring lanes read different rows of k, so every 2 bytes cost a sector of
 // 32, and each query reads all keys for itself (2 + D/32) times.
@@ -41,3 +41,7 @@ KERNEL(attention_naive, NAIVE_THREADS)
         HeadRows(out, heads * depth, lq, pair, heads, depth).row(i));
 }
 EXPORT(attention_naive)
+
+// Try: 64 queries of one head: how many does a block of `kernels profile attention --step 1 --shape
+// 1x64x1x32` have?
+// Answer: four, a warp each: `16 blocks of 128 threads`.

@@ -1,8 +1,8 @@
 // Attention's backward pass (formulas and shapes: attention.cuh), the formulas as they stand.
 //
-// A warp has a query, for dq, or a key, for dk and dv, and walks over all that it sees or that see
-// it as kernels/attention/1_naive.cu does. Everything is computed anew where it is wanted: scores,
-// probabilities and delta three times in all, and again for every 32 columns.
+// The idea: none yet; a warp has a query, for dq, or a key, for dk and dv, and walks over all that
+// it sees or that see it as kernels/attention/1_naive.cu does. Everything is computed anew where it
+// is wanted: scores, probabilities and delta three times in all, and again for every 32 columns.
 //
 // Bound: latency, as the forward step's, with three such walks over two or three rows each.
 //

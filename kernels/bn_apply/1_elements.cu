@@ -6,8 +6,8 @@
 //   x, r, y [P,C] bf16; scale, shift, r_scale, r_shift [C] f32; r null where there is no shortcut,
 //   r_scale and r_shift null where it is read as it lies
 //
-// No idea yet: a thread an element, which divides to find its channel and loads the channel's
-// coefficients, 16 bytes for an element's 6.
+// The idea: none yet; a thread an element, which divides to find its channel and loads the
+// channel's coefficients, 16 bytes for an element's 6.
 //
 // Bound: 4 bytes an element (x read, y written), 6 with a shortcut; in truth the division and the
 // loads from cache.

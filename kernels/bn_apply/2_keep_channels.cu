@@ -1,7 +1,7 @@
 // A block's output: batch norm, the shortcut, ReLU (formula: 1_elements.cu).
 //
-// The one idea: a thread keeps its channel and walks over pixels (Walk in vector.cuh). It divides
-// once, and loads the coefficients once: they stay in registers.
+// The idea: a thread keeps its channel and walks over pixels (Walk in vector.cuh). It divides once,
+// and loads the coefficients once: they stay in registers.
 //
 // Bound: 4 bytes an element (x read, y written), 6 with a shortcut.
 // Launch: see Walk, about 4000 blocks at most.

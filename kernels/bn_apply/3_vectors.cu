@@ -1,7 +1,7 @@
 // A block's output: batch norm, the shortcut, ReLU (formula: 1_elements.cu), where 8 divides C.
 //
-// The one idea: 8 channels a thread, so that memory sees nothing but whole 16-byte vectors of x, r
-// and y, and two pixels of each are in flight.
+// The idea: 8 channels a thread, so that memory sees nothing but whole 16-byte vectors of x, r and
+// y, and two pixels of each are in flight.
 //
 // Bound: 4 bytes an element (x read, y written), 6 with a shortcut.
 // Launch: see Walk in vector.cuh, about 4000 blocks at most.

@@ -4,8 +4,8 @@
 //
 //   g, y, dx [P,C] bf16, y the batch norm's input; mean, invstd, scale, dgamma, dbeta [C] f32
 //
-// No idea yet: a thread an element, which divides to find its channel and loads five parameters of
-// it, 20 bytes for an element's 6.
+// The idea: none yet; a thread an element, which divides to find its channel and loads five
+// parameters of it, 20 bytes for an element's 6.
 //
 // Bound: 6 bytes an element (g and y read, dx written); in truth the division and the loads from
 // cache.

@@ -1,7 +1,7 @@
 // The input gradient of a batch norm (formula: 1_elements.cu).
 //
-// The one idea: per channel this is scale · (g − (offset + (y − mean) · slope)): four numbers that
-// a thread holds in registers, since it keeps its channel (Walk in vector.cuh).
+// The idea: per channel this is scale · (g − (offset + (y − mean) · slope)): four numbers that a
+// thread holds in registers, since it keeps its channel (Walk in vector.cuh).
 //
 // Bound: 6 bytes an element (g and y read, dx written).
 // Launch: see Walk, about 4000 blocks at most.

@@ -1,6 +1,6 @@
 // The input gradient of a batch norm (formula: 1_elements.cu), where 8 divides C.
 //
-// The one idea: 8 channels a thread in accesses of 16 bytes, two pixels at a time.
+// The idea: 8 channels a thread in accesses of 16 bytes, two pixels at a time.
 //
 // Bound: 6 bytes an element (g and y read, dx written).
 // Launch: see Walk in vector.cuh, about 4000 blocks at most.

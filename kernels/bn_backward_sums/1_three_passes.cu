@@ -6,9 +6,9 @@
 //
 //   g, y, x [P,C] bf16; mean, invstd, dgamma, dbeta [C] f32
 //
-// No idea yet: a kernel a formula. The mask takes a thread an element, the sums a block a channel,
-// whose threads read addresses C apart. x − mean is taken before the product, where it is nearly
-// exact: Σ g·x − mean · Σ g would cancel.
+// The idea: none yet; a kernel a formula. The mask takes a thread an element, the sums a block a
+// channel, whose threads read addresses C apart. x − mean is taken before the product, where it is
+// nearly exact: Σ g·x − mean · Σ g would cancel.
 //
 // Bound: 12 bytes an element with the mask (g read three times, y, x read, g written), 6 without;
 // a sector of 32 bytes for each 2 of the sums.

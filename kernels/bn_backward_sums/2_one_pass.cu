@@ -3,7 +3,7 @@
 //
 //   partial [C, chunks] {Σ g, Σ g·(x − mean)}
 //
-// The one idea: mask and both sums in one pass, by threads that keep their channel (Walk in
+// The idea: mask and both sums in one pass, by threads that keep their channel (Walk in
 // vector.cuh), so that neighbours read neighbours. Blocks take chunks of pixels; a second kernel
 // adds up the chunks. invstd comes out of the sum.
 //

@@ -3,7 +3,7 @@
 //
 //   partial [C, chunks] {Σ g, Σ g·(x − mean)}, added up by bn_backward_sums_finish
 //
-// The one idea: 8 channels a thread in loads of 16 bytes, two pixels at a time.
+// The idea: 8 channels a thread in loads of 16 bytes, two pixels at a time.
 //
 // Bound: 4 bytes an element (g and x read), 8 with the mask (y read, g written).
 // Launch: see Walk in vector.cuh, about 1000 blocks at most; then bn_backward_sums_finish

@@ -2,6 +2,8 @@
 // which also moves the running ones along: running ← (1 − momentum) · running + momentum · new, of
 // the unbiased variance), or from the running statistics (bn_eval). All are [C] f32.
 //
+// The idea: none yet; a launch of its own, of a thread a channel.
+//
 // Bound: the launch.
 // Launch: ceil(C / 128) blocks of 128 threads, a channel a thread.
 //

@@ -1,7 +1,8 @@
+// What readers of a batch norm apply, by the kernel that merges a convolution's moments:
 // conv_moments (conv_fprop/2_tiles.cu) and bn_train (1_separate.cu) in one launch.
 //
-// The one idea: a launch that only waits for the one before is better a part of it. Who has merged
-// a channel's moments has all that its coefficients need. In a training step's graph this kernel
+// The idea: a launch that only waits for the one before is better a part of it. Who has merged a
+// channel's moments has all that its coefficients need. In a training step's graph this kernel
 // takes the place of the two wherever one follows the other (src/backend/gpu/join.rs).
 //
 // Bound: the launch, of which ResNet-20 has some 20 fewer a step.

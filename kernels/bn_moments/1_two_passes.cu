@@ -4,10 +4,10 @@
 //
 //   x [P,C] bf16; mean, var [C] f32
 //
-// No idea yet: a block a channel, a kernel a formula. Neighbouring threads read addresses C apart,
-// so that a 32-byte sector is fetched for 2 bytes of it, and a network of 16 channels has no more
-// than 16 blocks. Yet the variance is that of numbers relative to the mean: E[x²] − E[x]² in f32
-// would have no digit left at mean = 1000 · std.
+// The idea: none yet; a block a channel, a kernel a formula. Neighbouring threads read addresses C
+// apart, so that a 32-byte sector is fetched for 2 bytes of it, and a network of 16 channels has no
+// more than 16 blocks. Yet the variance is that of numbers relative to the mean: E[x²] − E[x]² in
+// f32 would have no digit left at mean = 1000 · std.
 //
 // Bound: 4 bytes an element (x read twice), 64 of traffic where C > 8 and the cache does not help.
 // Launch: C blocks of 256 threads each.

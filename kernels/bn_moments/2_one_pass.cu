@@ -4,10 +4,10 @@
 //
 //   x [P,C] bf16; mean, var [C] f32; partial [C, chunks] {mean, sum of squares around it}
 //
-// The one idea: mean and squares around it, of any part of the pixels, merge with those of another
-// part (Moments in reduce.cuh). So pixels can be dealt out at will, and read once: neighbouring
-// threads take neighbouring channels (Walk in vector.cuh), blocks take chunks of pixels, and a
-// second kernel merges the chunks.
+// The idea: mean and squares around it, of any part of the pixels, merge with those of another part
+// (Moments in reduce.cuh). So pixels can be dealt out at will, and read once: neighbouring threads
+// take neighbouring channels (Walk in vector.cuh), blocks take chunks of pixels, and a second
+// kernel merges the chunks.
 //
 // Bound: 2 bytes an element, read once; in truth a division an element.
 // Launch: bn_moments_1: see Walk, about 1000 blocks at most; then bn_moments_finish: C blocks of

@@ -3,9 +3,10 @@
 //
 //   partial [C, chunks] {mean, sum of squares around it}, merged by bn_moments_finish
 //
-// The one idea: more at once. A thread takes 8 channels of a pixel in one load and BATCH pixels at
-// a time, computes their mean and the squares around it from registers, and merges that: a
-// division for each batch, and enough loads in flight to keep the memory busy.
+// The idea: more at once, vectors of channels and several pixels. A thread takes 8 channels of a
+// pixel in one load and BATCH pixels at a time, computes their mean and the squares around it from
+// registers, and merges that: a division for each batch, and enough loads in flight to keep the
+// memory busy.
 //
 // Bound: 2 bytes an element, read once.
 // Launch: see Walk in vector.cuh, about 1000 blocks at most; then bn_moments_finish (2_one_pass.cu).

@@ -64,7 +64,9 @@ pub fn recorded(text: &str) -> Option<((u32, u32), Vec<Usage>)> {
         Some((major.parse().ok()?, minor.parse().ok()?))
     });
     let usage = |line: &str| {
-        let cells: Vec<&str> = line.split_whitespace().collect();
+        // What a file computes is no part of the record.
+        let numbers = line.split(" # ").next().unwrap_or(line);
+        let cells: Vec<&str> = numbers.split_whitespace().collect();
         let [kernel, _, arch, registers, shared, stack, spills] = cells[..] else {
             return None;
         };
@@ -127,7 +129,7 @@ ptxas warning : Registers are spilled to local memory in function 'gemm_hopper_1
     #[test]
     fn a_table_is_read_back() {
         let table = "kernel  file  arch  registers  shared  stack  spills\n\
-                     sgd     kernels/sgd/2_vectors.cu  sm_90a  16  4  0  0\n\n\
+                     sgd     kernels/sgd/2_vectors.cu  sm_90a  16  4  0  0  # SGD\n\n\
                      Compiled by CUDA 13.0. Shared: static, bytes a block.\n";
         let (version, usages) = recorded(table).expect("a table");
         assert_eq!((version, usages.len()), ((13, 0), 1));

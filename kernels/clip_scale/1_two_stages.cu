@@ -4,8 +4,9 @@
 //
 //   grads [n] f32, its start a multiple of 16 bytes; partial [blocks] f64: scratch
 //
-// The one idea: two stages whose order follows from n alone. A block adds up the squares of 16384
-// gradients, in double, in which no square of an f32 overflows; a single block adds up the blocks'.
+// The idea: two stages of sums whose order follows from n alone. A block adds up the squares of
+// 16384 gradients, in double, in which no square of an f32 overflows; a single block adds up the
+// blocks'.
 //
 // Bound: 4 bytes a gradient.
 // Launch: clip_squares ceil(n / 16384) blocks of 256 threads; clip_finish 1 block of 256.

@@ -7,7 +7,7 @@
 //
 //   dy is read through Gradient (batch norm's backward pass) and rounded to bf16.
 //
-// The formula as a loop: a thread an input. With a stride most taps meet no dy.
+// The idea: none yet; the formula as a loop, a thread an input. With a stride most taps meet no dy.
 //
 // Bound: loads, as in the forward pass; w is read in steps of KH KW Ci.
 //

@@ -5,7 +5,8 @@
 //   x [N,H,W,Ci] bf16, read through load = optional scale, shift ([Ci]) and ReLU, then rounded to
 //   bf16; zero padding after it. w [Co,KH,KW,Ci] f32, rounded to bf16. y [N,Ho,Wo,Co] bf16.
 //
-// The formula as a loop: a thread an output, and nothing kept on chip but what the caches keep.
+// The idea: none yet; the formula as a loop, a thread an output, and nothing kept on chip but what
+// the caches keep.
 //
 // Bound: loads. Two of them for each multiplication; neighbouring threads share x, and w only in
 // rows that are Ci apart.
@@ -36,3 +37,7 @@ KERNEL_BLOCKS(conv_fprop_naive, 256, 4)
     y[i] = to_bf16(sum);
 }
 EXPORT(conv_fprop_naive)
+
+// Try: two images of 16 x 16 pixels and 16 channels: how many threads has `kernels profile conv
+// --step 1 --shape 2x16x16x16x16x3x1`?
+// Answer: `32 blocks of 256 threads`, 8192, one for each of 2 · 16 · 16 · 16 outputs.

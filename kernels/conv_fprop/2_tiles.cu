@@ -7,9 +7,10 @@
 //   bf16; zero padding after it. w [Co,KH,KW,Ci] f32, rounded to bf16. y [N,Ho,Wo,Co] bf16.
 //   Optionally the mean and biased variance of each channel of y as stored.
 //
-// The idea: implicit GEMM (see conv.cuh). A row of w is a column of the product's right side as it
-// lies in memory, so K runs over (a, b, c) with c fastest, and a step of 16 is one or two vectors
-// of neighbouring channels. Each block also leaves the mean of its pixels, and the sum of squares
+// The idea: implicit GEMM, a matrix product whose left side is looked up in the image while it is
+// multiplied (drawn in conv.cuh). A row of w is a column of the product's right side as it lies in
+// memory, so K runs over (a, b, c) with c fastest, and a step of 16 is one or two vectors of
+// neighbouring channels. Each block also leaves the mean of its pixels, and the sum of squares
 // around that mean, of each channel: conv_moments combines them (Chan, Golub, LeVeque, 1979), which
 // loses no digits where the mean is large, and always in the same order.
 //
@@ -164,3 +165,7 @@ KERNEL(conv_moments, 32)(const float *__restrict__ partial, int blocks, int pixe
     }
 }
 EXPORT(conv_moments)
+
+// Try: K has 144 taps here, nine slices of 16. How many barriers do the four blocks of `kernels
+// profile conv --step 2 --shape 2x16x16x16x16x3x1` pass?
+// Answer: `56 barriers`, 14 each: one for each slice, one before the first, four for the moments.

@@ -1,11 +1,19 @@
 // Forward convolution with a 3x3 kernel (see 2_tiles.cu for shapes, load and moments), everything
 // that is used more than once on chip.
 //
-// The idea over 3_tensor_cores.cu: a block stays. It keeps all weights (16 to 64 channels: 5 to 72
-// KiB) and walks over tiles; of each it copies the region of x once, by cp.async while the tile
-// before is being multiplied, transforms it once in place, and reads it nine times by ldmatrix,
-// shifted. So x comes from memory (1 + halo) times and not nine, and its batch norm and ReLU are
-// computed as often.
+// The idea over 3_tensor_cores.cu: a block stays, and all that is used more than once is on chip.
+// It keeps all weights (16 to 64 channels: 5 to 72 KiB) and walks over tiles; of each it copies the
+// region of x once, by cp.async while the tile before is being multiplied, transforms it once in
+// place, and reads it nine times by ldmatrix, shifted. So x comes from memory (1 + halo) times and
+// not nine, and its batch norm and ReLU are computed as often.
+//
+//     region: what the tile's windows meet               tap (a, b) of all windows at once:
+//
+//     o o o o o o o o o o    o  halo: also copied by     the same rows of ldmatrix, a lines down and
+//     o x x x x x x x x o       the tiles above and      b pixels to the right (Regions::shift)
+//     o x x x x x x x x o       below, or zero
+//     o x x x x x x x x o    x  the tile: PIXELS         copied once -> transformed once -> read 9
+//     o o o o o o o o o o       outputs, whole rows      times from shared memory
 //
 // Bound: memory, 2 (N H W Ci + N Ho Wo Co) bytes, and the halo's (up to half as much again of x)
 // from L2.
@@ -186,3 +194,8 @@ RESIDENT(32, 64, 3)
 EXPORT(conv_fprop_resident_32_64)
 RESIDENT(64, 64, 3)
 EXPORT(conv_fprop_resident_64_64)
+
+// Try: and when the region is copied once, in `kernels profile conv --step 4 --shape
+// 2x16x16x16x16x3x1`?
+// Answer: `each byte 1.6 times`: what is left are weights and coefficients, and the halo that
+// neighbours read, too.

@@ -5,8 +5,8 @@
 //   dy is read through Gradient (batch norm's backward pass), x through Activation; both are
 //   rounded to bf16. dw [Co,KH,KW,Ci] f32.
 //
-// The formula as a loop: a thread a weight. There are few weights and each adds up all pixels, so
-// most of a GPU has nothing to do.
+// The idea: none yet; the formula as a loop, a thread a weight. There are few weights and each adds
+// up all pixels, so most of a GPU has nothing to do.
 //
 // Bound: the latency of 2 N Ho Wo loads one after the other.
 //

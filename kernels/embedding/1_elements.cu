@@ -1,7 +1,7 @@
 // Embedding and its gradient (formulas: embedding.cuh).
 //
-// No idea yet. Forward a thread an element. Backward a thread an element of the table, which looks
-// at every token of the batch for its own: V · R comparisons, of which R find something.
+// The idea: none yet; forward a thread an element. Backward a thread an element of the table, which
+// looks at every token of the batch for its own: V · R comparisons, of which R find something.
 //
 // Bound: forward 6 bytes an element; backward V · R loads from L1, 8000 · 1024 already as long as
 // everything else of a layer.

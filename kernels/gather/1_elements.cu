@@ -1,7 +1,7 @@
 // The batch from instance numbers (formulas: view.cuh).
 //
-// No idea yet: a thread an element. It finds its row, line, column and channel by dividing, draws
-// its image's view from random numbers, some hundred integer instructions that its neighbours
+// The idea: none yet; a thread an element. It finds its row, line, column and channel by dividing,
+// draws its image's view from random numbers, some hundred integer instructions that its neighbours
 // execute, too, reads one byte and stores two.
 //
 // Bound: 3 bytes an element (1 read, 2 written); in truth its arithmetic.

@@ -1,9 +1,9 @@
 // The batch from instance numbers (formulas: view.cuh), where 8 divides an image's elements.
 //
-// The one idea: threads are laid over the *output*, eight neighbouring elements each, so that every
-// store is 16 aligned bytes whatever the view. An image is a whole number of such vectors: a
-// thread has one image, draws its view once, and divides once. The reads follow the same order but
-// for the mirror, and so hit cache lines that a neighbour has fetched.
+// The idea: threads are laid over the *output*, eight neighbouring elements each, so that every
+// store is 16 aligned bytes whatever the view. An image is a whole number of such vectors: a thread
+// has one image, draws its view once, and divides once. The reads follow the same order but for the
+// mirror, and so hit cache lines that a neighbour has fetched.
 //
 // Bound: 3 bytes an element (1 read, 2 written).
 // Launch: ceil(max(N·H·W·C / 8, N) / 256) blocks of 256 threads.

@@ -1,6 +1,6 @@
 // The batch from instance numbers (formulas: view.cuh), where 8 divides an image's elements.
 //
-// The one idea: a block stays within one image, and its first thread draws the view for all. Where
+// The idea: a block stays within one image, and its first thread draws the view for all. Where
 // every thread draws it for itself, a CIFAR image's is drawn 384 times, and that is more work than
 // the image.
 //

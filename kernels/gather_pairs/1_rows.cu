@@ -7,8 +7,8 @@
 // with both lengths, the first row of each sentence, offsets = 0, T, 2T, ..., and the weights. A
 // row past the step's last has an EOS as source and previous token, no target, and weight 0.
 //
-// The one idea: the corpus stays on the device as it was read, sentence after sentence; what
-// crosses the bus in a step is numbers of pairs. A block a row, neighbours copy neighbours.
+// The idea: the corpus stays on the device as it was read, sentence after sentence; what crosses
+// the bus in a step is numbers of pairs. A block a row, neighbours copy neighbours.
 //
 // Bound: latency; some hundred bytes a row.
 // Launch: B blocks of 64 threads.

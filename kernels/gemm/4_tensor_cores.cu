@@ -5,6 +5,18 @@
 // from shared memory, where slices lie in bf16 as in memory, 32 columns of K a row. The main loop
 // is in gemm_slices.cuh, because step 5 has it, too; what a warp does with a slice in gemm_mma.cuh.
 //
+//             B  k 0..15, n 0..7                      lane 4g + t  holds of        (two bf16 each)
+//             +----------------+
+//             | column g       |                      A  row g      k 2t, 2t+1 and 2t+8, 2t+9
+//             | rows 2t, 2t+1  |                         row g + 8  the same
+//             +----------------+                      B  column g   k 2t, 2t+1 and 2t+8, 2t+9
+//     A 16x16   v                                     D  row g      columns 2t, 2t+1
+//     +-------+ +----------------+                       row g + 8  the same
+//     | row g | | D 16x8: row g, |
+//     |       |>| columns 2t,2t+1|     ldmatrix: lane i names row i % 8 of the 8x8 tile i / 8, and
+//     | g + 8 | | and row g + 8  |     gets two elements of row g of each: A's four tiles at once.
+//     +-------+ +----------------+
+//
 // Bound: shared memory, by its bank conflicts. A row has 64 bytes, which is 16 of the 32 banks.
 // ldmatrix reads tiles of eight rows, 16 bytes of each: rows 0, 2, 4, 6 have theirs in the same
 // four banks, and rows 1, 3, 5, 7 in four others. Four rows want each bank, so a tile takes four
@@ -26,3 +38,7 @@ KERNEL(gemm_tensor_cores, SLICES_THREADS)
     slices_product(slices, a, b, c, m, n, k);
 }
 EXPORT(gemm_tensor_cores)
+
+// Try: an ldmatrix of four tiles has 512 bytes, four wavefronts of 128. How many does `kernels
+// profile gemm --step 4 --shape 128x128x64` take?
+// Answer: `16.00 wavefronts a request, 2304 conflicts`: 12 too many for each of the 192.

@@ -32,3 +32,7 @@ KERNEL(gemm_swizzle, SLICES_THREADS)
     slices_product(slices, a, b, c, m, n, k);
 }
 EXPORT(gemm_swizzle)
+
+// Try: does the swizzle, which stores chunks in another order, cost the stores anything? See
+// `kernels profile gemm --step 5 --shape 128x128x64`.
+// Answer: no: `4.00 wavefronts a request, 0 conflicts`, of writes as of reads, which took 16.

@@ -1,10 +1,17 @@
 // Matrix product on tensor cores with a pipeline of copies; the formula is in 1_naive.cu.
 //
 // The idea: cp.async copies from memory to shared memory without passing through registers, and a
-// thread that has asked for it goes on. With four slices in turn, three are on their way while
-// one is multiplied, so that the tensor cores wait neither for memory nor for stores. One barrier a
-// slice is enough: it says both that a slice has landed for everybody and that the one before, into
-// which the next copy goes, has been read by everybody.
+// thread that has asked for it goes on, so that copies and products overlap. With four slices in
+// turn, three are on their way while one is multiplied, so that the tensor cores wait neither for
+// memory nor for stores. One barrier a slice is enough: it says both that a slice has landed for
+// everybody and that the one before, into which the next copy goes, has been read by everybody.
+//
+//              stage 0     stage 1     stage 2     stage 3        R  being multiplied
+//    turn 0    R slice 0   landing 1   landing 2   asked for 3    landing  asked for in an earlier turn
+//    turn 1    asked for 4 R slice 1   landing 2   landing 3
+//    turn 2    landing 4   asked for 5 R slice 2   landing 3      A turn: wait for its slice, barrier,
+//    turn 3    landing 4   landing 5   asked for 6 R slice 3      ask for the slice three ahead into
+//    turn 4    R slice 4   landing 5   landing 6   asked for 7    the stage just read, multiply.
 //
 // Besides, a warp has a tile of 64 x 64, for which it loads a third less from shared memory than in
 // step 5, and blocks take their tiles in bands, so that L2 serves most of what they read. The main
@@ -54,3 +61,7 @@ KERNEL(gemm_pipeline_x3, PIPELINE_THREADS)
     product<3>(a, b, c, m, n, k);
 }
 EXPORT(gemm_pipeline_x3)
+
+// Try: step 5 passes 16 barriers for 256 columns of K, two for each slice of 32. How many does
+// `kernels profile gemm --step 6 --shape 128x128x256` pass?
+// Answer: `8 barriers`: with four stages the one that is filled is never the one that is read.

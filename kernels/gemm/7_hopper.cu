@@ -1,11 +1,22 @@
 // Matrix product with Hopper's own units; the formula is in 1_naive.cu.
 //
-// The idea: threads only give orders. One thread (the producer) has the TMA unit copy slices into a
-// ring of stages; two warpgroups (the consumers) have the tensor cores multiply them right out of
-// shared memory with wgmma, the sums being in registers. mbarriers connect the two: `full` says
-// that a stage's bytes have arrived, `empty` that both warpgroups have read it. So nobody computes
-// addresses, copies through registers or waits for anybody else's turn. The producer's registers
-// go to the consumers, each thread of which holds 64 x WIDTH / 128 sums.
+// The idea: threads only give orders, to a unit that copies and to tensor cores that read shared
+// memory themselves. One thread (the producer) has the TMA unit copy slices into a ring of stages;
+// two warpgroups (the consumers) have the tensor cores multiply them right out of shared memory
+// with wgmma, the sums being in registers. mbarriers connect the two: `full` says that a stage's
+// bytes have arrived, `empty` that both warpgroups have read it. So nobody computes addresses,
+// copies through registers or waits for anybody else's turn. The producer's registers go to the
+// consumers, each thread of which holds 64 x WIDTH / 128 sums.
+//
+//     producer, one thread                                  consumers, two warpgroups, 64 rows each
+//                             ring of stages
+//     wait empty[s]  <-----  +---+---+---+---+  <-----      arrive empty[s], when wgmma has read it
+//     expect bytes           | 0 | 1 | 2 | 3 |
+//     tma_load a, b  ----->  +---+---+---+---+  ----->      wait full[s]
+//     (TMA copies,             |                            wgmma  sums += a[s] b[s]
+//     and arrives)             +-> full[s]: bytes are there        (tensor cores read shared memory)
+//                                  empty[s]: both groups have read
+//     Turn: s = 0, 1, .., STAGES - 1, 0, ..; each round the phases' parity changes.
 //
 // Blocks stay: each takes every gridDim-th tile, and its producer is ahead in the next tile while
 // the results of the last one are stored. Tiles come in bands, as in step 6. The main loop is in
@@ -51,3 +62,8 @@ KERNEL(gemm_hopper_256, HOPPER_THREADS)
     gemm_hopper<256, 4>(&a, &b, c, m, n, k);
 }
 EXPORT(gemm_hopper_256)
+
+// Try: step 6 reads memory and shared memory by hundreds of requests. Which of these rows are left
+// in `kernels profile gemm --step 7 --shape 128x256x64`?
+// Answer: none: there are `TMA reads`, which one thread orders, and wgmma reads shared memory by
+// itself.

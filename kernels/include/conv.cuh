@@ -4,6 +4,18 @@
 // every thread adds outer products of short columns of the slices to its micro-tile in registers.
 // The next slices are on their way from memory meanwhile.
 //
+//   x, and the window of output p     A [PIXELS, KH KW Ci], of which nothing but a slice exists:
+//
+//     . . . . . .            K =     tap 0       tap 1      tap 2     ...    tap 8
+//     . 0 1 2 . .            p      x[r-1,c-1]  x[r-1,c]  x[r-1,c+1]  ...  x[r+1,c+1]   Ci numbers
+//     . 3 p 5 . .            p + 1  x[r-1,c]    x[r-1,c+1]            ...               each, side
+//     . 6 7 8 . .            ...    :         :                                         by side
+//     . . . . . .                   DEPTH of K: a step
+//
+// times w [KH KW Ci, Co]. Element (p, k) of A is looked up in x when its slice is copied
+// (Image::find), and is zero outside. Each pixel of x is in up to KH KW rows of A, so it is fetched
+// as often, mostly from L1.
+//
 // Elements pass a transform when they are copied (Activation, Gradient) and are rounded to bf16, as
 // a tensor core would want them, so that a faster kernel computes the same.
 //

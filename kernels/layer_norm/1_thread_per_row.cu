@@ -1,7 +1,7 @@
 // Layer norm with residual and dropout (formulas: layer_norm.cuh).
 //
-// No idea yet: a thread a row, three walks: sum, squared differences, output. Neighbouring threads
-// read addresses a whole row apart.
+// The idea: none yet; a thread a row, three walks: sum, squared differences, output. Neighbouring
+// threads read addresses a whole row apart.
 //
 // Bound: 4 bytes an element without a branch (x, y), 8 with one (x, branch, h, y); in truth the
 // latency of 3·D loads one after the other.
@@ -45,3 +45,8 @@ KERNEL(layer_norm_rows, 128)
     rstd[row] = scale;
 }
 EXPORT(layer_norm_rows)
+
+// Try: a row is walked over three times. How often is a byte fetched in `kernels profile layer_norm
+// --step 1 --shape 1x128x256`?
+// Answer: `each byte 3.0 times`: h by every walk that comes after it, and by each thread for
+// itself.

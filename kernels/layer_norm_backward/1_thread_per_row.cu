@@ -3,7 +3,8 @@
 //   layer_norm_backward_rows      dx, dbranch: a thread a row, two walks
 //   layer_norm_backward_columns   dγ, dβ: a thread a column, a walk over all rows
 //
-// No idea yet. Columns come first, since dx may take the place of dy.
+// The idea: none yet; a thread a row, then a thread a column. Columns come first, since dx may take
+// the place of dy.
 //
 // Bound: 6 bytes an element (h, dy, dx), 2 more each with dh and dbranch; in truth latency, and
 // R loads one after the other for columns.

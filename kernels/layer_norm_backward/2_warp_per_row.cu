@@ -1,9 +1,10 @@
 // Layer norm's backward pass (formulas: layer_norm.cuh).
 //
-// The one idea: one walk for both directions. A warp holds h and dy of a row in registers, as
-// forward does, and goes from row to row; its lanes keep their columns all the while, so that they
-// add up dγ and dβ on the way. Blocks stay, so there are few such sums: each block adds its warps'
-// and leaves them in scratch, and a second kernel adds the blocks' in their order.
+// The idea: one walk for both directions, the sums of rows and those of columns. A warp holds h and
+// dy of a row in registers, as forward does, and goes from row to row; its lanes keep their columns
+// all the while, so that they add up dγ and dβ on the way. Blocks stay, so there are few such sums:
+// each block adds its warps' and leaves them in scratch, and a second kernel adds the blocks' in
+// their order.
 //
 //   partial [blocks, 2, D] f32: scratch
 //

@@ -8,7 +8,7 @@
 //   f32, w is not rounded. b, pre, input and db may be missing; dx, dw and db are added to what is
 //   there if `accumulate`. R, I, O are any positive numbers. What becomes of a sum is in linear.cuh.
 //
-// The idea: none yet. A thread computes a result as the formula says.
+// The idea: none yet; a thread computes a result as the formula says.
 //
 // Bound: loads, two for each multiply-add, as in gemm/1_naive.cu. In linear_naive the lanes of a
 // warp have a row of w each; in the others what they read is neighbouring.

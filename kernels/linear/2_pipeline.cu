@@ -1,7 +1,7 @@
 // Linear layer and its gradients on tensor cores; the formulas are in 1_naive.cu.
 //
 // The idea: all three are the product of gemm/6_pipeline.cu, whose factors have K innermost or
-// outermost in memory; in shared memory they lie as they come, and ldmatrix transposes where K is
+// outermost in memory. In shared memory they lie as they come, and ldmatrix transposes where K is
 // outside (gemm_mma.cuh):
 //
 //             K    a               b

@@ -1,7 +1,7 @@
-// to[target[i]] = from[source[i]][first ...]: rows of W bf16 change places, for keys and values that
-// decoding keeps. Rows of `from` are `wide` long.
+// Rows of W bf16 change places, for keys and values that decoding keeps:
+// to[target[i]] = from[source[i]][first ...]. Rows of `from` are `wide` long.
 //
-// No idea but neighbours copy neighbours: a warp a row, 16 bytes a lane where rows lie so.
+// The idea: neighbours copy neighbours, a warp a row, 16 bytes a lane where rows lie so.
 //
 // Bound: 4 bytes an element (2 read, 2 written).
 // Launch: ceil(rows / 8) blocks of 256 threads.

@@ -5,8 +5,8 @@
 //
 //   x, dx [N,H,W,C], pooled, d [N,C], all bf16; sums in f32, rounded once
 //
-// The one idea: an image is a chunk of a walk over pixels (Walk in vector.cuh), so a block's
-// threads share it out, and their sums meet in a tree.
+// The idea: an image is a chunk of a walk over pixels (Walk in vector.cuh), so a block's threads
+// share it out, and their sums meet in a tree.
 //
 // Bound: 2 bytes an element of x or dx, and 2 an element of pooled or d.
 // Launch: pool_8 and unpool_8 (C a multiple of 8) or _1: grid (N, tiles of channels), 256 threads.

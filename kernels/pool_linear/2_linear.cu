@@ -7,12 +7,11 @@
 //   a, da [N,C], y, dy [N,O] bf16; w, dw [O,C], b, db [O] f32; products and sums in f32, w is not
 //   rounded. `pixels` is what the average pooling before the layer divides by.
 //
-// The one idea: one tile of TILE x TILE outputs a block for all three, told apart by how an
-// operand's element (i, k) is looked up. Slices of DEPTH go through shared memory, the next ones
-// being on their way meanwhile; a thread adds outer products to its 4 x 4 outputs, k in order. dw
-// sums over the batch, which is long where its tiles are few: chunks of the batch are added up
-// apart and then together, in order. db is one more column of dw, for an input that is 1
-// everywhere.
+// The idea: one tile of TILE x TILE outputs a block for all three, told apart by how an operand's
+// element (i, k) is looked up. Slices of DEPTH go through shared memory, the next ones being on
+// their way meanwhile; a thread adds outer products to its 4 x 4 outputs, k in order. dw sums over
+// the batch, which is long where its tiles are few: chunks of the batch are added up apart and then
+// together, in order. db is one more column of dw, for an input that is 1 everywhere.
 //
 // Bound: latency. Each product is 2·N·O·C FLOPs, a thousandth of the network's.
 // Launch: grid (rows / 32, columns / 32, chunks), 64 threads; linear_add ceil((C + 1)·O / 256)

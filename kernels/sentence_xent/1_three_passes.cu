@@ -8,7 +8,7 @@
 //
 //   tops [R] Top, rows [R] RowScale, right_rows [R] f32: scratch
 //
-// No idea yet: a thread a row, then a thread a sentence.
+// The idea: none yet; a thread a row, then a thread a sentence.
 //
 // Bound: 8 bytes a logit (read three times, written once), and the latency of a row's walk.
 // Launch: sums ceil(R / 128) blocks of 128 threads, means ceil(B / 128).

@@ -1,10 +1,16 @@
 // The loss of sentences (formulas: sentence_xent.cuh) from one read of the logits and one write.
 //
-// The one idea: a row stays on chip. A block copies it to shared memory, looking for the largest
-// logit on the way, adds up from there, and writes the gradient from there; dlogits may take the
-// place of the logits. Which block of a sentence is the last to finish a counter tells: that one
-// adds up the sentence's token losses in their order, so the sums do not depend on who came last,
-// and stores the record while other sentences are still at work.
+// The idea: a row stays on chip from its only read to its only write. A block copies it to shared
+// memory, looking for the largest logit on the way, adds up from there, and writes the gradient
+// from there; dlogits may take the place of the logits. Which block of a sentence is the last to
+// finish a counter tells: that one adds up the sentence's token losses in their order, so the sums
+// do not depend on who came last, and stores the record while other sentences are still at work.
+//
+//     block of row      0   1   2   3      each stores its token_loss, __threadfence(), counter + 1
+//     counter becomes   1   3   4   2
+//                               |
+//                               +-- the last: reads all four, adds them in the order of rows,
+//                                   stores the sentence's loss and record
 //
 //   sentence_xent_begin   counts T, zeroes the counters, and sees to sentences without rows
 //   sentence_xent         a block a row

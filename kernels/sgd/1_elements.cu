@@ -1,7 +1,7 @@
 // Stochastic gradient descent with momentum (formulas: sgd.cuh).
 //
-// No idea yet but this one: all parameters lie in one buffer, so that a network's update is one
-// launch and not one for every tensor. A thread a parameter.
+// The idea: none yet but this one, all parameters lie in one buffer, so that a network's update is
+// one launch and not one for every tensor. A thread a parameter.
 //
 // Bound: 5 transfers of 4 bytes a parameter (p, grad, buf read; p, buf written).
 // Launch: ceil(n / 256) blocks of 256 threads.

@@ -1,6 +1,6 @@
 // Stochastic gradient descent with momentum (formulas: sgd.cuh).
 //
-// The one idea: four parameters a thread, so that each access is 16 bytes: a quarter of the
+// The idea: four parameters a thread, so that each access is 16 bytes: a quarter of the
 // instructions, and four times the bytes in flight from as many threads.
 //
 // Bound: 5 transfers of 4 bytes a parameter (p, grad, buf read; p, buf written).

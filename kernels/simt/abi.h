@@ -167,6 +167,17 @@ typedef struct SimtFootprint {
     uint32_t static_shared;                      // bytes of a block, which is no global memory
 } SimtFootprint;
 
+// What one instruction of a warp accessed, for who wants to see each.
+typedef struct SimtRequest {
+    uint32_t kind;         // SIMT_GLOBAL_READ to SIMT_SHARED_ATOMIC
+    uint32_t block;        // of the launch, in the order in which they ran
+    uint32_t warp;         // of the block
+    uint32_t turn;         // barriers that the block had passed
+    uint32_t lanes;        // a bit for each that took part
+    uint32_t size;         // bytes of each lane
+    uint64_t address[32];  // of each lane; of shared memory from its start
+} SimtRequest;
+
 // As simt_checker_new, simt_checker_alloc and simt_launch_checked.
 SimtProfiler *simt_profiler_new(size_t capacity);
 void simt_profiler_delete(SimtProfiler *profiler);
@@ -176,6 +187,10 @@ int simt_launch_profiled(SimtProfiler *profiler, const SimtKernel *kernel,
 // What the last launch did. Good until the next one.
 size_t simt_profiler_tallies(const SimtProfiler *profiler, SimtFootprint *footprint,
                              const SimtTally **tallies);
+// From here on all requests to memory are kept, too.
+void simt_profiler_keep(SimtProfiler *profiler);
+// Those of the last launch, a warp's in order. Good until the next one.
+size_t simt_profiler_requests(const SimtProfiler *profiler, const SimtRequest **requests);
 // The code that a function is part of, for who wants to read what basic blocks consist of.
 typedef struct SimtCode {
     uint64_t origin;   // address that sites of this code are counted from

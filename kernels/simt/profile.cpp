@@ -129,6 +129,8 @@ void SimtProfiler::run(Job &job) {
     footprint_ = {};
     places_.clear();
     tallies_.clear();
+    requests_.clear();
+    blocks_begun_ = 0;
     for (uint32_t w = 0; w < 32; w++) {
         open_[w].clear();
         busy_[w].clear();
@@ -156,6 +158,8 @@ void SimtProfiler::basic_block(uintptr_t code) {
 
 void SimtProfiler::begin_block(Range shared) {
     block_++;
+    blocks_begun_++;
+    turn_ = 0;
     shared_ = shared;
 }
 
@@ -206,8 +210,11 @@ void SimtProfiler::touch(uint64_t sector, bool write) {
 void SimtProfiler::complete(uint32_t warp) {
     for (const uint32_t at : busy_[warp]) {
         Requests &requests = open_[warp][at];
-        for (const Request &request : requests.all)
+        for (const Request &request : requests.all) {
             complete(tallies_[at], request);
+            if (keep_)
+                keep(warp, tallies_[at].kind, request);
+        }
         requests.all.clear();
         memset(requests.done, 0, sizeof requests.done);
     }
@@ -256,6 +263,14 @@ void SimtProfiler::complete(SimtTally &tally, const Request &request) {
     }
 }
 
+void SimtProfiler::keep(uint32_t warp, uint32_t kind, const Request &request) {
+    SimtRequest kept = {kind, blocks_begun_ - 1, warp, turn_, request.lanes, request.size, {}};
+    const uintptr_t start = kind >= SIMT_SHARED_READ ? shared_.low : 0;
+    for (uint32_t rest = request.lanes; rest != 0; rest &= rest - 1)
+        kept.address[__builtin_ctz(rest)] = request.address[__builtin_ctz(rest)] - start;
+    requests_.push_back(kept);
+}
+
 void SimtProfiler::collective(uint32_t warp, const Collective &kind, bool whole, uintptr_t code) {
     SimtTally &tally = tallies_[place(kind.flops > 0 ? SIMT_MMA : SIMT_WARP_OP, code)];
     tally.requests++;
@@ -268,6 +283,7 @@ void SimtProfiler::barrier(uintptr_t code) {
     tallies_[place(SIMT_BARRIER, code)].requests++;
     for (uint32_t warp = 0; warp < 32; warp++)
         complete(warp);
+    turn_++;
 }
 
 void SimtProfiler::end_block() {
@@ -329,4 +345,13 @@ size_t simt_profiler_tallies(const SimtProfiler *profiler, SimtFootprint *footpr
     *footprint = profiler->footprint();
     *tallies = profiler->tallies().data();
     return profiler->tallies().size();
+}
+
+void simt_profiler_keep(SimtProfiler *profiler) {
+    profiler->keep();
+}
+
+size_t simt_profiler_requests(const SimtProfiler *profiler, const SimtRequest **requests) {
+    *requests = profiler->requests().data();
+    return profiler->requests().size();
 }

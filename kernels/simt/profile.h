@@ -72,9 +72,17 @@ public:
     // A warp issues wgmma.
     void wgmma(uint64_t flops, uintptr_t code);
 
+    // From here on requests are kept.
+    void keep() {
+        keep_ = true;
+    }
+
     // Of the last launch.
     const std::vector<SimtTally> &tallies() const {
         return tallies_;
+    }
+    const std::vector<SimtRequest> &requests() const {
+        return requests_;
     }
     const SimtFootprint &footprint() const {
         return footprint_;
@@ -88,6 +96,7 @@ private:
     uint32_t place(uint32_t kind, uintptr_t code);
     void complete(uint32_t warp);
     void complete(SimtTally &tally, const simt::Request &request);
+    void keep(uint32_t warp, uint32_t kind, const simt::Request &request);
     void touch(uint64_t sector, bool write);
     void read_code(simt::Range text);
 
@@ -101,6 +110,9 @@ private:
     simt::Range shared_;
     std::unordered_map<uint64_t, uint32_t> places_;  // in tallies_
     std::vector<SimtTally> tallies_;
+    bool keep_ = false;
+    uint32_t blocks_begun_ = 0, turn_ = 0;  // of the launch; of the block
+    std::vector<SimtRequest> requests_;
     SimtFootprint footprint_ = {};
     std::vector<simt::Requests> open_[32];  // of each warp, as tallies_
     std::vector<uint32_t> busy_[32];        // those of them that have some

@@ -5,8 +5,9 @@
 //
 //   rows [N] RowScale: scratch
 //
-// The one idea: sums relative to the largest logit so far. When a larger one turns up, the
-// exponentials are all too large by the same factor, and the offsets by the same difference:
+// The idea: maximum and sums in one walk, the sums being relative to the largest logit so far. When
+// a larger one turns up, the exponentials are all too large by the same factor, and the offsets by
+// the same difference:
 //
 //   others  ← (1 + others) · e^(old − new),   offsets ← offsets + count · (old − new)
 //

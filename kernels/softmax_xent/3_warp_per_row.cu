@@ -1,10 +1,15 @@
 // Softmax cross-entropy (formulas: xent.cuh): each row's loss and right bit, the gradient of the
 // batch's loss, and the loss record for the host, from one read of the logits.
 //
-// The one idea: a warp a row. Lanes take every 32nd class, so a warp reads what lies side by side,
-// and hold them in registers. Maximum and sums are butterfly shuffles: rows never touch shared
-// memory and each adds up in a fixed order. The record leaves as soon as the loss is known, before
-// the gradient is written.
+// The idea: a warp a row, held in its registers, is read once. Lanes take every 32nd class, so a
+// warp reads what lies side by side. Maximum and sums are butterfly shuffles: rows never touch
+// shared memory and each adds up in a fixed order. The record leaves as soon as the loss is known,
+// before the gradient is written.
+//
+//     lane      0 1 2 ..  31  0 1 2 ..  31  0 ..         a class a lane: 64 bytes a request
+//     logits   |.........row.............................|
+//               v in registers
+//     lane l <- max / sum of l and l XOR 16, 8, 4, 2, 1  (butterfly: afterwards all lanes know it)
 //
 // Where registers cannot hold a row each lane keeps sums as in 2_online.cu, and the row is read a
 // second time for the gradient.
@@ -164,3 +169,7 @@ KERNEL(softmax_xent_wide, 128)
     softmax_xent_rows<ReadRow>(logits, labels, weights, smoothing, n, classes, dlogits, results);
 }
 EXPORT(softmax_xent_wide)
+
+// Try: maximum and sums are butterflies of two numbers each. How many shuffles does `kernels
+// profile softmax_xent --step 3 --shape 128x320` do for its 128 rows?
+// Answer: `2560 warp operations`: 2 · 2 · 5 a row.

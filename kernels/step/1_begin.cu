@@ -5,8 +5,8 @@
 //   ids     = slot.ids,  weights = slot.weights        [capacity]
 //   counter = step + 1
 //
-// The one idea: only this kernel reads host memory. Slots lie across the bus, where a load takes
-// about a microsecond, so all loads are issued before any is used: whole arrays are copied, because
+// The idea: only this kernel reads host memory. Slots lie across the bus, where a load takes about
+// a microsecond, so all loads are issued before any is used: whole arrays are copied, because
 // waiting for `rows` first would be a second journey. Entries past `rows` are stale and unread.
 //
 // The counter is bumped here, not at the step's end: later kernels take the step from `state`, and

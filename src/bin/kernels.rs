@@ -1,13 +1,19 @@
-//! Shows the CUDA kernels of this build, checks them, and packs them for a machine with a GPU.
+//! Shows the CUDA kernels of this build, checks and profiles them, and packs them for a machine with
+//! a GPU.
 
-use autoassist::backend::gpu::catalog;
+use autoassist::backend::gpu::catalog::{self, FILES};
+use autoassist::workbench::names::hint;
 use autoassist::workbench::pack;
+#[cfg(simt)]
+use autoassist::workbench::progress::Progress;
 use clap::{Parser, Subcommand};
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Shows the CUDA kernels of this build, checks them, and packs them for a machine with a GPU.
+/// Shows the CUDA kernels of this build, checks and profiles them, and packs them for a machine with
+/// a GPU.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Args {
@@ -17,8 +23,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Print every kernel, its file, and what it takes on each architecture
-    List,
+    /// Print kernels, their files, what they take on each architecture, and what they compute
+    List {
+        /// Only kernels whose name or file contains this
+        #[arg(default_value = "", hide_default_value = true)]
+        name: String,
+    },
     /// Run a CUDA C++ program of your own on the CPU
     Run {
         #[command(flatten)]
@@ -50,8 +60,8 @@ enum Action {
     },
     /// Profile all steps of an op's ladder: a table, and a page with a roofline and the sources
     Ladder {
-        /// An op: gemm, conv, attention, copy, ...
-        name: String,
+        /// An op: gemm, conv, attention, copy, ...; without it all are listed
+        name: Option<String>,
         #[command(flatten)]
         at: At,
         /// Where to write the page [default: ladder-NAME.html]
@@ -62,6 +72,11 @@ enum Action {
     Tables {
         /// Such as kernels/README.md
         file: PathBuf,
+    },
+    /// Draw what kernels do to memory, as kernels/drawings/ has it: SVG files
+    Drawings {
+        /// A folder that is there
+        dir: PathBuf,
     },
     /// Build tests, benches and programs and put them into DIR with a run.sh, for an x86-64 Linux
     /// machine with a GPU
@@ -133,7 +148,7 @@ fn main() -> ExitCode {
         _ => word,
     });
     match Args::parse_from(words).action {
-        Action::List => print(&catalog::table()),
+        Action::List { name } => list(&name),
         Action::Run { program, gpu } => said(workbench::run(&program, &gpu)),
         Action::Check { program } if program.is_own() => said(workbench::check_own(&program)),
         Action::Check { program } => check(program.words.first().map_or("", String::as_str)),
@@ -147,22 +162,42 @@ fn main() -> ExitCode {
             program, step, at, ..
         } => said(match program.words.first() {
             Some(name) => workbench::profile(name, step, &at),
-            None => Err("profile what? Name an op, a kernel or a file".into()),
+            None => workbench::list(),
         }),
-        Action::Ladder { name, at, page } => said(workbench::ladder(&name, &at, page)),
+        Action::Ladder { name, at, page } => said(match name {
+            Some(name) => workbench::ladder(&name, &at, page),
+            None => workbench::list(),
+        }),
         Action::Tables { file } => said(workbench::tables(&file)),
+        Action::Drawings { dir } => said(workbench::drawings(&dir)),
         Action::Pack { dir, arch, profile } => match pack::pack(&dir, &profile, &arch) {
             Ok(size) => print(&format!(
                 "{}: {:.1} MiB; copy it to a machine with a GPU and there: bash run.sh\n",
                 dir.display(),
                 size as f64 / f64::from(1 << 20)
             )),
-            Err(e) => {
-                eprintln!("kernels: {e}");
-                ExitCode::from(e.exit_code())
-            }
+            Err(e) => failed(&e, e.exit_code()),
         },
     }
+}
+
+fn list(name: &str) -> ExitCode {
+    match catalog::table(name) {
+        Some(table) => print(&table),
+        None => unknown(name),
+    }
+}
+
+/// No kernel's name or file contains what was asked for.
+fn unknown(name: &str) -> ExitCode {
+    let folder = |path: &'static str| path.split('/').nth(1).unwrap_or(path);
+    let names = FILES.iter().flat_map(|file| {
+        let kernels = file.kernels.iter().copied();
+        kernels.chain([folder(file.path)])
+    });
+    let hint = hint(name, names);
+    let why = format!("no kernel's name or file contains {name:?}{hint}; see `kernels list`");
+    failed(&why, 2)
 }
 
 #[cfg(simt)]
@@ -171,32 +206,24 @@ fn check(name: &str) -> ExitCode {
     if let Err(failure) = workbench::edited(|file| named(file, name).next().is_some()) {
         return said(Err(failure));
     }
-    // Hidden where standard error is no terminal.
-    let bar = indicatif::ProgressBar::new(1000);
+    let progress = Progress::new("check".into());
     let checked = check(name, &RUNS, &|done| {
-        bar.set_position((done * 1000.0) as u64)
+        progress.say(format!("check: {:.0} %", 100.0 * done));
     });
-    bar.finish_and_clear();
+    drop(progress);
     match checked {
         Ok(Some(report)) => {
             print(&report.text());
             ExitCode::from(u8::from(!report.is_clean()))
         }
-        Ok(None) => {
-            eprintln!("kernels: no kernel's name or file contains {name:?}; see `kernels list`");
-            ExitCode::from(2)
-        }
-        Err(e) => {
-            eprintln!("kernels: {e}");
-            ExitCode::from(2)
-        }
+        Ok(None) => unknown(name),
+        Err(e) => failed(&e, 2),
     }
 }
 
 #[cfg(not(simt))]
 fn check(_: &str) -> ExitCode {
-    eprintln!("kernels: {}", autoassist::backend::DeviceError::NoSimt);
-    ExitCode::from(2)
+    failed(&autoassist::backend::DeviceError::NoSimt, 2)
 }
 
 /// Why a command has found nothing out, and what the program ends with: 2 for unusable arguments, 1
@@ -218,29 +245,28 @@ impl<E: ToString> From<E> for Failure {
 fn said(result: Result<String, Failure>) -> ExitCode {
     match result {
         Ok(text) => print(&text),
-        Err(Failure { why, code }) => {
-            eprintln!("kernels: {why}");
-            ExitCode::from(code)
-        }
+        Err(Failure { why, code }) => failed(&why, code),
     }
 }
 
 #[cfg(simt)]
 mod workbench {
-    use super::{At, Failure, Program, is_source};
+    use super::{At, Failure, Program, Progress, is_source};
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
     use autoassist::backend::gpu::catalog::KernelFile;
+    use autoassist::workbench::drawings;
     use autoassist::workbench::load_edited;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
-    use autoassist::workbench::profile::{self, ProfileError, find, page, shape_of, tables, text};
+    use autoassist::workbench::profile::{
+        self, ProfileError, find, list, page, shape_of, tables, text,
+    };
     use autoassist::workbench::program::{self, Action, Options};
     use autoassist::workbench::workload::Op;
-    use indicatif::{ProgressBar, ProgressStyle};
     use std::ffi::OsString;
     use std::io::Write;
     use std::path::{Path, PathBuf};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     type Result<T = String> = std::result::Result<T, Failure>;
     type Open = fn() -> std::result::Result<Gpu, DeviceError>;
@@ -280,13 +306,8 @@ mod workbench {
         }
     }
 
-    /// On a terminal, something that moves.
-    fn spinner(what: String) -> ProgressBar {
-        let spinner = ProgressBar::new_spinner().with_message(what);
-        let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
-        spinner.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        spinner.enable_steady_tick(Duration::from_millis(100));
-        spinner
+    pub fn list() -> Result {
+        Ok(list::list())
     }
 
     /// Has edited kernels compiled anew, and says so.
@@ -360,9 +381,9 @@ mod workbench {
             None => profile::last_step(named.op, &shape, specs)?,
         };
         let (device, absent) = device()?;
-        let spinner = spinner(format!("{name} on the CPU"));
+        let progress = Progress::new(format!("{name} on the CPU"));
         let found = profile::step(named.op, &shape, step, specs, device);
-        spinner.finish_and_clear();
+        drop(progress);
         let found = found.map_err(not_profiled)?;
         Ok(text::profile(specs, named.op, &shape, &found) + &absent)
     }
@@ -388,13 +409,12 @@ mod workbench {
         specs: &Specs,
         device: Option<Open>,
     ) -> Result<profile::Ladder> {
-        let spinner = spinner(op.name.into());
-        let progress = |done: usize| {
+        let progress = Progress::new(op.name.into());
+        let at = |done: usize| {
             let (step, last) = (op.steps[done], op.steps[op.steps.len() - 1]);
-            spinner.set_message(format!("{}, step {step} of {last}", op.name));
+            progress.say(format!("{}, step {step} of {last}", op.name));
         };
-        let ladder = profile::ladder(op, shape, specs, device, &progress);
-        spinner.finish_and_clear();
+        let ladder = profile::ladder(op, shape, specs, device, &at);
         ladder.map_err(not_profiled)
     }
 
@@ -408,6 +428,13 @@ mod workbench {
         };
         let count = tables::update(file, table)?;
         Ok(format!("{}: {count} tables\n", file.display()))
+    }
+
+    pub fn drawings(dir: &Path) -> Result {
+        let progress = Progress::new("kernels on the CPU".into());
+        let files = drawings::write(dir)?;
+        drop(progress);
+        Ok(format!("{}: {} drawings\n", dir.display(), files.len()))
     }
 }
 
@@ -451,6 +478,20 @@ mod workbench {
     pub fn tables(_: &Path) -> Result<String, Failure> {
         none()
     }
+
+    pub fn list() -> Result<String, Failure> {
+        none()
+    }
+
+    pub fn drawings(_: &Path) -> Result<String, Failure> {
+        none()
+    }
+}
+
+fn failed(why: &dyn Display, code: u8) -> ExitCode {
+    // Nobody has to listen.
+    let _ = writeln!(std::io::stderr(), "kernels: {why}");
+    ExitCode::from(code)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -78,6 +78,26 @@ pub struct Line {
     pub counts: Counts,
 }
 
+/// What one instruction of a warp accessed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Shared memory, or else global.
+    pub shared: bool,
+    /// A write; or else a read, or an atomic access.
+    pub write: bool,
+    /// Number of its block.
+    pub block: u32,
+    /// Number of its warp in the block.
+    pub warp: u32,
+    /// Barriers that the block had passed.
+    pub turn: u32,
+    /// Bytes of each lane.
+    pub size: u64,
+    /// Lanes that took part, each with the address that it accessed: of shared memory from its
+    /// start.
+    pub lanes: Vec<(usize, u64)>,
+}
+
 /// A launch and what it did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchProfile {

@@ -4,7 +4,7 @@
 use super::abi::{Kernel, RawLaunch, text};
 use super::checker::out_of_memory;
 use super::code::{Arithmetic, Code};
-use super::counts::{Counts, Footprint, LaunchProfile, Line, Traffic};
+use super::counts::{Counts, Footprint, LaunchProfile, Line, Request, Traffic};
 use super::symbols::{SYMBOLS, Site, Symbols};
 use crate::backend::error::DeviceError;
 use std::collections::{BTreeMap, HashMap};
@@ -57,6 +57,19 @@ struct RawFootprint {
     static_shared: u32,
 }
 
+/// `SimtRequest`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RawRequest {
+    kind: u32,
+    block: u32,
+    warp: u32,
+    turn: u32,
+    lanes: u32,
+    size: u32,
+    address: [u64; 32],
+}
+
 unsafe extern "C" {
     fn simt_profiler_new(capacity: usize) -> *mut Raw;
     fn simt_profiler_delete(profiler: *mut Raw);
@@ -74,6 +87,8 @@ unsafe extern "C" {
         footprint: *mut RawFootprint,
         tallies: *mut *const Tally,
     ) -> usize;
+    fn simt_profiler_keep(profiler: *mut Raw);
+    fn simt_profiler_requests(profiler: *const Raw, requests: *mut *const RawRequest) -> usize;
 }
 
 /// A launch as it was counted.
@@ -86,6 +101,7 @@ struct Counted {
     footprint: RawFootprint,
     tallies: Vec<Tally>,
     code: Code,
+    requests: Vec<RawRequest>,
 }
 
 /// Memory for profiled launches, and what they did.
@@ -167,6 +183,14 @@ impl Profiler {
                 error.len(),
             )
         };
+        let mut kept = std::ptr::null();
+        // SAFETY: so many requests lie there until the next launch, which waits for the lock.
+        let requests = unsafe {
+            match simt_profiler_requests(profiler, &mut kept) {
+                0 => &[],
+                count => std::slice::from_raw_parts(kept, count),
+            }
+        };
         let mut footprint = RawFootprint::default();
         let mut start = std::ptr::null();
         // SAFETY: so many tallies lie there until the next launch, which waits for the lock; there
@@ -197,8 +221,24 @@ impl Profiler {
             footprint,
             tallies: tallies.to_vec(),
             code,
+            requests: requests.to_vec(),
         });
         failed
+    }
+
+    /// Keeps every request of the launches from here on, some 300 bytes each: for small launches.
+    pub fn keep_requests(&self) {
+        let inner = self.lock();
+        // SAFETY: the profiler lives, and is ours alone as long as the lock is.
+        unsafe { simt_profiler_keep(inner.raw.as_ptr()) }
+    }
+
+    /// The kernels launched since the last [`forget`](Profiler::forget), each with its requests in
+    /// the order of its blocks and, within a warp, of its instructions. The driver must be idle.
+    pub fn requests(&self) -> Vec<(&'static str, Vec<Request>)> {
+        let inner = self.lock();
+        let all = |l: &Counted| (l.kernel, l.requests.iter().map(Request::new).collect());
+        inner.launches.iter().map(all).collect()
     }
 
     /// Forgets the launches so far.
@@ -215,6 +255,21 @@ impl Profiler {
             sites: HashMap::new(),
         };
         inner.launches.iter().map(|l| reader.profile(l)).collect()
+    }
+}
+
+impl Request {
+    fn new(raw: &RawRequest) -> Request {
+        let lanes = (0..32).filter(|lane| raw.lanes >> lane & 1 == 1);
+        Request {
+            shared: raw.kind >= 3,
+            write: raw.kind % 3 == 1,
+            block: raw.block,
+            warp: raw.warp,
+            turn: raw.turn,
+            size: u64::from(raw.size),
+            lanes: lanes.map(|lane| (lane, raw.address[lane])).collect(),
+        }
     }
 }
 

@@ -37,7 +37,13 @@ fn the_list_names_every_kernel_of_the_sources_with_its_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rows: Vec<Vec<&str>> = text
         .lines()
-        .map(|l| l.split_whitespace().collect())
+        .map(|l| {
+            l.split(" # ")
+                .next()
+                .unwrap_or(l)
+                .split_whitespace()
+                .collect()
+        })
         .collect();
     let files = sources(&root.join("kernels"));
     let files = files
@@ -71,6 +77,42 @@ fn the_list_names_every_kernel_of_the_sources_with_its_file() {
         TOOLKIT.is_none(),
         text.contains("pip install 'cuda-toolkit[nvcc,cccl]")
     );
+}
+
+#[test]
+fn a_part_of_the_list_is_that_part_with_what_it_computes() {
+    let all = kernels(&["list"]);
+    let all = String::from_utf8(all.stdout).expect("text");
+    for (name, what) in [
+        (
+            "gemm/5",
+            "  # Matrix product on tensor cores without bank conflicts\n",
+        ),
+        (
+            "layer_norm_rows",
+            "  # Layer norm with residual and dropout\n",
+        ),
+    ] {
+        let output = kernels(&["list", name]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.contains(what), "{text}");
+        let rows = |text: &str| -> Vec<Vec<String>> {
+            let named = text.lines().filter(|line| line.contains(name));
+            let cells = |line: &str| line.split_whitespace().map(String::from).collect();
+            named.map(cells).collect()
+        };
+        assert_eq!(rows(&text), rows(&all));
+        // Besides them a header, and what it says below the table.
+        let below = all.lines().skip_while(|line| !line.is_empty()).count();
+        assert_eq!(
+            text.lines().count(),
+            1 + rows(&text).len() + below,
+            "{text}"
+        );
+    }
+    // Of each file once.
+    assert_eq!(all.matches(" # ").count(), 1 + FILES.len());
 }
 
 #[test]
@@ -419,7 +461,12 @@ fn a_check_names_what_it_did_and_wants_a_kernel_that_exists() {
         text.ends_with(" launches, 3 schedules × 3 landing modes: 0 findings\n"),
         "{text}"
     );
-    assert!(output.stderr.is_empty());
+    // On a slow machine it says what it is at.
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        error.lines().all(|line| line.starts_with("check: ")),
+        "{error}"
+    );
 
     let output = kernels(&["check", "no_such"]);
     assert_eq!(output.status.code(), Some(2));

@@ -1,6 +1,9 @@
-//! `kernels profile`, `kernels ladder` and `kernels tables` as a user meets them.
+//! `kernels profile`, `kernels ladder`, `kernels tables` and `kernels drawings` as a user meets them.
 
 use assert_cmd::Command;
+use autoassist::backend::gpu::catalog::FILES;
+use autoassist::backend::gpu::head::head;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -165,4 +168,122 @@ fn the_readmes_tables_are_those_of_the_kernels() {
     printed(&["tables", "a.md"], folder.path());
     let new = fs::read_to_string(&file).expect("a file");
     assert_eq!(new, format!("before\n{table}<!-- /ladder -->\nafter\n"));
+}
+
+/// Drawings show what kernels do now, and all that there are, are in the text.
+#[test]
+fn the_readmes_drawings_are_those_of_the_kernels() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let folder = tempfile::tempdir().expect("a folder");
+    printed(&["drawings", "."], folder.path());
+    let files = |folder: &Path| {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names.collect::<BTreeSet<_>>()
+    };
+    let kept = kernels.join("drawings");
+    assert_eq!(files(&kept), files(folder.path()));
+    let readme = fs::read_to_string(kernels.join("README.md")).expect("it is there");
+    for name in files(&kept) {
+        let [old, new] = [&kept, folder.path()].map(|folder| {
+            let file = folder.join(&name);
+            fs::read_to_string(file).expect("a drawing")
+        });
+        let name = name.to_string_lossy();
+        assert!(
+            old == new,
+            "{name}: `kernels drawings kernels/drawings` writes it anew"
+        );
+        assert!(new.len() < 20_000, "{name}: {} bytes", new.len());
+        assert!(readme.contains(&format!("](drawings/{name})")), "{name}");
+    }
+}
+
+/// Each question names one command, and each quotation in its answer is what that prints.
+#[test]
+fn what_the_kernels_ask_has_the_answers_that_they_give() {
+    let here = Path::new(".");
+    let mut asked = BTreeSet::new();
+    for file in FILES {
+        let head = head(file.path).expect("it is a source");
+        for [question, answer] in head.tries {
+            let commands: Vec<&str> = question.split('`').skip(1).step_by(2).collect();
+            let [command] = commands[..] else {
+                panic!("{}: {question}", file.path)
+            };
+            let args = command.strip_prefix("kernels ").expect("this program's");
+            let args: Vec<&str> = args.split(' ').collect();
+            let text = printed(&args, here);
+            assert!(text.contains(file.path), "{command} runs {}", file.path);
+            let quoted: Vec<&str> = answer.split('`').skip(1).step_by(2).collect();
+            assert!(!quoted.is_empty(), "{}: {answer}", file.path);
+            for quote in quoted {
+                // Not the end of another number.
+                let whole =
+                    |(at, _): (usize, &str)| !text[..at].ends_with(|c: char| c.is_ascii_digit());
+                assert!(
+                    text.match_indices(quote).any(whole),
+                    "{command}: no {quote} in\n{text}"
+                );
+            }
+            asked.insert(file.path);
+        }
+    }
+    for folder in ["gemm", "copy", "conv_fprop", "attention", "layer_norm"] {
+        let folder = format!("kernels/{folder}/");
+        let steps = FILES.iter().filter(|file| file.path.starts_with(&folder));
+        for step in steps {
+            assert!(asked.contains(step.path), "{} asks nothing", step.path);
+        }
+    }
+}
+
+#[test]
+fn without_a_name_the_ops_are_listed_and_a_slip_is_understood() {
+    let here = Path::new(".");
+    for command in ["profile", "ladder"] {
+        let text = printed(&[command], here);
+        let row = text
+            .lines()
+            .find(|line| line.starts_with("gemm "))
+            .expect("a row");
+        for part in ["1 to 7", "mxnxk", "Matrix product"] {
+            assert!(row.contains(part), "{row}");
+        }
+    }
+    for (args, meant) in [
+        (["profile", "gem"], "gemm"),
+        (["ladder", "atention"], "attention"),
+        (["profile", "gemm_swizle"], "gemm_swizzle"),
+        (["list", "gemmm"], "gemm"),
+        (["check", "soft_max_xent"], "softmax_xent"),
+    ] {
+        let output = kernels(&args, here);
+        let error = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
+        assert!(
+            error.contains(&format!("(did you mean {meant}?)")),
+            "{error}"
+        );
+    }
+}
+
+/// Whoever has closed standard error does not want to know; what is wrong is still wrong.
+#[test]
+fn a_standard_error_that_takes_nothing_is_no_panic() {
+    let program = assert_cmd::cargo::cargo_bin("kernels");
+    for args in [
+        "profile nothing",
+        "check nothing",
+        "list nothing",
+        "tables nothing.md",
+        "pack /dev/null",
+    ] {
+        let line = format!("exec {} {args} 2>/dev/full", program.display());
+        let status = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .status();
+        assert_eq!(status.expect("a shell").code(), Some(2), "{args}");
+    }
 }

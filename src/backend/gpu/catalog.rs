@@ -1,5 +1,6 @@
 //! The kernels of this build, as `build.rs` found and compiled them.
 
+use super::head::head;
 use crate::backend::NVCC_REMEDY;
 
 /// A file of `kernels/`, with what nvcc made of it.
@@ -58,8 +59,9 @@ pub(crate) fn static_shared(kernel: &str) -> u32 {
     of_kernel.map(|r| r.shared).max().unwrap_or(0)
 }
 
-/// All kernels with their files and what they take, as a table for people.
-pub fn table() -> String {
+/// The kernels whose name or file contains `name` with their files, what they take and, of each
+/// file, what it computes, as a table for people; `None` if there are none.
+pub fn table(name: &str) -> Option<String> {
     let header = [
         "kernel",
         "file",
@@ -68,10 +70,14 @@ pub fn table() -> String {
         "shared",
         "stack",
         "spills",
+        "# computes",
     ];
     let mut rows = vec![header.map(String::from).to_vec()];
     for file in FILES {
-        for kernel in file.kernels {
+        // Said once, by the first row of the file.
+        let mut what = head(file.path).map(|head| format!("# {}", head.what));
+        let named = |kernel: &&&str| kernel.contains(name) || file.path.contains(name);
+        for kernel in file.kernels.iter().filter(named) {
             let place = [kernel.to_string(), file.path.to_string()];
             let of_kernel = || file.resources.iter().filter(|r| r.kernel == *kernel);
             if of_kernel().next().is_none() {
@@ -80,9 +86,13 @@ pub fn table() -> String {
             for r in of_kernel() {
                 let numbers = [r.registers, r.shared, r.stack, r.spills].map(|n| n.to_string());
                 let arch = [format!("sm_{}", r.arch)];
-                rows.push([&place[..], &arch, &numbers].concat());
+                let what: Vec<String> = what.take().into_iter().collect();
+                rows.push([&place[..], &arch, &numbers, &what].concat());
             }
         }
+    }
+    if rows.len() == 1 {
+        return None;
     }
     let (major, minor) = COMPILED_BY;
     let compiled = match TOOLKIT {
@@ -93,12 +103,12 @@ pub fn table() -> String {
         ),
     };
     let note = format!("{compiled} Shared: static, bytes a block. Stack, spills: bytes a thread.");
-    format!("{}\n{note}\n", aligned(&rows))
+    Some(format!("{}\n{note}\n", aligned(&rows)))
 }
 
 /// Text columns left, numbers right.
 fn aligned(rows: &[Vec<String>]) -> String {
-    const TEXT: usize = 3;
+    const NUMBERS: std::ops::Range<usize> = 3..7;
     let width = |column| {
         rows.iter()
             .filter_map(|r| r.get(column))
@@ -108,14 +118,14 @@ fn aligned(rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..).map_while(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(i, (cell, &w))| match i < TEXT {
-                true => format!("{cell:<w$}"),
-                false => format!("{cell:>w$}"),
-            });
+        let cells =
+            row.iter()
+                .zip(&widths)
+                .enumerate()
+                .map(|(i, (cell, &w))| match NUMBERS.contains(&i) {
+                    true => format!("{cell:>w$}"),
+                    false => format!("{cell:<w$}"),
+                });
         let line = cells.collect::<Vec<_>>().join("  ");
         text += line.trim_end();
         text.push('\n');

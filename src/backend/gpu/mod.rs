@@ -11,6 +11,7 @@ mod cuda;
 mod data;
 pub mod driver;
 mod executor;
+pub mod head;
 mod join;
 mod ladder;
 pub mod models;
@@ -252,7 +253,7 @@ impl Gpu {
     }
 
     /// The same as a kernel's argument.
-    fn address(&self, t: Tensor) -> Arg {
+    pub(crate) fn address(&self, t: Tensor) -> Arg {
         Arg::Ptr(self.locate(t))
     }
 

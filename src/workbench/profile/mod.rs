@@ -2,12 +2,16 @@
 //! what that would mean on a GPU.
 
 pub mod gpus;
+mod labels;
+pub mod list;
 pub mod measure;
 pub mod page;
+mod plot;
 mod roofline;
 pub mod tables;
 pub mod text;
 
+use super::names::hint;
 use super::workload::{Dims, Op, ShapeError, ops};
 use crate::backend::DeviceError;
 use crate::backend::gpu::Gpu;
@@ -47,8 +51,11 @@ pub fn find(name: &str) -> Result<Named, ProfileError> {
         let step = Some(step);
         Some(Named { op, step })
     });
+    let kernels = FILES.iter().flat_map(|file| file.kernels);
+    let names = || ops().map(|op| op.name).chain(kernels.copied());
     named.ok_or_else(|| ProfileError::Name {
         name: name.into(),
+        hint: hint(name, names()),
         ops: ops().map(|op| op.name).collect::<Vec<_>>().join(", "),
     })
 }
@@ -69,11 +76,14 @@ pub fn shape_of(text: &str) -> Result<Vec<usize>, String> {
 pub enum ProfileError {
     /// Nothing has the name.
     #[error(
-        "nothing that can be profiled is called {name:?}; there are {ops}, and their kernels and files"
+        "nothing that can be profiled is called {name:?}{hint}; there are {ops}, and their kernels and \
+         files"
     )]
     Name {
         /// What was asked for.
         name: String,
+        /// What may have been meant, as a remark.
+        hint: String,
         /// What there is.
         ops: String,
     },

@@ -1,11 +1,13 @@
-//! A ladder as one HTML page that needs nothing else: what each step brings, a roofline, and every
-//! step's source with what its lines cost.
+//! A ladder as one HTML page that needs nothing else: the idea of each step and what it brings, a
+//! roofline, the costliest lines, questions to try oneself, and every step's source.
 
 use super::gpus::Specs;
+use super::plot::plot;
 use super::roofline::{predict, shares, time};
-use super::text::{HEADER, moved, row, why};
-use super::{Ladder, Step};
-use crate::backend::gpu::catalog;
+use super::text::{HEADER, row, source_line, why};
+use super::{Ladder, Step, step_of};
+use crate::backend::gpu::catalog::{self, FILES};
+use crate::backend::gpu::head::{Head, head};
 use crate::files::{self, WriteError};
 use crate::html::escape;
 use crate::simt::counts::{Counts, LaunchProfile};
@@ -40,39 +42,111 @@ fn page(specs: &Specs, ladder: &Ladder) -> String {
         escape(&verdict(specs, ladder)),
         specs.name
     );
+    page += &ideas(specs, ladder);
     page += "<h2>What each idea brings</h2>\n";
     page += &table(specs, ladder);
     page += "<h2>Roofline</h2>\n";
     page += &plot(specs, ladder);
-    page += "<h2>Where it goes</h2>\n<p class=\"soft\">A line’s bar is its share \
-             of what bounds its launch.</p>\n";
+    page += "<h2>Where it goes</h2>\n<p class=\"soft\">Of each step the line that costs most, with its \
+             share of what bounds its launch.</p>\n";
     for step in &ladder.steps {
-        page += &sources(specs, step);
+        page += &section(specs, ladder, step);
     }
     page + "</body>\n</html>\n"
 }
 
+/// Numbers and their units stay together.
+fn whole(text: String) -> String {
+    text.replace(' ', "\u{a0}")
+}
+
 fn verdict(specs: &Specs, ladder: &Ladder) -> String {
     let steps = &ladder.steps[..];
-    let [first, .., last] = steps else {
-        return match steps {
-            [only] => format!(
-                "One step: {} on the {}, predicted.",
-                time(only.predicted(specs)),
-                specs.name
-            ),
-            _ => "No step takes this shape.".into(),
+    let seconds = |step: &Step| whole(time(step.predicted(specs)));
+    let bound = |step: &Step| predict(specs, step.slowest(specs)).bound();
+    match steps {
+        [] => "No step takes this shape.".into(),
+        [only] => format!(
+            "One step: {} on the {}, predicted.",
+            seconds(only),
+            specs.name
+        ),
+        [first, .., last] => {
+            let factor = first.predicted(specs) / last.predicted(specs);
+            if factor < 1.1 {
+                return format!(
+                    "At this shape every step takes {}, predicted, bound by {}: it does not matter \
+                     which. Compare the counts, or take another shape.",
+                    seconds(last),
+                    bound(last)
+                );
+            }
+            format!(
+                "From {} to {}: {factor:.1} times as fast in {} steps, predicted; the last is bound \
+                 by {}.",
+                seconds(first),
+                seconds(last),
+                steps.len(),
+                bound(last)
+            )
+        }
+    }
+}
+
+/// What the files of a step say of themselves: most have one.
+fn heads(ladder: &Ladder, step: &Step) -> Vec<(&'static str, Head)> {
+    let of_step = FILES.iter().map(|file| file.path).filter(|path| {
+        let folder = path.split('/').nth(1).unwrap_or_default();
+        ladder.op.folders.contains(&folder) && step_of(path) == step.number
+    });
+    of_step
+        .filter_map(|path| Some((path, head(path)?)))
+        .collect()
+}
+
+/// A step's idea, of each of its files.
+fn idea(ladder: &Ladder, step: &Step) -> String {
+    let heads = heads(ladder, step);
+    let mut html = String::new();
+    for (path, head) in &heads {
+        let folder = path.split('/').nth(1).unwrap_or_default();
+        let of = match heads.len() {
+            1 => String::new(),
+            _ => format!("<span class=\"soft\">{folder}:</span> "),
         };
+        let idea = head.idea.as_deref().map(marked).unwrap_or_default();
+        let _ = writeln!(html, "<p>{of}{idea}</p>");
+    }
+    html
+}
+
+/// Text in which code stands in backticks.
+fn marked(text: &str) -> String {
+    let parts = escape(text);
+    let parts = parts.split('`').enumerate();
+    let part = |(i, part): (usize, &str)| match i % 2 {
+        0 => part.to_string(),
+        _ => format!("<code>{part}</code>"),
     };
-    let (from, to) = (first.predicted(specs), last.predicted(specs));
-    format!(
-        "From {} to {}: {:.1} times as fast in {} steps, predicted; the last is bound by {}.",
-        time(from),
-        time(to),
-        from / to,
-        steps.len(),
-        predict(specs, last.slowest(specs)).bound()
-    )
+    parts.map(part).collect()
+}
+
+fn ideas(specs: &Specs, ladder: &Ladder) -> String {
+    let mut html = String::from("<ol class=\"ideas\">\n");
+    let mut before: Option<f64> = None;
+    for step in &ladder.steps {
+        let seconds = step.predicted(specs);
+        let faster = before.replace(seconds).map(|before| before / seconds);
+        let faster = faster.map_or(String::new(), |n| format!(", {n:.2}\u{a0}times as fast"));
+        let _ = writeln!(
+            html,
+            "<li><b>{}</b> <span class=\"soft\">{}{faster}</span>\n{}</li>",
+            escape(&step.name()),
+            whole(time(seconds)),
+            idea(ladder, step)
+        );
+    }
+    html + "</ol>\n"
 }
 
 fn table(specs: &Specs, ladder: &Ladder) -> String {
@@ -84,8 +158,8 @@ fn table(specs: &Specs, ladder: &Ladder) -> String {
     let mut before = None;
     for step in &ladder.steps {
         html += "<tr>";
-        for cell in row(specs, ladder, step, &mut before) {
-            let _ = write!(html, "<td>{}</td>", escape(&cell));
+        for (name, cell) in HEADER.iter().zip(row(specs, ladder, step, &mut before)) {
+            let _ = write!(html, "<td data-name=\"{name}\">{}</td>", escape(&cell));
         }
         html += "</tr>\n";
     }
@@ -94,186 +168,6 @@ fn table(specs: &Specs, ladder: &Ladder) -> String {
         let _ = writeln!(html, "<p class=\"soft\">Left out: {}</p>", escape(why));
     }
     html
-}
-
-/// The plane of the plot: intensity and rate in powers of ten.
-struct Plane {
-    x: [f64; 2],
-    y: [f64; 2],
-}
-
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 400.0;
-const LEFT: f64 = 98.0;
-const RIGHT: f64 = 190.0;
-const BOTTOM: f64 = 44.0;
-
-impl Plane {
-    fn at(&self, x: f64, y: f64) -> [f64; 2] {
-        let part = |v: f64, [low, high]: [f64; 2]| (v.log10() - low) / (high - low);
-        [
-            LEFT + part(x, self.x) * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - part(y, self.y) * (HEIGHT - BOTTOM - 16.0),
-        ]
-    }
-
-    fn line(&self, class: &str, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2]) -> String {
-        let ([a, b], [c, d]) = (self.at(x1, y1), self.at(x2, y2));
-        format!(
-            "<line class=\"{class}\" x1=\"{a:.1}\" y1=\"{b:.1}\" x2=\"{c:.1}\" y2=\"{d:.1}\"/>\n"
-        )
-    }
-}
-
-fn label(x: f64, y: f64, class: &str, anchor: &str, text: &str) -> String {
-    let text = escape(text);
-    format!(
-        "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>\n"
-    )
-}
-
-/// FLOP a byte of memory traffic against FLOP a second; for an op whose FLOPs nobody counts, bytes a
-/// second as bars.
-fn plot(specs: &Specs, ladder: &Ladder) -> String {
-    let work = (ladder.op.flops)(&ladder.shape) as f64;
-    if work == 0.0 {
-        return bars(specs, ladder);
-    }
-    let point = |step: &Step| {
-        let bytes: u64 = step.launches.iter().map(moved).sum();
-        [work / (bytes.max(1) as f64), work / step.predicted(specs)]
-    };
-    let points: Vec<[f64; 2]> = ladder.steps.iter().map(point).collect();
-    let low = |of: usize| points.iter().map(|p| p[of]).fold(f64::INFINITY, f64::min);
-    let high = |of: usize| points.iter().map(|p| p[of]).fold(1.0, f64::max);
-    let ridge = specs.tensor / specs.memory;
-    let plane = Plane {
-        x: [
-            low(0).min(1.0).log10().floor(),
-            high(0).max(10.0 * ridge).log10().ceil(),
-        ],
-        y: [
-            low(1).min(1e11).log10().floor(),
-            specs.tensor.log10().ceil(),
-        ],
-    };
-    let [left, right] = plane.x.map(|e| 10_f64.powf(e));
-    let [bottom, top] = plane.y.map(|e| 10_f64.powf(e));
-    let mut svg = format!(
-        "<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Roofline\">\n"
-    );
-    for e in plane.y[0] as i32..=plane.y[1] as i32 {
-        let y = 10_f64.powi(e);
-        svg += &plane.line("grid", [left, y], [right, y]);
-        svg += &label(
-            LEFT - 8.0,
-            plane.at(left, y)[1] + 4.0,
-            "soft",
-            "end",
-            &rate(y),
-        );
-    }
-    for e in plane.x[0] as i32..=plane.x[1] as i32 {
-        let x = 10_f64.powi(e);
-        svg += &plane.line("grid", [x, bottom], [x, top]);
-        let text = if e < 0 {
-            format!("{x:.*}", -e as usize)
-        } else {
-            format!("{x}")
-        };
-        svg += &label(
-            plane.at(x, bottom)[0],
-            HEIGHT - BOTTOM + 17.0,
-            "soft",
-            "middle",
-            &text,
-        );
-    }
-    let middle = (LEFT + WIDTH - RIGHT) / 2.0;
-    svg += &label(
-        middle,
-        HEIGHT - 6.0,
-        "soft",
-        "middle",
-        "FLOP a byte of memory moved",
-    );
-    let start = (bottom / specs.memory).max(left);
-    svg += &plane.line("roof", [start, start * specs.memory], [ridge, specs.tensor]);
-    for (peak, name) in [(specs.tensor, "tensor cores"), (specs.fp32, "FMA units")] {
-        svg += &plane.line("roof", [peak / specs.memory, peak], [right, peak]);
-        let [x, y] = plane.at(right, peak);
-        svg += &label(
-            x + 6.0,
-            y + 4.0,
-            "soft",
-            "start",
-            &format!("{name}, {}", rate(peak)),
-        );
-    }
-    let mut dots: Vec<([f64; 2], String)> = ladder
-        .steps
-        .iter()
-        .zip(&points)
-        .map(|(step, [x, y])| (plane.at(*x, *y), step.name()))
-        .collect();
-    // Labels to the right of their dots, and below one another where dots are close.
-    dots.sort_by(|a, b| a.0[1].total_cmp(&b.0[1]));
-    let mut free = 0.0_f64;
-    for ([x, y], name) in dots {
-        let _ = writeln!(
-            svg,
-            "<circle class=\"dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\"/>"
-        );
-        let at = free.max(y + 4.0);
-        free = at + 13.0;
-        svg += &label(x + 10.0, at, "", "start", &name);
-    }
-    svg + "</svg></div>\n"
-}
-
-fn rate(flops: f64) -> String {
-    match flops {
-        n if n >= 1e12 => format!("{:.0} TFLOP/s", n / 1e12),
-        n if n >= 1e9 => format!("{:.0} GFLOP/s", n / 1e9),
-        n => format!("{:.0} MFLOP/s", n / 1e6),
-    }
-}
-
-fn bars(specs: &Specs, ladder: &Ladder) -> String {
-    let bytes = (ladder.op.bytes)(&ladder.shape) as f64;
-    let height = 34.0 * ladder.steps.len() as f64 + 34.0;
-    let mut svg = format!(
-        "<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Bytes a second\">\n"
-    );
-    let (left, wide) = (190.0, WIDTH - 310.0);
-    for (i, step) in ladder.steps.iter().enumerate() {
-        let rate = bytes / step.predicted(specs);
-        let y = 34.0 * i as f64 + 8.0;
-        let width = (rate / specs.memory).min(1.0) * wide;
-        let _ = writeln!(
-            svg,
-            "<rect class=\"dot\" x=\"{left}\" y=\"{y}\" width=\"{width:.1}\" height=\"20\" rx=\"3\"/>"
-        );
-        let name = step.name();
-        svg += &label(left - 8.0, y + 15.0, "", "end", &name);
-        svg += &label(
-            left + width + 8.0,
-            y + 15.0,
-            "",
-            "start",
-            &format!("{:.0} GB/s", rate / 1e9),
-        );
-    }
-    let _ = writeln!(
-        svg,
-        "<line class=\"roof\" x1=\"{0}\" y1=\"0\" x2=\"{0}\" y2=\"{1}\"/>",
-        left + wide,
-        height - 26.0
-    );
-    let roof = format!("memory, {:.0} GB/s", specs.memory / 1e9);
-    svg += &label(left + wide, height - 8.0, "soft", "middle", &roof);
-    svg + "</svg></div>\n<p class=\"soft\">Bytes that the op has to move at least, by the predicted time. A \
-           small shape is bound by its launches.</p>\n"
 }
 
 /// Counts of the lines of a file, and their shares in the step's time.
@@ -306,10 +200,11 @@ fn files(specs: &Specs, step: &Step) -> Vec<(&'static str, &'static str, Lines)>
     files
 }
 
-fn sources(specs: &Specs, step: &Step) -> String {
+fn section(specs: &Specs, ladder: &Ladder, step: &Step) -> String {
     let mut html = format!(
-        "<details class=\"step\"><summary>{}</summary>\n",
-        escape(&step.name())
+        "<section class=\"step\">\n<h3>{}</h3>\n{}",
+        escape(&step.name()),
+        idea(ladder, step)
     );
     for launch in &step.launches {
         let LaunchProfile {
@@ -322,12 +217,48 @@ fn sources(specs: &Specs, step: &Step) -> String {
             escape(&predict(specs, launch).to_string())
         );
     }
+    html += &key_line(specs, step);
+    for [question, answer] in heads(ladder, step)
+        .into_iter()
+        .flat_map(|(_, head)| head.tries)
+    {
+        let _ = writeln!(
+            html,
+            "<details class=\"try\"><summary>Try yourself: {}</summary>\n<p>{}</p></details>",
+            marked(&question),
+            marked(&answer)
+        );
+    }
+    html += "<details class=\"source\"><summary>All lines, with what they cost</summary>\n";
     for (path, text, lines) in files(specs, step) {
-        let _ = writeln!(html, "<h3>{path}</h3>\n<div class=\"code\">");
+        let _ = writeln!(html, "<h4>{path}</h4>\n<div class=\"code\">");
         html += &annotated(text, &lines);
         html += "</div>\n";
     }
-    html + "</details>\n"
+    html + "</details>\n</section>\n"
+}
+
+/// The line that costs most, if lines cost something.
+fn key_line(specs: &Specs, step: &Step) -> String {
+    let launch = step.slowest(specs);
+    let lines = launch.lines.iter().zip(shares(specs, launch));
+    let most = lines.max_by(|a, b| a.1.total_cmp(&b.1));
+    let Some((line, share)) = most.filter(|(_, share)| *share > 0.0) else {
+        return String::new();
+    };
+    let place = &line.site.place;
+    let Some(code) = source_line(place) else {
+        return String::new();
+    };
+    let share = 100.0 * share;
+    format!(
+        "<div class=\"code key\">\n<div class=\"soft\">{}</div>\n\
+         <div class=\"hot\" style=\"--share: {share:.1}%\">{}</div>\n\
+         <div class=\"note\">{share:.0} % {}</div>\n</div>\n",
+        escape(place),
+        escape(&code),
+        escape(&why(&line.counts))
+    )
 }
 
 fn annotated(text: &str, lines: &Lines) -> String {
@@ -374,21 +305,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_has_all_steps_and_needs_nothing_from_elsewhere() {
+    fn a_page_has_all_steps_with_their_ideas_and_needs_nothing_from_elsewhere() {
         let specs = gpu("h100").unwrap();
         for (name, shape) in [("copy", &[5000][..]), ("gemm", &[33, 24, 40])] {
             let op = find(name).unwrap().op;
             let ladder = ladder(op, shape, specs, None, &|_| ()).unwrap();
             assert_eq!(ladder.steps.len() + ladder.skipped.len(), op.steps.len());
             let page = page(specs, &ladder);
+            let (opening, rest) = page.split_once("<table>").unwrap();
             for step in &ladder.steps {
-                let heading = format!("<summary>{}<", step.name());
-                assert!(page.contains(&heading), "{heading}");
+                assert!(
+                    rest.contains(&format!("<h3>{}<", step.name())),
+                    "{}",
+                    step.name()
+                );
+                let head = head(step.file).unwrap();
+                let idea = marked(&head.idea.unwrap());
+                for part in [opening, rest] {
+                    assert!(part.contains(&format!("<p>{idea}</p>")), "{idea}");
+                }
+                for [question, answer] in head.tries {
+                    assert!(rest.contains(&marked(&question)), "{question}");
+                    assert!(rest.contains(&marked(&answer)), "{answer}");
+                }
             }
+            assert!(
+                !opening.contains("<details"),
+                "what comes first is not folded"
+            );
             for broken in ["NaN", "inf", "http", "src=", "<include"] {
                 assert!(!page.contains(broken), "{broken}");
             }
-            for element in ["div", "details", "table", "svg", "summary", "p", "tr"] {
+            for element in [
+                "div", "details", "table", "svg", "summary", "p", "tr", "ol", "li", "section",
+                "code",
+            ] {
                 let opened = page.matches(&format!("<{element}>")).count()
                     + page.matches(&format!("<{element} ")).count();
                 assert_eq!(
@@ -398,5 +349,14 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_ladder_without_a_gain_does_not_claim_one() {
+        let specs = gpu("h100").unwrap();
+        let ladder = ladder(find("copy").unwrap().op, &[64], specs, None, &|_| ()).unwrap();
+        let verdict = verdict(specs, &ladder);
+        assert!(!verdict.contains("times as fast"), "{verdict}");
+        assert!(verdict.contains("bound by launch"), "{verdict}");
     }
 }
