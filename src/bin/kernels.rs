@@ -163,7 +163,7 @@ mod workbench {
     use autoassist::backend::gpu::Gpu;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
     use autoassist::workbench::profile::{self, ProfileError, find, page, shape_of, tables, text};
-    use autoassist::workbench::workload::Op;
+    use autoassist::workbench::workload::{Dims, Op};
     use indicatif::{ProgressBar, ProgressStyle};
     use std::path::{Path, PathBuf};
     use std::time::Duration;
@@ -172,13 +172,14 @@ mod workbench {
     type Open = fn() -> std::result::Result<Gpu, DeviceError>;
 
     impl At {
-        fn resolve(&self, op: &Op) -> Result<(Vec<usize>, &'static Specs)> {
+        /// The shape, if one is given, and the GPU.
+        fn resolve(&self) -> Result<(Option<Vec<usize>>, &'static Specs)> {
             let shape = self.shape.as_deref().map(shape_of).transpose();
             let shape = shape.map_err(|e| format!("--shape: {e}"))?;
             let keys = GPUS.each_ref().map(|specs| specs.key).join(", ");
             let specs = find_gpu(&self.gpu);
             let specs = specs.ok_or_else(|| format!("--gpu {}: one of {keys}", self.gpu))?;
-            Ok((shape.unwrap_or_else(|| op.shape.to_vec()), specs))
+            Ok((shape, specs))
         }
     }
 
@@ -208,6 +209,22 @@ mod workbench {
         }
     }
 
+    /// Says so of steps that will take minutes: also a sample has some whole blocks.
+    fn warn(op: &Op, steps: &[(u32, Vec<usize>)], specs: &Specs) -> Result<()> {
+        for (step, shape) in steps {
+            let minutes = profile::effort(op, shape, *step, specs)? / 60.0;
+            if minutes >= 1.0 {
+                let of = Dims(shape);
+                eprintln!(
+                    "kernels: step {step} of {} of {of} will take about {minutes:.0} minutes: a block does \
+                     much, and also a sample has some; Ctrl-C, and smaller sizes, are quicker",
+                    op.name
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// On a terminal, something that moves.
     fn spinner(what: String) -> ProgressBar {
         let spinner = ProgressBar::new_spinner().with_message(what);
@@ -219,11 +236,15 @@ mod workbench {
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
         let named = find(name)?;
-        let (shape, specs) = at.resolve(named.op)?;
-        let step = match step.or(named.step) {
+        let (shape, specs) = at.resolve()?;
+        let step = step.or(named.step);
+        let usual = || step.map_or(named.op.shape, |step| named.op.shape_of(step));
+        let shape = shape.unwrap_or_else(|| usual().to_vec());
+        let step = match step {
             Some(step) => step,
             None => profile::last_step(named.op, &shape, specs)?,
         };
+        warn(named.op, &[(step, shape.clone())], specs)?;
         let (device, absent) = device()?;
         let spinner = spinner(format!("{name} on the CPU"));
         let found = profile::step(named.op, &shape, step, specs, device);
@@ -234,10 +255,11 @@ mod workbench {
 
     pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
         let op = find(name)?.op;
-        let (shape, specs) = at.resolve(op)?;
+        let (shape, specs) = at.resolve()?;
+        warn(op, &op.climb(shape.as_deref()), specs)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
         let (device, absent) = device()?;
-        let ladder = climb(op, &shape, specs, device)?;
+        let ladder = climb(op, shape.as_deref(), specs, device)?;
         page::write(&to, specs, &ladder)?;
         let table = text::ladder(specs, &ladder);
         Ok(format!(
@@ -248,13 +270,14 @@ mod workbench {
 
     fn climb(
         op: &'static Op,
-        shape: &[usize],
+        shape: Option<&[usize]>,
         specs: &Specs,
         device: Option<Open>,
     ) -> Result<profile::Ladder> {
         let spinner = spinner(op.name.into());
+        let steps = op.climb(shape);
         let progress = |done: usize| {
-            let (step, last) = (op.steps[done], op.steps[op.steps.len() - 1]);
+            let (step, last) = (steps[done].0, op.steps[op.steps.len() - 1]);
             spinner.set_message(format!("{}, step {step} of {last}", op.name));
         };
         let ladder = profile::ladder(op, shape, specs, device, &progress);
@@ -266,7 +289,7 @@ mod workbench {
         let specs = &GPUS[0];
         let (device, _) = device()?;
         let table = |op: &'static Op| {
-            let ladder = climb(op, op.shape, specs, device).map_err(|e| e.why)?;
+            let ladder = climb(op, None, specs, device).map_err(|e| e.why)?;
             Ok(text::markdown(specs, &ladder))
         };
         let count = tables::update(file, table)?;

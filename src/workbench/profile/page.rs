@@ -3,7 +3,7 @@
 
 use super::gpus::Specs;
 use super::roofline::{predict, shares, time};
-use super::text::{HEADER, moved, row, why};
+use super::text::{GAIN, HEADER, belief, filled, less, moved, remarks, row, sample, why};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::SOURCES;
 use crate::files::{self, WriteError};
@@ -32,13 +32,12 @@ fn page(specs: &Specs, ladder: &Ladder) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n\
          <p class=\"title\">The ladder of {title} ({})</p>\n<h1>{}</h1>\n\
-         <p class=\"soft\">Counts are exact: the kernels ran on a CPU, and every access was seen. \
-         Times are predictions from the {}’s published peaks, each unit by itself; nothing in them \
-         waits.</p>\n",
+         <p class=\"soft\">The kernels ran on a CPU, and every access was seen. {} Each unit’s time is \
+         by itself, at its published peak.</p>\n",
         include_str!("page.css"),
         ladder.op.dims.join(" × "),
         escape(&verdict(specs, ladder)),
-        specs.name
+        belief(specs, &ladder.steps)
     );
     page += "<h2>What each idea brings</h2>\n";
     page += &table(specs, ladder);
@@ -52,27 +51,50 @@ fn page(specs: &Specs, ladder: &Ladder) -> String {
     page + "</body>\n</html>\n"
 }
 
+/// The steps at the ladder's shape, and at those of their own.
 fn verdict(specs: &Specs, ladder: &Ladder) -> String {
-    let steps = &ladder.steps[..];
-    let [first, .., last] = steps else {
-        return match steps {
-            [only] => format!(
-                "One step: {} on the {}, predicted.",
-                time(only.predicted(specs)),
-                specs.name
-            ),
-            _ => "No step takes this shape.".into(),
-        };
+    let Some(last) = ladder.steps.last() else {
+        return "No step takes this shape.".into();
     };
-    let (from, to) = (first.predicted(specs), last.predicted(specs));
+    let groups = ladder.steps.chunk_by(|a, b| a.shape == b.shape);
+    let said = groups.map(|steps| {
+        let text = gain(specs, steps);
+        match steps[0].shape == ladder.shape {
+            true => text,
+            false => format!("{text} at {}", Dims(&steps[0].shape)),
+        }
+    });
+    let said: Vec<String> = said.collect();
+    let bound = predict(specs, last.slowest(specs)).bound();
     format!(
-        "From {} to {}: {:.1} times as fast in {} steps, predicted; the last is bound by {}.",
-        time(from),
-        time(to),
-        from / to,
-        steps.len(),
-        predict(specs, last.slowest(specs)).bound()
+        "{}, predicted; the last is bound by {bound}.",
+        said.join("; ")
     )
+}
+
+/// What steps at one shape bring.
+fn gain(specs: &Specs, steps: &[Step]) -> String {
+    let (first, last) = (&steps[0], &steps[steps.len() - 1]);
+    let (from, to) = (first.predicted(specs), last.predicted(specs));
+    match steps.len() {
+        1 => format!("One step: {}", time(to)),
+        n if from / to < GAIN => {
+            let less = less(last, first).map(|less| format!(", the last with {less}"));
+            format!(
+                "{} in each of {n} steps{}",
+                time(to),
+                less.unwrap_or_default()
+            )
+        }
+        n => {
+            let times = from / to;
+            format!(
+                "From {} to {}: {times:.1} times as fast in {n} steps",
+                time(from),
+                time(to)
+            )
+        }
+    }
 }
 
 fn table(specs: &Specs, ladder: &Ladder) -> String {
@@ -81,15 +103,17 @@ fn table(specs: &Specs, ladder: &Ladder) -> String {
         let _ = write!(html, "<th>{name}</th>");
     }
     html += "</tr>\n";
-    let mut before = None;
-    for step in &ladder.steps {
+    for index in 0..ladder.steps.len() {
         html += "<tr>";
-        for cell in row(specs, ladder, step, &mut before) {
+        for cell in row(specs, ladder, index) {
             let _ = write!(html, "<td>{}</td>", escape(&cell));
         }
         html += "</tr>\n";
     }
     html += "</table></div>\n";
+    for remark in remarks(specs, ladder) {
+        let _ = writeln!(html, "<p>{}</p>", escape(&remark));
+    }
     for (_, why) in &ladder.skipped {
         let _ = writeln!(html, "<p class=\"soft\">Left out: {}</p>", escape(why));
     }
@@ -135,11 +159,11 @@ fn label(x: f64, y: f64, class: &str, anchor: &str, text: &str) -> String {
 /// FLOP a byte of memory traffic against FLOP a second; for an op whose FLOPs nobody counts, bytes a
 /// second as bars.
 fn plot(specs: &Specs, ladder: &Ladder) -> String {
-    let work = (ladder.op.flops)(&ladder.shape) as f64;
-    if work == 0.0 {
+    if (ladder.op.flops)(&ladder.shape) == 0 {
         return bars(specs, ladder);
     }
     let point = |step: &Step| {
+        let work = (ladder.op.flops)(&step.shape) as f64;
         let bytes: u64 = step.launches.iter().map(moved).sum();
         [work / (bytes.max(1) as f64), work / step.predicted(specs)]
     };
@@ -240,14 +264,13 @@ fn rate(flops: f64) -> String {
 }
 
 fn bars(specs: &Specs, ladder: &Ladder) -> String {
-    let bytes = (ladder.op.bytes)(&ladder.shape) as f64;
     let height = 34.0 * ladder.steps.len() as f64 + 34.0;
     let mut svg = format!(
         "<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Bytes a second\">\n"
     );
     let (left, wide) = (190.0, WIDTH - 310.0);
     for (i, step) in ladder.steps.iter().enumerate() {
-        let rate = bytes / step.predicted(specs);
+        let rate = (ladder.op.bytes)(&step.shape) as f64 / step.predicted(specs);
         let y = 34.0 * i as f64 + 8.0;
         let width = (rate / specs.memory).min(1.0) * wide;
         let _ = writeln!(
@@ -316,10 +339,15 @@ fn sources(specs: &Specs, step: &Step) -> String {
         let LaunchProfile {
             kernel, threads, ..
         } = launch;
+        let sampled = match launch.is_sampled() {
+            true => format!(", sampled: {}", sample(launch)),
+            false => String::new(),
+        };
         let _ = writeln!(
             html,
-            "<p class=\"soft\">{kernel}, {} blocks of {threads} threads: {}</p>",
+            "<p class=\"soft\">{kernel}, {} blocks of {threads} threads, {}{sampled}: {}</p>",
             launch.blocks(),
+            filled(specs, launch),
             escape(&predict(specs, launch).to_string())
         );
     }
@@ -379,7 +407,7 @@ mod tests {
         let specs = gpu("h100").unwrap();
         for (name, shape) in [("copy", &[5000][..]), ("gemm", &[33, 24, 40])] {
             let op = find(name).unwrap().op;
-            let ladder = ladder(op, shape, specs, None, &|_| ()).unwrap();
+            let ladder = ladder(op, Some(shape), specs, None, &|_| ()).unwrap();
             assert_eq!(ladder.steps.len() + ladder.skipped.len(), op.steps.len());
             let page = page(specs, &ladder);
             for step in &ladder.steps {
