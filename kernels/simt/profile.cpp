@@ -167,27 +167,24 @@ void SimtProfiler::finish() {
 }
 
 // How many different sectors of the region all blocks touch. If no more of the sample's came twice
-// than chance would have it, blocks take theirs from all of the region; otherwise from as many as
-// would have let so many come twice.
+// than chance would have it, blocks share out all of the region; otherwise as many as would have
+// let so many come twice.
 uint64_t SimtProfiler::estimate(const Region &region, bool write) const {
     const double seen = double(region.once[write]), drawn = double(region.by_blocks[write]);
     if (sample_.whole() || seen == 0)
         return region.once[write];
-    const auto different = [](double of, double draws) { return of * -expm1(-draws / of); };
-    const double size = double(region.sectors), draws = double(sample_.ended());
-    const double chance = draws * (1 - different(size, drawn) / drawn);
-    double of = size;
+    const auto different = [=](double of) { return of * -expm1(-drawn / of); };
+    double of = double(region.sectors);
+    const double draws = double(sample_.ended()), chance = draws * (1 - different(of) / drawn);
     if (draws * (1 - seen / drawn) > chance + 2 * sqrt(chance) + 1) {
         double low = seen / 2;
         for (int i = 0; i < 100; i++) {
             const double middle = (low + of) / 2;
-            (different(middle, drawn) < seen ? low : of) = middle;
+            (different(middle) < seen ? low : of) = middle;
         }
     }
     const uint64_t all = sample_.all(region.ends[write], region.by_blocks[write]);
-    // None twice: a tensor from one end to the other.
-    const double touched = seen == drawn ? size : different(of, double(all));
-    return std::min({uint64_t(llround(std::max(seen, touched))), all, region.sectors});
+    return std::min(std::max(uint64_t(of), region.once[write]), all);
 }
 
 void SimtProfiler::basic_block(uintptr_t code) {

@@ -329,7 +329,8 @@ pub fn taken(
     Ok(last.expect("every op launches something").0)
 }
 
-/// The op's own files of which it launches kernels under such a limit, with the blocks of each.
+/// The op's own files of which it launches kernels under such a limit, with the blocks of the launch
+/// that has most of them: others finish what that has begun.
 fn files_of(
     op: &Op,
     shape: &[usize],
@@ -349,11 +350,10 @@ fn files_of(
         folder.is_some_and(|folder| op.folders.contains(&folder))
     };
     let launched = |file: &'static KernelFile| {
-        let launched = move |(name, _): &(_, _)| file.kernels.contains(name);
-        let kernels = names.iter().map(|(name, blocks)| (*name, *blocks));
-        kernels.filter(launched).map(|(_, n)| (file.path, n))
+        let blocks = file.kernels.iter().filter_map(|kernel| names.get(kernel));
+        Some((file.path, *blocks.max()?))
     };
-    Ok(FILES.iter().filter(own).flat_map(launched).collect())
+    Ok(FILES.iter().filter(own).filter_map(launched).collect())
 }
 
 /// Seconds that a profile of a step on the CPU takes at least, roughly: a block does its part of the

@@ -428,4 +428,32 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_headline_says_what_steps_bring_that_are_no_faster() {
+        let specs = gpu("h100").unwrap();
+        let headline = |name: &str, shape: &[usize]| {
+            let op = find(name).unwrap().op;
+            let ladder = ladder(op, Some(shape), specs, None, &|_| ()).unwrap();
+            (verdict(specs, &ladder), remarks(specs, &ladder))
+        };
+        // As long as their launches.
+        let (text, remarks) = headline("sgd", &[4096]);
+        let start = "2.0 µs in each of 2 steps, the last with ";
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.contains("times fewer requests to memory"), "{text}");
+        assert!(text.ends_with("; the last is bound by launch."), "{text}");
+        let start = "2 vectors is no faster than 1 elements on paper: both are bound by launch. ";
+        assert!(
+            remarks.len() == 1 && remarks[0].starts_with(start),
+            "{remarks:?}"
+        );
+        // All at a shape that is no step's own.
+        let (text, _) = headline("attention", &[1, 200, 1, 64]);
+        assert!(
+            text.starts_with("From ") && text.contains("in 2 steps"),
+            "{text}"
+        );
+        assert!(!text.contains(" at "), "{text}");
+    }
 }
