@@ -243,18 +243,21 @@ fn every_op_can_be_profiled() {
 
 #[test]
 fn a_sample_of_blocks_says_what_all_blocks_do() {
-    // With halos, ragged edges, blocks that stay, several launches, rows that blocks share.
-    for (name, shape, steps) in [
-        ("copy", &[1 << 19][..], &[1, 2, 3][..]),
-        ("gemm", &[700, 500, 72], &[1, 2, 3, 5, 6]),
-        ("linear", &[1000, 64, 520], &[2]),
-        ("conv", &[60, 32, 32, 16, 16, 3, 1], &[2, 3, 4]),
-        ("conv_backward", &[100, 32, 32, 16, 16, 3, 1], &[5]),
-        ("bn_moments", &[64, 32, 32, 16], &[2, 3]),
-        ("layer_norm", &[100, 17, 512], &[2]),
-        ("attention", &[4, 320, 4, 64], &[3]),
-        ("embedding", &[64, 31, 256], &[1, 2]),
-        ("adam", &[2_000_003], &[2]),
+    let mut wrong = Vec::new();
+    // With halos, ragged edges, blocks that stay, several launches, rows that blocks share. The work
+    // is that of 32 blocks and more, as it is at usual shapes.
+    for (name, shape, steps, work) in [
+        ("copy", &[1 << 19][..], &[1, 2, 3][..], 100_000),
+        ("gemm", &[700, 500, 72], &[1, 2], 100_000),
+        ("gemm", &[1400, 1000, 24], &[3, 5, 6], 12_000_000),
+        ("linear", &[1000, 64, 520], &[2], 1_000_000),
+        ("conv", &[60, 32, 32, 16, 16, 3, 1], &[2, 3, 4], 100_000),
+        ("conv_backward", &[100, 32, 32, 16, 16, 3, 1], &[5], 100_000),
+        ("bn_moments", &[64, 32, 32, 16], &[2, 3], 100_000),
+        ("layer_norm", &[100, 17, 512], &[2], 100_000),
+        ("attention", &[4, 320, 4, 64], &[3], 100_000),
+        ("embedding", &[64, 31, 256], &[1, 2], 1_000_000),
+        ("adam", &[2_000_003], &[2], 100_000),
     ] {
         for &step in steps {
             let case = format!("{name}, step {step}");
@@ -262,7 +265,7 @@ fn a_sample_of_blocks_says_what_all_blocks_do() {
                 let profiler = profiler.expect("address space");
                 workbench::profile(op(name), shape, step, DEVICE, profiler).expect("a right op")
             };
-            let (all, some) = (run(Profiler::new()), run(Profiler::sampling(100_000)));
+            let (all, some) = (run(Profiler::new()), run(Profiler::sampling(work)));
             assert!(some.iter().any(LaunchProfile::is_sampled), "{case}");
             assert_eq!(all.len(), some.len(), "{case}");
             for (all, some) in all.iter().zip(&some) {
@@ -289,11 +292,19 @@ fn a_sample_of_blocks_says_what_all_blocks_do() {
                 for ((what, all), (_, some)) in of(all).into_iter().zip(of(some)) {
                     let off = (some as f64 / all.max(1) as f64 - 1.0).abs();
                     let says = format!("{case}, {kernel}: {some} {what}, in truth {all}");
-                    assert!(off < 0.05 || all.abs_diff(some) < 40, "{says}");
+                    // Which rows of a table are read the data say.
+                    let most = match (name, what) {
+                        ("embedding", "memory read") => 2.0,
+                        _ => 0.05,
+                    };
+                    if off >= most && all.abs_diff(some) >= 40 {
+                        wrong.push(says);
+                    }
                 }
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -337,4 +348,20 @@ fn every_step_is_shown_at_a_shape_that_takes_it() {
             assert_eq!(step_of(file), step, "{} of {shape:?}", op.name);
         }
     }
+}
+
+#[test]
+fn steps_that_take_minutes_on_a_cpu_are_known_before() {
+    let h100 = find("h100").expect("it is known");
+    let minutes = |name, shape: &[usize], step| {
+        workbench::effort(op(name), shape, step, h100).expect("a right op") / 60.0
+    };
+    // Nine blocks, each of which walks over all pixels: of half a million, of 4096.
+    let weights = |n| minutes("conv_backward", &[n, 32, 32, 16, 16, 3, 1], 1);
+    assert!(weights(512) > 1.0 && weights(4) < 0.1);
+    // Of thousands of blocks a few are run.
+    for step in 1..=7 {
+        assert!(minutes("gemm", &[4096, 4096, 4096], step) < 0.5, "{step}");
+    }
+    assert!(minutes("gemm", &[64, 64, 1 << 20], 1) > 1.0);
 }

@@ -107,7 +107,7 @@ void *SimtProfiler::alloc(size_t bytes) {
     const size_t start = used_;
     used_ += (bytes + ALIGN - 1) / ALIGN * ALIGN;
     std::fill(owners_ + start / ALIGN, owners_ + used_ / ALIGN, uint32_t(regions_.size()));
-    regions_.push_back({(bytes + SECTOR - 1) / SECTOR, {}, {}, {}});
+    regions_.push_back({(bytes + SECTOR - 1) / SECTOR, {}, {}, {}, {}});
     return reinterpret_cast<void *>(heap_.low + start);
 }
 
@@ -116,7 +116,7 @@ void SimtProfiler::run(Job &job) {
     footprint_ = {};
     waits_ends_ = 0;
     for (Region &region : regions_)
-        region = {region.sectors, {}, {}, {}};
+        region = {region.sectors, {}, {}, {}, {}};
     places_.clear();
     memset(found_, 0, sizeof found_);
     tallies_.clear();
@@ -167,24 +167,23 @@ void SimtProfiler::finish() {
 }
 
 // How many different sectors of the region all blocks touch. If no more of the sample's came twice
-// than chance would have it, blocks share out all of the region; otherwise as many as would have
-// let so many come twice.
+// than chance would have it, blocks share out all of the region. Otherwise it is data that says
+// which, and their number goes on growing as it did, by a power (Heaps' law).
 uint64_t SimtProfiler::estimate(const Region &region, bool write) const {
     const double seen = double(region.once[write]), drawn = double(region.by_blocks[write]);
     if (sample_.whole() || seen == 0)
         return region.once[write];
-    const auto different = [=](double of) { return of * -expm1(-drawn / of); };
-    double of = double(region.sectors);
-    const double draws = double(sample_.ended()), chance = draws * (1 - different(of) / drawn);
-    if (draws * (1 - seen / drawn) > chance + 2 * sqrt(chance) + 1) {
-        double low = seen / 2;
-        for (int i = 0; i < 100; i++) {
-            const double middle = (low + of) / 2;
-            (different(middle) < seen ? low : of) = middle;
-        }
-    }
     const uint64_t all = sample_.all(region.ends[write], region.by_blocks[write]);
-    return std::min(std::max(uint64_t(of), region.once[write]), all);
+    const double size = double(region.sectors), draws = double(sample_.ended());
+    const double chance = draws * (1 - size / drawn * -expm1(-drawn / size));
+    if (draws * (1 - seen / drawn) <= chance + 2 * sqrt(chance) + 1)
+        return std::min(std::max(region.sectors, region.once[write]), all);
+    double power = 1;
+    for (const Growth &then : {region.growth[write][0], region.growth[write][1]})
+        if (then.once > 0 && double(then.drawn) * 1.5 <= drawn)
+            power = log(seen / double(then.once)) / log(drawn / double(then.drawn));
+    const double grown = seen * pow(double(all) / drawn, power);
+    return std::min({uint64_t(grown), all, region.sectors});
 }
 
 void SimtProfiler::basic_block(uintptr_t code) {
@@ -253,6 +252,7 @@ bool SimtProfiler::record(uintptr_t a, size_t n, uint32_t how, int thread, uintp
     request.address[lane] = a;
     if (shared)
         return false;
+    sample_.moved(n, how != SIMT_READ);
     if (how == SIMT_ATOMIC)
         sample_.together();
     if (how != SIMT_READ)
@@ -361,6 +361,14 @@ void SimtProfiler::end_block() {
     for (uint32_t warp = 0; warp < 32; warp++)
         end_warp(warp);
     sample_.end_block();
+    const uint64_t ended = sample_.ended();
+    if ((ended & (ended - 1)) == 0)
+        for (Region &region : regions_)
+            for (uint32_t write = 0; write < 2; write++) {
+                auto &growth = region.growth[write];
+                growth[0] = growth[1];
+                growth[1] = {region.once[write], region.by_blocks[write]};
+            }
     if (!sample_.at_ends())
         return;
     ends_ = tallies_;
@@ -379,6 +387,7 @@ void SimtProfiler::tma(uintptr_t a, size_t n, uintptr_t code) {
     tally.ideal += (n + SECTOR - 1) / SECTOR;
     touch(a, n, false);
     sample_.work(n / 16);
+    sample_.moved(n, false);
 }
 
 void SimtProfiler::wgmma(uint64_t flops, uintptr_t code) {

@@ -53,11 +53,17 @@ struct Requests {
     std::vector<Request> all;
 };
 
+// How many different sectors the first so many were.
+struct Growth {
+    uint64_t once, drawn;
+};
+
 // An allocation, and how many of its sectors a launch touches: reading, writing.
 struct Region {
     uint64_t sectors;
     uint64_t by_blocks[2], once[2];  // by each block, each once; by any
     uint64_t ends[2];                // the first of them by the blocks at the ends
+    Growth growth[2][2];             // after the last powers of two of blocks, the older first
 };
 
 }  // namespace simt

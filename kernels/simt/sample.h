@@ -4,8 +4,9 @@
 // and from between them as many as the budget pays for, spread evenly by multiples of the golden
 // ratio, so that whatever the grid's width is its edges have their share. First and last count once,
 // the others for all between. The cost of a block is what it is seen to do, so that the sample is
-// the same on every machine; where blocks differ so much that the whole would be uncertain by more
-// than 2 % (standard error) there are more of them, up to all.
+// the same on every machine; where blocks differ so much, in that or in the bytes that they read or write,
+// that the whole would be uncertain by more than 2 % (standard error) there are more of them, up to
+// all.
 //
 // Blocks that speak to one another are all run, in their order: those of a launch in which one that
 // has been run has accessed global memory atomically, or has had a fence for other blocks.
@@ -17,6 +18,30 @@
 #include <numeric>
 
 namespace simt {
+
+// What blocks do of something, one after the other.
+struct Share {
+    uint64_t all = 0, before = 0;   // by all blocks, and before the present one
+    double ends = 0;                // by the first two
+    double mean = 0, squares = 0;   // of the others: Welford's
+
+    void end_block(uint64_t others) {
+        const double own = double(all - before);
+        before = all;
+        if (others == 0) {
+            ends += own;
+            return;
+        }
+        const double off = own - mean;
+        mean += off / double(others);
+        squares += off * (own - mean);
+    }
+    // Whether the sum over n others is known from t of them.
+    bool known(double n, double t) const {
+        const double error = n * sqrt(squares / (t - 1) / t * (1 - t / n));
+        return error <= 0.02 * (ends + n * mean);
+    }
+};
 
 class Sample {
 public:
@@ -39,8 +64,12 @@ public:
             return blocks_ - 1;
         return 1 + uint64_t((unsigned __int128)(turn - ENDS) * stride_ % between());
     }
+    // The present block does so much, accesses so many bytes of global memory.
     void work(uint64_t n) {
-        work_ += n;
+        work_.all += n;
+    }
+    void moved(uint64_t bytes, bool write) {
+        bytes_[write].all += bytes;
     }
     // Blocks speak to one another.
     void together() {
@@ -49,28 +78,22 @@ public:
     }
     // A block has ended.
     void end_block() {
-        const double own = double(work_ - before_);
-        before_ = work_;
-        if (++ended_ <= ENDS) {
-            ends_ += own;
-            return;
-        }
-        const double off = own - mean_;
-        mean_ += off / double(ended_ - ENDS);
-        squares_ += off * (own - mean_);
+        const uint64_t others = ++ended_ <= ENDS ? 0 : ended_ - ENDS;
+        work_.end_block(others);
+        bytes_[0].end_block(others);
+        bytes_[1].end_block(others);
     }
     // Of first and last only.
     bool at_ends() const {
         return ended_ == ENDS;
     }
     bool enough() const {
-        // Of blocks that do very much, a few are enough.
-        const uint64_t least = work_ / HEAVY < budget_ ? LEAST : 2;
-        if (together_ || work_ < budget_ || whole() || ended_ < ENDS + least)
+        // So many that edges are among them; of blocks that do very much, two.
+        const uint64_t least = work_.all / HEAVY < budget_ ? LEAST : 2;
+        if (together_ || work_.all < budget_ || whole() || ended_ < ENDS + least)
             return false;
         const double n = double(between()), t = double(ended_ - ENDS);
-        const double error = n * sqrt(squares_ / (t - 1) / t * (1 - t / n));
-        return error <= 0.02 * (ends_ + n * mean_);
+        return work_.known(n, t) && bytes_[0].known(n, t) && bytes_[1].known(n, t);
     }
     uint64_t ended() const {
         return ended_;
@@ -86,16 +109,14 @@ public:
     }
 
 private:
-    static constexpr uint64_t ENDS = 2, LEAST = 6, HEAVY = 4;
+    static constexpr uint64_t ENDS = 2, LEAST = 30, HEAVY = 4;
 
     uint64_t between() const {
         return blocks_ - ENDS;
     }
 
     uint64_t blocks_ = 0, budget_ = 0, stride_ = 1, ended_ = 0;
-    uint64_t work_ = 0, before_ = 0;  // by all blocks, and before the present one
-    double ends_ = 0;                 // of it by the first two
-    double mean_ = 0, squares_ = 0;   // of the others: Welford's
+    Share work_, bytes_[2];
     bool together_ = false, in_order_ = false;
 };
 

@@ -249,8 +249,8 @@ pub fn ladder(
     Ok(found)
 }
 
-/// Accesses and basic blocks after which a launch is profiled by a sample: about a second.
-pub const BUDGET: u64 = 40_000_000;
+/// Accesses and basic blocks after which a launch is profiled by a sample: about half a second.
+pub const BUDGET: u64 = 24_000_000;
 
 /// Runs an op once, with kernels of this step of its ladder, as a device of such capabilities
 /// would; its launches, in order.

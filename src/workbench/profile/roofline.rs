@@ -365,7 +365,7 @@ mod tests {
             lines: Vec::new(),
         };
         launch.footprint.read = n;
-        launch.footprint.read_by_blocks = 2 * n;
+        launch.footprint.read_by_blocks = n + n / 2;
         launch.counts.global_read = Traffic {
             requests: n / 128,
             bytes: n,
