@@ -252,7 +252,7 @@ bool SimtProfiler::record(uintptr_t a, size_t n, uint32_t how, int thread, uintp
     request.address[lane] = a;
     if (shared)
         return false;
-    sample_.moved(n, how != SIMT_READ);
+    sample_.moved(n);
     if (how == SIMT_ATOMIC)
         sample_.together();
     if (how != SIMT_READ)
@@ -387,7 +387,7 @@ void SimtProfiler::tma(uintptr_t a, size_t n, uintptr_t code) {
     tally.ideal += (n + SECTOR - 1) / SECTOR;
     touch(a, n, false);
     sample_.work(n / 16);
-    sample_.moved(n, false);
+    sample_.moved(n);
 }
 
 void SimtProfiler::wgmma(uint64_t flops, uintptr_t code) {

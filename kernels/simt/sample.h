@@ -4,7 +4,7 @@
 // and from between them as many as the budget pays for, spread evenly by multiples of the golden
 // ratio, so that whatever the grid's width is its edges have their share. First and last count once,
 // the others for all between. The cost of a block is what it is seen to do, so that the sample is
-// the same on every machine; where blocks differ so much, in that or in the bytes that they read or write,
+// the same on every machine; where blocks differ so much, in that or in the bytes that they access,
 // that the whole would be uncertain by more than 2 % (standard error) there are more of them, up to
 // all.
 //
@@ -68,8 +68,8 @@ public:
     void work(uint64_t n) {
         work_.all += n;
     }
-    void moved(uint64_t bytes, bool write) {
-        bytes_[write].all += bytes;
+    void moved(uint64_t bytes) {
+        bytes_.all += bytes;
     }
     // Blocks speak to one another.
     void together() {
@@ -80,8 +80,7 @@ public:
     void end_block() {
         const uint64_t others = ++ended_ <= ENDS ? 0 : ended_ - ENDS;
         work_.end_block(others);
-        bytes_[0].end_block(others);
-        bytes_[1].end_block(others);
+        bytes_.end_block(others);
     }
     // Of first and last only.
     bool at_ends() const {
@@ -93,7 +92,7 @@ public:
         if (together_ || work_.all < budget_ || whole() || ended_ < ENDS + least)
             return false;
         const double n = double(between()), t = double(ended_ - ENDS);
-        return work_.known(n, t) && bytes_[0].known(n, t) && bytes_[1].known(n, t);
+        return work_.known(n, t) && bytes_.known(n, t);
     }
     uint64_t ended() const {
         return ended_;
@@ -116,7 +115,7 @@ private:
     }
 
     uint64_t blocks_ = 0, budget_ = 0, stride_ = 1, ended_ = 0;
-    Share work_, bytes_[2];
+    Share work_, bytes_;
     bool together_ = false, in_order_ = false;
 };
 
