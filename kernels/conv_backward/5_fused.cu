@@ -39,6 +39,9 @@ template <int C> struct Fused {
     static constexpr int ACROSS = C / 16;
     static constexpr int SHARES = MMA_THREADS / 32 / (ACROSS * ACROSS);
     static_assert(SHARES > 0, "each warp has some of dw");
+    // Of a row [TAPS][C] of the block's dw in shared memory, in floats: a warp stores pairs of
+    // columns, four lanes to a row, and rows that are 8 banks apart do not get in each other's way.
+    static constexpr int PITCH = (TAPS * C + 23) / 32 * 32 + 8;
 
     using Weights = Tile<TAPS * C, C>;
     using Inputs = Tile<PIXELS, C>;
@@ -114,17 +117,23 @@ template <int C> struct Fused {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
 #pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        int row = o + i / 2 * 8, col = c + half * 8 + i % 2;
-                        float *at = sums + (row * TAPS + tap) * C + col;
-                        float v = dw[tap / 3][tap % 3][half][i];
-                        *at = share == 0 ? v : *at + v;
+                    for (int i = 0; i < 4; i += 2) {
+                        int row = o + i / 2 * 8, col = c + half * 8;
+                        float2 *at = reinterpret_cast<float2 *>(sums + row * PITCH + tap * C + col);
+                        const float(&v)[4] = dw[tap / 3][tap % 3][half];
+                        float2 sum = {v[i], v[i + 1]};
+                        if (share > 0) {
+                            float2 before = *at;
+                            sum = {before.x + sum.x, before.y + sum.y};
+                        }
+                        *at = sum;
                     }
                 }
             }
         }
         __syncthreads();
-        for (int i = int(threadIdx.x); i < C * TAPS * C; i += MMA_THREADS) to[i] = sums[i];
+        for (int i = int(threadIdx.x); i < C * TAPS * C; i += MMA_THREADS)
+            to[i] = sums[i / (TAPS * C) * PITCH + i % (TAPS * C)];
     }
 };
 

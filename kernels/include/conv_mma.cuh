@@ -183,11 +183,14 @@ DEVICE void pipeline(int steps, A (&a)[2], LoadA &load_a, B (&b)[2], LoadB &load
 
 // A tile of outputs on its way from the fragments, where a thread has pairs of channels of many
 // pixels, to memory, where it shall have eight channels of a pixel. The padding puts the pairs of
-// half a warp on different banks.
+// half a warp on different banks. A quarter of a warp gets one half of eight chunks, and the same
+// half of all would lie on every other four banks: so the halves are swapped in every other row,
+// and, where a row has eight chunks, in its last four.
 template <int WIDTH> struct alignas(16) Outputs {
     static constexpr int CHUNKS = WIDTH / 8;
     // Pixels between those of a thread.
     static constexpr int STRIDE = MMA_THREADS / CHUNKS;
+    static_assert(STRIDE % 2 == 0, "a thread's rows have their halves alike");
 
     float v[PIXELS][WIDTH + 8];
 
@@ -200,12 +203,18 @@ template <int WIDTH> struct alignas(16) Outputs {
         return int(threadIdx.x) % CHUNKS;
     }
 
+    // Where a chunk's first half is, behind the chunk's place; the second is in the other one.
+    DEVICE static int half(int row, int chunk) {
+        return (row + chunk / 4) % 2 * 4;
+    }
+
     DEVICE void put(const float (&acc)[2][WIDTH / 8][4]) {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
 #pragma unroll
             for (int n = 0; n < WIDTH / 8; n++) {
-                int row = warp() * 32 + m * 16 + lane() / 4, col = n * 8 + lane() % 4 * 2;
+                int row = warp() * 32 + m * 16 + lane() / 4;
+                int col = n * 8 + (half(row, n) ^ lane() % 4 * 2);
                 *reinterpret_cast<float2 *>(&v[row][col]) = {acc[m][n][0], acc[m][n][1]};
                 *reinterpret_cast<float2 *>(&v[row + 8][col]) = {acc[m][n][2], acc[m][n][3]};
             }
@@ -215,8 +224,9 @@ template <int WIDTH> struct alignas(16) Outputs {
     // The thread's `i`-th pixel: eight channels.
     DEVICE void get(int i, float (&to)[8]) const {
         const float *from = &v[row() + i * STRIDE][chunk() * 8];
-        unpack(load4(from), to);
-        unpack(load4(from + 4), to + 4);
+        const int first = half(row(), chunk());
+        unpack(load4(from + first), to);
+        unpack(load4(from + (first ^ 4)), to + 4);
     }
 };
 

@@ -160,11 +160,13 @@ typedef struct SimtTally {
     uint64_t ideal;     // sectors of the same bytes side by side; wavefronts without conflicts
 } SimtTally;
 
-// In sectors.
+// Of memory, in sectors; and of the launch.
 typedef struct SimtFootprint {
     uint64_t read_by_blocks, written_by_blocks;  // by each block, each once
     uint64_t read, written;                      // by any
-    uint32_t static_shared;                      // bytes of a block, which is no global memory
+    uint64_t waits;          // of all warps, for what their block had not read before
+    uint64_t run;            // blocks that were run; of all, the rest is estimated by them
+    uint32_t static_shared;  // bytes of a block, which is no global memory
 } SimtFootprint;
 
 // What one instruction of a warp accessed, for who wants to see each.
@@ -178,8 +180,9 @@ typedef struct SimtRequest {
     uint64_t address[32];  // of each lane; of shared memory from its start
 } SimtRequest;
 
-// As simt_checker_new, simt_checker_alloc and simt_launch_checked.
-SimtProfiler *simt_profiler_new(size_t capacity);
+// As simt_checker_new, simt_checker_alloc and simt_launch_checked. Of a launch whose blocks do more
+// than `budget`, in accesses and basic blocks, only a sample is run (sample.h).
+SimtProfiler *simt_profiler_new(size_t capacity, uint64_t budget);
 void simt_profiler_delete(SimtProfiler *profiler);
 void *simt_profiler_alloc(SimtProfiler *profiler, size_t bytes);
 int simt_launch_profiled(SimtProfiler *profiler, const SimtKernel *kernel,

@@ -138,9 +138,9 @@ void Core::run(Job &job) {
                       {uintptr_t(dynamic_), job.launch.dynamic_shared});
     while (!job.failed.load(std::memory_order_relaxed)) {
         const uint64_t turn = job.next.fetch_add(1, std::memory_order_relaxed);
-        if (turn >= job.blocks)
+        if (turn >= job.blocks || (profile_ && profile_->enough()))
             break;
-        run_block(job.block(turn));
+        run_block(profile_ ? profile_->block(turn) : job.block(turn));
         if (error_.length > 0) {
             job.fail(turn, error_);
             error_.length = 0;
@@ -285,6 +285,8 @@ void Core::leave() {
     Warp &warp = warps_[warp_];
     warp.gone |= 1u << (running() % 32);
     gone_++;
+    if (profile_ && warp.gone == ~0u)
+        profile_->end_warp(warp_);
     if (gone_ == job_->threads) {
         if (!boxes_.empty())
             fail(running(), "returned as the block's last thread while a tma_load of %s:%d was "

@@ -113,6 +113,8 @@ void *__tsan_memset(void *to, int value, size_t n) {
 void __tsan_atomic_thread_fence(int order) {
     if (watching && order == __ATOMIC_SEQ_CST)
         watching->fence(current->running());
+    if (profiling && order == __ATOMIC_SEQ_CST)
+        profiling->fence();
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 

@@ -30,11 +30,8 @@ void Core::copy_async(void *to, const void *from, bool there, int line, const ch
             check_->access(uintptr_t(from), 16, SIMT_READ, running(), site);
         check_->access(uintptr_t(to), 16, SIMT_COPIES, running(), site);
     }
-    if (profile_) {
-        if (there)
-            profile_->access(uintptr_t(from), 16, SIMT_READ, running(), site);
-        profile_->access(uintptr_t(to), 16, SIMT_COPIES, running(), site);
-    }
+    if (profile_)
+        profile_->copy(uintptr_t(to), uintptr_t(from), there, running(), site);
     copied_ = true;
     copies_[running()].issue(to, from, there, at_once());
 }

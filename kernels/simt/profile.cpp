@@ -8,7 +8,9 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <mutex>
 #include <new>
 
@@ -21,6 +23,9 @@ __thread SimtProfiler *profiling = nullptr;
 namespace {
 
 constexpr size_t ALIGN = 256, SECTOR = 32, BANKS = 32, WORD = 4;
+
+// FLOPs of a tensor core that cost the executor as much as an access does.
+constexpr uint64_t FLOPS_A_STEP = 32;
 
 // Where the image starts that a function lies in, and the executable part of it around that.
 struct Image {
@@ -90,9 +95,10 @@ Wavefronts wavefronts(const Request &request, uint32_t lanes) {
 
 using namespace simt;
 
-SimtProfiler::SimtProfiler(size_t capacity)
-    : heap_{0, (capacity + 4095) / 4096 * 4096} {
+SimtProfiler::SimtProfiler(size_t capacity, uint64_t budget)
+    : budget_(budget), heap_{0, (capacity + 4095) / 4096 * 4096} {
     heap_.low = uintptr_t(reserve<char>(heap_.size));
+    owners_ = reserve<uint32_t>(heap_.size / ALIGN);
     for (Stamp *&stamps : stamps_)
         stamps = reserve<Stamp>(heap_.size / SECTOR);
     catch_faults();
@@ -100,6 +106,7 @@ SimtProfiler::SimtProfiler(size_t capacity)
 
 SimtProfiler::~SimtProfiler() {
     munmap(reinterpret_cast<void *>(heap_.low), heap_.size);
+    munmap(owners_, heap_.size / ALIGN * sizeof *owners_);
     read_code({});
     for (Stamp *stamps : stamps_)
         munmap(stamps, heap_.size / SECTOR * sizeof *stamps);
@@ -118,6 +125,8 @@ void *SimtProfiler::alloc(size_t bytes) {
         return nullptr;
     const size_t start = used_;
     used_ += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    std::fill(owners_ + start / ALIGN, owners_ + used_ / ALIGN, uint32_t(regions_.size()));
+    regions_.push_back({(bytes + SECTOR - 1) / SECTOR, {}, {}, {}, {}});
     return reinterpret_cast<void *>(heap_.low + start);
 }
 
@@ -127,10 +136,16 @@ void SimtProfiler::run(Job &job) {
         read_code(image_around(function).code);
     launch_++;
     footprint_ = {};
+    waits_ends_ = 0;
+    for (Region &region : regions_)
+        region = {region.sectors, {}, {}, {}, {}};
     places_.clear();
+    memset(found_, 0, sizeof found_);
     tallies_.clear();
     requests_.clear();
     blocks_begun_ = 0;
+    ends_.clear();
+    begun_ends_.clear();
     for (uint32_t w = 0; w < 32; w++) {
         open_[w].clear();
         busy_[w].clear();
@@ -141,17 +156,61 @@ void SimtProfiler::run(Job &job) {
     static uint64_t serial = 0;
     std::lock_guard<std::mutex> lock(running);
     job.serial = ++serial;
+    sample_.begin(job.blocks, budget_);
     run_alone(job);
     footprint_.static_shared = uint32_t(job.static_shared);
-    for (const uintptr_t code : begun_) {
-        uint64_t &times = blocks_[code - text_.low];
-        tallies_.push_back({SIMT_BASIC_BLOCK, site_of(code + 1), times, 0, 0, 0});
+    finish();
+}
+
+// What the sample says of all blocks.
+void SimtProfiler::finish() {
+    for (size_t i = 0; i < tallies_.size(); i++) {
+        const SimtTally ends = i < ends_.size() ? ends_[i] : SimtTally();
+        SimtTally &all = tallies_[i];
+        all.requests = sample_.all(ends.requests, all.requests);
+        all.bytes = sample_.all(ends.bytes, all.bytes);
+        all.units = sample_.all(ends.units, all.units);
+        all.ideal = sample_.all(ends.ideal, all.ideal);
+    }
+    for (size_t i = 0; i < begun_.size(); i++) {
+        uint64_t &times = blocks_[begun_[i] - text_.low];
+        const uint64_t ends = i < begun_ends_.size() ? begun_ends_[i] : 0;
+        tallies_.push_back({SIMT_BASIC_BLOCK, site_of(begun_[i] + 1), sample_.all(ends, times), 0, 0, 0});
         times = 0;
     }
     begun_.clear();
+    for (const Region &region : regions_) {
+        footprint_.read_by_blocks += sample_.all(region.ends[0], region.by_blocks[0]);
+        footprint_.written_by_blocks += sample_.all(region.ends[1], region.by_blocks[1]);
+        footprint_.read += estimate(region, false);
+        footprint_.written += estimate(region, true);
+    }
+    footprint_.waits = sample_.all(waits_ends_, footprint_.waits);
+    footprint_.run = sample_.ended();
+}
+
+// How many different sectors of the region all blocks touch. If no more of the sample's came twice
+// than chance would have it, blocks share out all of the region. Otherwise it is data that says
+// which, and their number goes on growing as it did, by a power (Heaps' law).
+uint64_t SimtProfiler::estimate(const Region &region, bool write) const {
+    const double seen = double(region.once[write]), drawn = double(region.by_blocks[write]);
+    if (sample_.whole() || seen == 0)
+        return region.once[write];
+    const uint64_t all = sample_.all(region.ends[write], region.by_blocks[write]);
+    const double size = double(region.sectors), draws = double(sample_.ended());
+    const double chance = draws * (1 - size / drawn * -expm1(-drawn / size));
+    if (draws * (1 - seen / drawn) <= chance + 2 * sqrt(chance) + 1)
+        return std::min(std::max(region.sectors, region.once[write]), all);
+    double power = 1;
+    for (const Growth &then : {region.growth[write][0], region.growth[write][1]})
+        if (then.once > 0 && double(then.drawn) * 1.5 <= drawn)
+            power = log(seen / double(then.once)) / log(drawn / double(then.drawn));
+    const double grown = seen * pow(double(all) / drawn, power);
+    return std::min({uint64_t(grown), all, region.sectors});
 }
 
 void SimtProfiler::basic_block(uintptr_t code) {
+    sample_.work(1);
     if (text_.holds(code) && blocks_[code - text_.low]++ == 0)
         begun_.push_back(code);
 }
@@ -164,24 +223,45 @@ void SimtProfiler::begin_block(Range shared) {
 }
 
 uint32_t SimtProfiler::place(uint32_t kind, uintptr_t code) {
-    const uint64_t site = site_of(code);
-    const auto [at, is_new] = places_.try_emplace(site << 8 | kind, uint32_t(tallies_.size()));
+    const uint64_t site = site_of(code), key = site << 8 | kind;
+    Found &found = found_[(site ^ kind) % std::size(found_)];
+    if (found.key == key && found.at != 0)
+        return found.at - 1;
+    const auto [at, is_new] = places_.try_emplace(key, uint32_t(tallies_.size()));
     if (is_new) {
         tallies_.push_back({kind, site, 0, 0, 0, 0});
         for (auto &open : open_)
             open.emplace_back();
     }
+    found = {key, at->second + 1};
     return at->second;
 }
 
 void SimtProfiler::access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code) {
+    const uint32_t warp = uint32_t(thread) / 32, lane = 1u << (uint32_t(thread) % 32);
+    const bool fresh = record(a, n, how, thread, code);
+    if (how != SIMT_READ)
+        arrive(warp, lane);
+    else if (fresh)
+        awaited_[warp] |= lane;
+}
+
+void SimtProfiler::copy(uintptr_t to, uintptr_t from, bool there, int thread, uintptr_t code) {
+    if (there)
+        record(from, 16, SIMT_READ, thread, code);
+    record(to, 16, SIMT_COPIES, thread, code);
+}
+
+bool SimtProfiler::record(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code) {
     const bool shared = shared_.holds(a);
     // Constants of the program are no memory of the device's.
     if (!shared && !heap_.holds(a))
-        return;
+        return false;
+    sample_.work(1);
+    bool fresh = false;
     // An instruction has 16 bytes at most.
     for (; n > 16; a += 16, n -= 16)
-        access(a, 16, how, thread, code);
+        fresh |= record(a, 16, how, thread, code);
     const uint32_t what = how == SIMT_READ ? 0 : how == SIMT_ATOMIC ? 2 : 1;
     const uint32_t at = place((shared ? SIMT_SHARED_READ : SIMT_GLOBAL_READ) + what, code);
     const uint32_t warp = uint32_t(thread) / 32, lane = uint32_t(thread) % 32;
@@ -195,15 +275,39 @@ void SimtProfiler::access(uintptr_t a, size_t n, uint32_t how, int thread, uintp
     request.lanes |= 1u << lane;
     request.size = uint32_t(n);
     request.address[lane] = a;
+    if (shared)
+        return false;
+    sample_.moved(n);
+    if (how == SIMT_ATOMIC)
+        sample_.together();
+    if (how != SIMT_READ)
+        touch(a, n, true);
+    return (how == SIMT_READ || how == SIMT_ATOMIC) && touch(a, n, false) | fresh;
 }
 
-void SimtProfiler::touch(uint64_t sector, bool write) {
+bool SimtProfiler::touch(uint64_t sector, bool write) {
     Stamp &stamp = stamps_[write][sector];
-    uint64_t &by_blocks = write ? footprint_.written_by_blocks : footprint_.read_by_blocks;
-    uint64_t &once = write ? footprint_.written : footprint_.read;
-    by_blocks += stamp.block != block_;
-    once += stamp.launch != launch_;
+    if (stamp.block == block_)
+        return false;
+    Region &region = regions_[owners_[sector / (ALIGN / SECTOR)]];
+    region.by_blocks[write]++;
+    region.once[write] += stamp.launch != launch_;
     stamp = {block_, launch_};
+    return true;
+}
+
+bool SimtProfiler::touch(uintptr_t a, size_t n, bool write) {
+    const uint64_t first = (a - heap_.low) / SECTOR, last = (a + n - 1 - heap_.low) / SECTOR;
+    bool fresh = false;
+    for (uint64_t sector = first; sector <= last; sector++)
+        fresh |= touch(sector, write);
+    return fresh;
+}
+
+void SimtProfiler::arrive(uint32_t warp, uint32_t lanes) {
+    for (uint32_t rest = awaited_[warp] & lanes; rest != 0; rest &= rest - 1)
+        waits_[warp][__builtin_ctz(rest)]++;
+    awaited_[warp] &= ~lanes;
 }
 
 // What the warp has asked for so far, no lane will join any more.
@@ -254,13 +358,6 @@ void SimtProfiler::complete(SimtTally &tally, const Request &request) {
     }
     tally.units += sectors.count;
     tally.ideal += (bytes + SECTOR - 1) / SECTOR;
-    for (size_t i = 0; i < sectors.count; i++) {
-        const uint64_t sector = sectors.unit[i] - heap_.low / SECTOR;
-        if (tally.kind != SIMT_GLOBAL_WRITE)
-            touch(sector, false);
-        if (tally.kind != SIMT_GLOBAL_READ)
-            touch(sector, true);
-    }
 }
 
 void SimtProfiler::keep(uint32_t warp, uint32_t kind, const Request &request) {
@@ -275,37 +372,66 @@ void SimtProfiler::collective(uint32_t warp, const Collective &kind, bool whole,
     SimtTally &tally = tallies_[place(kind.flops > 0 ? SIMT_MMA : SIMT_WARP_OP, code)];
     tally.requests++;
     tally.units += kind.flops;
+    sample_.work(32 + kind.flops / FLOPS_A_STEP);
+    arrive(warp, ~0u);
     if (whole)
         complete(warp);
 }
 
 void SimtProfiler::barrier(uintptr_t code) {
     tallies_[place(SIMT_BARRIER, code)].requests++;
-    for (uint32_t warp = 0; warp < 32; warp++)
+    for (uint32_t warp = 0; warp < 32; warp++) {
+        arrive(warp, ~0u);
         complete(warp);
+    }
     turn_++;
+}
+
+void SimtProfiler::end_warp(uint32_t warp) {
+    complete(warp);
+    arrive(warp, ~0u);
+    footprint_.waits += *std::max_element(waits_[warp], waits_[warp] + 32);
+    memset(waits_[warp], 0, sizeof waits_[warp]);
 }
 
 void SimtProfiler::end_block() {
     for (uint32_t warp = 0; warp < 32; warp++)
-        complete(warp);
+        end_warp(warp);
+    sample_.end_block();
+    const uint64_t ended = sample_.ended();
+    if ((ended & (ended - 1)) == 0)
+        for (Region &region : regions_)
+            for (uint32_t write = 0; write < 2; write++) {
+                auto &growth = region.growth[write];
+                growth[0] = growth[1];
+                growth[1] = {region.once[write], region.by_blocks[write]};
+            }
+    if (!sample_.at_ends())
+        return;
+    ends_ = tallies_;
+    for (const uintptr_t code : begun_)
+        begun_ends_.push_back(blocks_[code - text_.low]);
+    for (Region &region : regions_)
+        std::copy(region.by_blocks, region.by_blocks + 2, region.ends);
+    waits_ends_ = footprint_.waits;
 }
 
 void SimtProfiler::tma(uintptr_t a, size_t n, uintptr_t code) {
     SimtTally &tally = tallies_[place(SIMT_TMA, code)];
     tally.requests++;
     tally.bytes += n;
-    for (uint64_t sector = a / SECTOR; sector <= (a + n - 1) / SECTOR; sector++) {
-        tally.units++;
-        touch(sector - heap_.low / SECTOR, false);
-    }
+    tally.units += (a + n - 1) / SECTOR - a / SECTOR + 1;
     tally.ideal += (n + SECTOR - 1) / SECTOR;
+    touch(a, n, false);
+    sample_.work(n / 16);
+    sample_.moved(n);
 }
 
 void SimtProfiler::wgmma(uint64_t flops, uintptr_t code) {
     SimtTally &tally = tallies_[place(SIMT_WGMMA, code)];
     tally.requests++;
     tally.units += flops;
+    sample_.work(flops / FLOPS_A_STEP);
 }
 
 SimtCode simt_code(const void *function) {
@@ -324,9 +450,9 @@ void simt_loaded(const void *function) {
     library_start = image_around(uintptr_t(function)).start;
 }
 
-SimtProfiler *simt_profiler_new(size_t capacity) {
+SimtProfiler *simt_profiler_new(size_t capacity, uint64_t budget) {
     try {
-        return new SimtProfiler(capacity);
+        return new SimtProfiler(capacity, budget);
     } catch (const std::bad_alloc &) {
         return nullptr;
     }

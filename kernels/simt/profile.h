@@ -14,6 +14,13 @@
 // that want it. Accesses of 8 bytes are served in two halves of the warp and those of 16 bytes in
 // four quarters, unless all that the warp wants fits into one wavefront.
 //
+// Round trips. A thread that has read what its block had not read before waits for it where it
+// stores, accesses atomically or meets others, whatever it has read until then being on its way
+// together. (What a compiler makes of loops, and use without a store, are not seen; asynchronous
+// copies are taken to come in time.) A warp waits as often as that of its lanes that waits most.
+//
+// Of launches that cost much only a sample of the blocks is run: sample.h.
+//
 // That is what NVIDIA documents of its GPUs (CUDA C++ Programming Guide, "Global Memory" and
 // "Shared Memory" of the compute capabilities) and Nsight Compute counts, not a simulation: nothing
 // here has a clock or a cache.
@@ -21,6 +28,7 @@
 
 #include "abi.h"
 #include "check.h"
+#include "sample.h"
 #include "simt.h"
 
 #include <cstddef>
@@ -45,11 +53,24 @@ struct Requests {
     std::vector<Request> all;
 };
 
+// How many different sectors the first so many were.
+struct Growth {
+    uint64_t once, drawn;
+};
+
+// An allocation, and how many of its sectors a launch touches: reading, writing.
+struct Region {
+    uint64_t sectors;
+    uint64_t by_blocks[2], once[2];  // by each block, each once; by any
+    uint64_t ends[2];                // the first of them by the blocks at the ends
+    Growth growth[2][2];             // after the last powers of two of blocks, the older first
+};
+
 }  // namespace simt
 
 struct SimtProfiler {
 public:
-    explicit SimtProfiler(size_t capacity);
+    SimtProfiler(size_t capacity, uint64_t budget);
     ~SimtProfiler();
     SimtProfiler(const SimtProfiler &) = delete;
     SimtProfiler &operator=(const SimtProfiler &) = delete;
@@ -58,14 +79,29 @@ public:
 
     // Runs a job on the calling OS thread. The executor then says how it goes:
     void run(simt::Job &job);
+    // Whether enough of them have been run.
+    bool enough() const {
+        return sample_.enough();
+    }
+    uint64_t block(uint64_t turn) const {
+        return sample_.block(turn);
+    }
     void begin_block(simt::Range shared);
     // A thread accesses n bytes; `code` is where it goes on.
     void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
+    // It copies 16 bytes asynchronously, or writes zeros in place of what is not `there`.
+    void copy(uintptr_t to, uintptr_t from, bool there, int thread, uintptr_t code);
+    // It has a fence for threads of other blocks.
+    void fence() {
+        sample_.together();
+    }
     // It begins a basic block.
     void basic_block(uintptr_t code);
     // Lanes of a warp have met; `whole`: all that have not returned.
     void collective(uint32_t warp, const simt::Collective &kind, bool whole, uintptr_t code);
     void barrier(uintptr_t code);
+    // All threads of a warp have returned.
+    void end_warp(uint32_t warp);
     void end_block();
     // A thread has TMA copy bytes.
     void tma(uintptr_t a, size_t n, uintptr_t code);
@@ -93,15 +129,31 @@ private:
         uint32_t block, launch;  // that were the last to touch a sector
     };
 
+    struct Found {
+        uint64_t key;
+        uint32_t at;  // in tallies_, and one more
+    };
+
     uint32_t place(uint32_t kind, uintptr_t code);
+    // Returns whether the block has not touched it before.
+    bool record(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
     void complete(uint32_t warp);
     void complete(SimtTally &tally, const simt::Request &request);
     void keep(uint32_t warp, uint32_t kind, const simt::Request &request);
-    void touch(uint64_t sector, bool write);
     void read_code(simt::Range text);
+    bool touch(uint64_t sector, bool write);
+    bool touch(uintptr_t a, size_t n, bool write);
+    // Lanes of a warp wait for what they have read.
+    void arrive(uint32_t warp, uint32_t lanes);
+    uint64_t estimate(const simt::Region &region, bool write) const;
+    void finish();
 
+    uint64_t budget_;
+    simt::Sample sample_;
     simt::Range heap_;  // device memory
     size_t used_ = 0;   // of it
+    uint32_t *owners_;  // in regions_, of each part of it
+    std::vector<simt::Region> regions_;
     simt::Range text_ = {};        // the code of the last launch
     uint64_t *blocks_ = nullptr;  // how often threads began the basic blocks that start there
     std::vector<uintptr_t> begun_;  // those
@@ -109,11 +161,17 @@ private:
     uint32_t block_ = 0, launch_ = 0;
     simt::Range shared_;
     std::unordered_map<uint64_t, uint32_t> places_;  // in tallies_
+    Found found_[1024];                              // lately, of them
     std::vector<SimtTally> tallies_;
     bool keep_ = false;
     uint32_t blocks_begun_ = 0, turn_ = 0;  // of the launch; of the block
     std::vector<SimtRequest> requests_;
+    std::vector<SimtTally> ends_;       // those of the blocks at the ends
+    std::vector<uint64_t> begun_ends_;  // and of basic blocks
+    uint32_t awaited_[32] = {};         // lanes of each warp that have read
+    uint32_t waits_[32][32] = {};       // how often each has waited for that
     SimtFootprint footprint_ = {};
+    uint64_t waits_ends_ = 0;
     std::vector<simt::Requests> open_[32];  // of each warp, as tallies_
     std::vector<uint32_t> busy_[32];        // those of them that have some
 };

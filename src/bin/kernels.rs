@@ -262,7 +262,7 @@ mod workbench {
         self, ProfileError, find, list, page, shape_of, tables, text,
     };
     use autoassist::workbench::program::{self, Action, Options};
-    use autoassist::workbench::workload::Op;
+    use autoassist::workbench::workload::{Dims, Op};
     use std::ffi::OsString;
     use std::io::Write;
     use std::path::{Path, PathBuf};
@@ -272,11 +272,11 @@ mod workbench {
     type Open = fn() -> std::result::Result<Gpu, DeviceError>;
 
     impl At {
-        fn resolve(&self, op: &Op) -> Result<(Vec<usize>, &'static Specs)> {
+        /// The shape, if one is given, and the GPU.
+        fn resolve(&self) -> Result<(Option<Vec<usize>>, &'static Specs)> {
             let shape = self.shape.as_deref().map(shape_of).transpose();
             let shape = shape.map_err(|e| format!("--shape: {e}"))?;
-            let specs = gpu(&self.gpu)?;
-            Ok((shape.unwrap_or_else(|| op.shape.to_vec()), specs))
+            Ok((shape, gpu(&self.gpu)?))
         }
     }
 
@@ -321,6 +321,24 @@ mod workbench {
                 std::io::stderr(),
                 "edited since the build, compiled again in {seconds:.1} s: {files}"
             );
+        }
+        Ok(())
+    }
+
+    /// Says so of steps that will take minutes: also a sample has some whole blocks.
+    fn warn(op: &Op, steps: &[(u32, Vec<usize>)], specs: &Specs) -> Result<()> {
+        for (step, shape) in steps {
+            let minutes = profile::effort(op, shape, *step, specs)? / 60.0;
+            if minutes >= 1.0 {
+                let (of, op) = (Dims(shape), op.name);
+                // Nobody may be there to read it.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "kernels: step {step} of {op} of {of} will take about {minutes:.0} minutes: a \
+                     block does much, and also a sample has some; Ctrl-C, and smaller sizes, are \
+                     quicker"
+                );
+            }
         }
         Ok(())
     }
@@ -375,11 +393,15 @@ mod workbench {
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
         let named = find(name)?;
         edited_of(named.op)?;
-        let (shape, specs) = at.resolve(named.op)?;
-        let step = match step.or(named.step) {
+        let (shape, specs) = at.resolve()?;
+        let step = step.or(named.step);
+        let usual = || step.map_or(named.op.shape, |step| named.op.shape_of(step));
+        let shape = shape.unwrap_or_else(|| usual().to_vec());
+        let step = match step {
             Some(step) => step,
             None => profile::last_step(named.op, &shape, specs)?,
         };
+        warn(named.op, &[(step, shape.clone())], specs)?;
         let (device, absent) = device()?;
         let progress = Progress::new(format!("{name} on the CPU"));
         let found = profile::step(named.op, &shape, step, specs, device);
@@ -391,10 +413,11 @@ mod workbench {
     pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
         let op = find(name)?.op;
         edited_of(op)?;
-        let (shape, specs) = at.resolve(op)?;
+        let (shape, specs) = at.resolve()?;
+        warn(op, &op.climb(shape.as_deref()), specs)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
         let (device, absent) = device()?;
-        let ladder = climb(op, &shape, specs, device)?;
+        let ladder = climb(op, shape.as_deref(), specs, device)?;
         page::write(&to, specs, &ladder)?;
         let table = text::ladder(specs, &ladder);
         Ok(format!(
@@ -405,13 +428,14 @@ mod workbench {
 
     fn climb(
         op: &'static Op,
-        shape: &[usize],
+        shape: Option<&[usize]>,
         specs: &Specs,
         device: Option<Open>,
     ) -> Result<profile::Ladder> {
         let progress = Progress::new(op.name.into());
+        let steps = op.climb(shape);
         let at = |done: usize| {
-            let (step, last) = (op.steps[done], op.steps[op.steps.len() - 1]);
+            let (step, last) = (steps[done].0, op.steps[op.steps.len() - 1]);
             progress.say(format!("{}, step {step} of {last}", op.name));
         };
         let ladder = profile::ladder(op, shape, specs, device, &at);
@@ -423,7 +447,7 @@ mod workbench {
         let specs = &GPUS[0];
         let (device, _) = device()?;
         let table = |op: &'static Op| {
-            let ladder = climb(op, op.shape, specs, device).map_err(|e| e.why)?;
+            let ladder = climb(op, None, specs, device).map_err(|e| e.why)?;
             Ok(text::markdown(specs, &ladder))
         };
         let count = tables::update(file, table)?;

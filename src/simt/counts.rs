@@ -1,5 +1,5 @@
-//! What a profiled launch did, exactly: everything that the SIMT executor sees of it
-//! (`kernels/simt/profile.h`), by line of the source.
+//! What a profiled launch did: everything that the SIMT executor sees of it
+//! (`kernels/simt/profile.h`), by line of the source. Exactly, if all of its blocks were run.
 
 use super::checker::Site;
 use std::ops::AddAssign;
@@ -113,6 +113,11 @@ pub struct LaunchProfile {
     pub dynamic_shared: u32,
     /// Static shared memory of a block in bytes.
     pub static_shared: u32,
+    /// Blocks that were run. What the others would have done is estimated by them.
+    pub run: u64,
+    /// How often warps waited for global memory that their block had not read before, all of them
+    /// together: round trips, of which a warp has one under way at a time.
+    pub waits: u64,
     /// Sums over all lines.
     pub counts: Counts,
     /// Global memory touched.
@@ -125,6 +130,16 @@ impl LaunchProfile {
     /// Blocks of the launch.
     pub fn blocks(&self) -> u64 {
         self.grid.iter().map(|n| u64::from(*n)).product()
+    }
+
+    /// Whether not all of them were run, so that counts are estimates.
+    pub fn is_sampled(&self) -> bool {
+        self.run < self.blocks()
+    }
+
+    /// Warps of all blocks.
+    pub fn warps(&self) -> u64 {
+        self.blocks() * u64::from(self.threads.div_ceil(32))
     }
 }
 

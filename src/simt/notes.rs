@@ -3,11 +3,11 @@
 use super::{Landing, Schedule, Simt};
 use crate::backend::error::DeviceError;
 use crate::backend::gpu::driver::{Capability, Driver, Graph, Launch, Mapped};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// Kernels that were launched.
-pub type Names = Arc<Mutex<BTreeSet<&'static str>>>;
+/// Kernels that were launched, and the blocks of the last launch of each.
+pub type Names = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
 /// Memory is the SIMT executor's, and so is what it says of itself but for its capabilities.
 pub struct Notes {
@@ -50,7 +50,8 @@ impl Driver for Notes {
 
     fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
         let mut names = self.names.lock().expect("no holder panics");
-        names.insert(launch.kernel);
+        let blocks = launch.grid.iter().map(|n| u64::from(*n)).product();
+        names.insert(launch.kernel, blocks);
         Ok(())
     }
 
@@ -75,8 +76,9 @@ impl Driver for Notes {
         Ok(true)
     }
 
-    fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.simt.upload(to, bytes)
+    /// Nothing reads it.
+    fn upload(&mut self, _: u64, _: &[u8]) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     fn download(&mut self, from: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {

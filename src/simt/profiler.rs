@@ -54,6 +54,8 @@ struct RawFootprint {
     written_by_blocks: u64,
     read: u64,
     written: u64,
+    waits: u64,
+    run: u64,
     static_shared: u32,
 }
 
@@ -71,7 +73,7 @@ struct RawRequest {
 }
 
 unsafe extern "C" {
-    fn simt_profiler_new(capacity: usize) -> *mut Raw;
+    fn simt_profiler_new(capacity: usize, budget: u64) -> *mut Raw;
     fn simt_profiler_delete(profiler: *mut Raw);
     fn simt_profiler_alloc(profiler: *mut Raw, bytes: usize) -> *mut u8;
     fn simt_launch_profiled(
@@ -126,18 +128,29 @@ impl Drop for Inner {
 }
 
 impl Profiler {
-    /// With nothing allocated and nothing counted.
+    /// With nothing allocated and nothing counted. Every block of every launch is run.
     ///
     /// # Errors
     /// The system refuses the address space (some GiB, of which what is used becomes memory). A
     /// build by clang: memory is accessed there as in one by g++, but FLOPs are read from basic
     /// blocks, which are others.
     pub fn new() -> Result<Arc<Profiler>, DeviceError> {
+        Profiler::sampling(u64::MAX)
+    }
+
+    /// The same, but of a launch that takes more accesses and basic blocks than `budget` only a
+    /// sample of the blocks is run, and the others are taken to do the same:
+    /// `kernels/simt/sample.h` says how they are chosen. What is not run is not written either, so
+    /// later launches read zeros there.
+    ///
+    /// # Errors
+    /// As [`new`](Profiler::new).
+    pub fn sampling(budget: u64) -> Result<Arc<Profiler>, DeviceError> {
         if !cfg!(simt_counted) {
             return Err(DeviceError::NotCounted);
         }
         // SAFETY: has no preconditions.
-        let raw = NonNull::new(unsafe { simt_profiler_new(CAPACITY) });
+        let raw = NonNull::new(unsafe { simt_profiler_new(CAPACITY, budget) });
         let raw = raw.ok_or_else(|| out_of_memory(CAPACITY))?;
         let launches = Vec::new();
         Ok(Arc::new(Profiler {
@@ -305,6 +318,8 @@ impl Reader<'_> {
             threads: launch.threads,
             dynamic_shared: launch.dynamic_shared,
             static_shared: launch.footprint.static_shared,
+            run: launch.footprint.run,
+            waits: launch.footprint.waits,
             counts,
             footprint,
             lines: lines

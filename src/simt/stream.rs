@@ -397,9 +397,9 @@ impl Driver for Simt {
 
     fn alloc_each(&mut self, sizes: &[usize]) -> Result<Vec<u64>, DeviceError> {
         match self.watcher {
-            // Each by itself, so that whoever leaves one is noticed.
-            Some(Watcher::Checker(_)) => sizes.iter().map(|&bytes| self.alloc(bytes)).collect(),
-            _ => driver::carve(self, sizes),
+            // Each by itself, so that whoever leaves one is noticed, and what is read of each counted.
+            Some(_) => sizes.iter().map(|&bytes| self.alloc(bytes)).collect(),
+            None => driver::carve(self, sizes),
         }
     }
 

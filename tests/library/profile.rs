@@ -4,7 +4,8 @@ use autoassist::backend::gpu::driver::{Arg, Capability, Driver, Launch};
 use autoassist::simt::Simt;
 use autoassist::simt::counts::{LaunchProfile, Traffic};
 use autoassist::simt::profiler::Profiler;
-use autoassist::workbench::profile::profile;
+use autoassist::workbench::profile::gpus::find;
+use autoassist::workbench::profile::{self as workbench, ProfileError, step_of, taken};
 use autoassist::workbench::workload::{Op, ops};
 
 /// An H100's.
@@ -153,6 +154,16 @@ fn lanes_that_leave_a_loop_early_leave_the_request_smaller() {
     assert!(p.counts.global_atomic.requests > 0);
 }
 
+/// What an op launches, all blocks of it.
+fn profile(
+    op: &Op,
+    shape: &[usize],
+    step: u32,
+    device: Capability,
+) -> Result<Vec<LaunchProfile>, ProfileError> {
+    workbench::profile(op, shape, step, device, Profiler::new()?)
+}
+
 fn op(name: &str) -> &'static Op {
     ops().find(|op| op.name == name).expect("it is there")
 }
@@ -226,4 +237,129 @@ fn every_op_can_be_profiled() {
             assert!(moved > 0, "{} {}", op.name, launch.kernel);
         }
     }
+}
+
+#[test]
+fn a_sample_of_blocks_says_what_all_blocks_do() {
+    let mut wrong = Vec::new();
+    // With halos, ragged edges, blocks that stay, several launches, rows that blocks share. The work
+    // is that of 32 blocks and more, as it is at usual shapes.
+    for (name, shape, steps, work) in [
+        ("copy", &[1 << 19][..], &[1, 2, 3][..], 100_000),
+        ("gemm", &[700, 500, 72], &[1, 2], 100_000),
+        ("gemm", &[1400, 1000, 24], &[3, 5, 6], 12_000_000),
+        ("linear", &[1000, 64, 520], &[2], 1_000_000),
+        ("conv", &[60, 32, 32, 16, 16, 3, 1], &[2, 3, 4], 100_000),
+        ("conv_backward", &[100, 32, 32, 16, 16, 3, 1], &[5], 100_000),
+        ("bn_moments", &[64, 32, 32, 16], &[2, 3], 100_000),
+        ("layer_norm", &[100, 17, 512], &[2], 100_000),
+        ("attention", &[4, 320, 4, 64], &[3], 100_000),
+        ("embedding", &[64, 31, 256], &[1, 2], 1_000_000),
+        ("adam", &[2_000_003], &[2], 100_000),
+    ] {
+        for &step in steps {
+            let case = format!("{name}, step {step}");
+            let run = |profiler: Result<_, _>| {
+                let profiler = profiler.expect("address space");
+                workbench::profile(op(name), shape, step, DEVICE, profiler).expect("a right op")
+            };
+            let (all, some) = (run(Profiler::new()), run(Profiler::sampling(work)));
+            assert!(some.iter().any(LaunchProfile::is_sampled), "{case}");
+            assert_eq!(all.len(), some.len(), "{case}");
+            for (all, some) in all.iter().zip(&some) {
+                assert_eq!(all.run, all.blocks(), "{case}");
+                let of = |p: &LaunchProfile| {
+                    let (c, f) = (&p.counts, &p.footprint);
+                    [
+                        ("sectors read", c.global_read.units),
+                        ("requests to read", c.global_read.requests),
+                        ("bytes written", c.global_write.bytes),
+                        ("sectors written", c.global_write.units),
+                        ("wavefronts", c.wavefronts()),
+                        ("FLOPs", c.flops + c.mma_flops + c.wgmma_flops),
+                        ("warp operations", c.warp_ops),
+                        ("barriers", c.barriers),
+                        ("waits", p.waits),
+                        ("read by blocks", f.read_by_blocks),
+                        ("written by blocks", f.written_by_blocks),
+                        ("memory read", f.read),
+                        ("memory written", f.written),
+                    ]
+                };
+                let kernel = all.kernel;
+                for ((what, all), (_, some)) in of(all).into_iter().zip(of(some)) {
+                    let off = (some as f64 / all.max(1) as f64 - 1.0).abs();
+                    let says = format!("{case}, {kernel}: {some} {what}, in truth {all}");
+                    // Which rows of a table are read the data say.
+                    let most = match (name, what) {
+                        ("embedding", "memory read") => 2.0,
+                        _ => 0.05,
+                    };
+                    if off >= most && all.abs_diff(some) >= 40 {
+                        wrong.push(says);
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn blocks_that_speak_to_one_another_are_all_run() {
+    let run = |profiler: Result<_, _>| {
+        let profiler = profiler.expect("address space");
+        workbench::profile(op("sentence_xent"), &[96, 304], 2, DEVICE, profiler).expect("right")
+    };
+    let (all, some) = (run(Profiler::new()), run(Profiler::sampling(1)));
+    assert_eq!(all, some);
+}
+
+#[test]
+fn the_ladder_of_copies_takes_on_paper_what_its_text_derives() {
+    let h100 = find("h100").expect("it is known");
+    // kernels/README.md: L2 for strided stores, then memory.
+    for (number, microseconds) in [(1, 270.0), (2, 160.0), (3, 160.0)] {
+        let step = workbench::step(op("copy"), &[64 << 20], number, h100, None);
+        let predicted = 1e6 * step.expect("a right op").predicted(h100);
+        assert!(
+            (predicted / microseconds - 1.0).abs() < 0.02,
+            "{number}: {predicted}"
+        );
+    }
+}
+
+#[test]
+fn every_step_is_shown_at_a_shape_that_takes_it() {
+    let h100 = find("h100").expect("it is known");
+    for op in ops() {
+        let climb = op.climb(None);
+        for step in op.steps {
+            assert!(
+                climb.iter().any(|(number, _)| number == step),
+                "{} {step}",
+                op.name
+            );
+        }
+        for (step, shape) in climb {
+            let file = taken(op, &shape, step, h100.capability).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(step_of(file), step, "{} of {shape:?}", op.name);
+        }
+    }
+}
+
+#[test]
+fn steps_that_take_minutes_on_a_cpu_are_known_before() {
+    let h100 = find("h100").expect("it is known");
+    let minutes = |name, shape: &[usize], step| {
+        workbench::effort(op(name), shape, step, h100).expect("a right op") / 60.0
+    };
+    // Nine blocks, each of which walks over all pixels: of half a million, of 4096.
+    let weights = |n| minutes("conv_backward", &[n, 32, 32, 16, 16, 3, 1], 1);
+    assert!(weights(512) > 1.0 && weights(4) < 0.1);
+    // Of thousands of blocks a few are run.
+    for step in 1..=7 {
+        assert!(minutes("gemm", &[4096, 4096, 4096], step) < 0.5, "{step}");
+    }
+    assert!(minutes("gemm", &[64, 64, 1 << 20], 1) > 1.0);
 }

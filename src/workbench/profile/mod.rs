@@ -23,6 +23,7 @@ use crate::simt::profiler::Profiler;
 use gpus::Specs;
 use measure::{Measured, measure};
 use roofline::predict;
+use std::sync::Arc;
 
 /// What somebody means who names something to profile.
 pub struct Named {
@@ -126,6 +127,8 @@ pub struct Step {
     pub number: u32,
     /// The file of its kernel, of one of them if there are several.
     pub file: &'static str,
+    /// Of the op.
+    pub shape: Vec<usize>,
     /// What it launches, in order.
     pub launches: Vec<LaunchProfile>,
     /// What that takes, where there is a GPU.
@@ -153,6 +156,11 @@ impl Step {
         self.launches.iter().map(seconds).sum()
     }
 
+    /// Launches of which not all blocks were run.
+    pub fn sampled(&self) -> impl Iterator<Item = &LaunchProfile> {
+        self.launches.iter().filter(|launch| launch.is_sampled())
+    }
+
     /// The launch that takes longest.
     pub fn slowest(&self, specs: &Specs) -> &LaunchProfile {
         let seconds = |launch: &LaunchProfile| predict(specs, launch).seconds();
@@ -162,19 +170,28 @@ impl Step {
     }
 }
 
-/// All steps of a ladder at one shape.
+/// All steps of a ladder.
 pub struct Ladder {
     /// The op.
     pub op: &'static Op,
-    /// Its shape.
+    /// Its shape, but for steps that are shown at one of their own.
     pub shape: Vec<usize>,
-    /// The steps that this shape and the GPU allow.
+    /// The steps that the shape and the GPU allow.
     pub steps: Vec<Step>,
     /// And those that they do not, with the reason.
     pub skipped: Vec<(u32, String)>,
 }
 
-/// Profiles a step of an op, and measures it too if there is a GPU.
+impl Ladder {
+    /// What a step is compared with: the one before, if it is there at the same shape.
+    pub fn before(&self, index: usize) -> Option<&Step> {
+        let before = &self.steps[index.checked_sub(1)?];
+        (before.shape == self.steps[index].shape).then_some(before)
+    }
+}
+
+/// Profiles a step of an op, by a sample of its blocks if it is large, and measures it too if there
+/// is a GPU.
 ///
 /// # Errors
 /// A shape or a step that cannot be, or a failure of the device.
@@ -186,7 +203,13 @@ pub fn step(
     gpu: Option<fn() -> Result<Gpu, DeviceError>>,
 ) -> Result<Step, ProfileError> {
     let file = file_of(op, shape, number, specs.capability)?;
-    let launches = run(op, shape, number, specs.capability)?;
+    let launches = run(
+        op,
+        shape,
+        number,
+        specs.capability,
+        Profiler::sampling(BUDGET)?,
+    )?;
     let measured = match gpu {
         None => None,
         Some(open) => {
@@ -201,31 +224,33 @@ pub fn step(
     Ok(Step {
         number,
         file,
+        shape: shape.to_vec(),
         launches,
         measured,
     })
 }
 
-/// Profiles all steps of an op's ladder. `progress` is told which one is under way, and of how many.
+/// Profiles all steps of an op's ladder, at a shape or where they are usually shown. `progress` is told
+/// which one is under way, the how many-th of [`Op::climb`].
 ///
 /// # Errors
 /// A shape that cannot be, or a failure of the device.
 pub fn ladder(
     op: &'static Op,
-    shape: &[usize],
+    shape: Option<&[usize]>,
     specs: &Specs,
     gpu: Option<fn() -> Result<Gpu, DeviceError>>,
     progress: &dyn Fn(usize),
 ) -> Result<Ladder, ProfileError> {
     let mut found = Ladder {
         op,
-        shape: shape.to_vec(),
+        shape: shape.unwrap_or(op.shape).to_vec(),
         steps: Vec::new(),
         skipped: Vec::new(),
     };
-    for (done, &number) in op.steps.iter().enumerate() {
+    for (done, (number, shape)) in op.climb(shape).into_iter().enumerate() {
         progress(done);
-        match step(op, shape, number, specs, gpu) {
+        match step(op, &shape, number, specs, gpu) {
             Ok(step) => found.steps.push(step),
             Err(e @ ProfileError::Step { .. }) => found.skipped.push((number, e.to_string())),
             Err(e) => return Err(e),
@@ -233,6 +258,9 @@ pub fn ladder(
     }
     Ok(found)
 }
+
+/// Accesses and basic blocks after which a launch is profiled by a sample: about half a second.
+pub const BUDGET: u64 = 24_000_000;
 
 /// Runs an op once, with kernels of this step of its ladder, as a device of such capabilities
 /// would; its launches, in order.
@@ -244,9 +272,10 @@ pub fn profile(
     shape: &[usize],
     step: u32,
     capability: Capability,
+    profiler: Arc<Profiler>,
 ) -> Result<Vec<LaunchProfile>, ProfileError> {
     file_of(op, shape, step, capability)?;
-    run(op, shape, step, capability)
+    run(op, shape, step, capability, profiler)
 }
 
 /// The file of a step's kernel, if that is what the op takes.
@@ -280,8 +309,8 @@ fn run(
     shape: &[usize],
     step: u32,
     capability: Capability,
+    profiler: Arc<Profiler>,
 ) -> Result<Vec<LaunchProfile>, ProfileError> {
-    let profiler = Profiler::new()?;
     let mut gpu = Gpu::simt_profiled(capability, profiler.clone());
     op.limit(&mut gpu, step);
     let work = op.make(&mut gpu, shape)?;
@@ -305,6 +334,19 @@ pub fn taken(
     limit: u32,
     capability: Capability,
 ) -> Result<&'static str, ProfileError> {
+    let files = files_of(op, shape, limit, capability)?;
+    let last = files.into_iter().max_by_key(|(path, _)| step_of(path));
+    Ok(last.expect("every op launches something").0)
+}
+
+/// The op's own files of which it launches kernels under such a limit, with the blocks of the launch
+/// that has most of them: others finish what that has begun.
+fn files_of(
+    op: &Op,
+    shape: &[usize],
+    limit: u32,
+    capability: Capability,
+) -> Result<Vec<(&'static str, u64)>, ProfileError> {
     op.check(shape)?;
     let names = Names::default();
     let mut gpu = Gpu::new(Box::new(Notes::new(capability, names.clone())));
@@ -313,14 +355,33 @@ pub fn taken(
     names.lock().expect("no holder panics").clear();
     work.start(&mut gpu, shape[0])?;
     let names = names.lock().expect("no holder panics");
-    let launched = |file: &&KernelFile| file.kernels.iter().any(|kernel| names.contains(kernel));
     let own = |file: &&KernelFile| {
         let folder = file.path.split('/').nth(1);
         folder.is_some_and(|folder| op.folders.contains(&folder))
     };
-    let files = FILES.iter().filter(own).filter(launched).map(|f| f.path);
-    let last = files.max_by_key(|path| step_of(path));
-    Ok(last.expect("every op launches something"))
+    let launched = |file: &'static KernelFile| {
+        let blocks = file.kernels.iter().filter_map(|kernel| names.get(kernel));
+        Some((file.path, *blocks.max()?))
+    };
+    Ok(FILES.iter().filter(own).filter_map(launched).collect())
+}
+
+/// Seconds that a profile of a step on the CPU takes at least, roughly: a block does its part of the
+/// op's FLOPs, and some blocks have to be run.
+///
+/// # Errors
+/// A shape that cannot be.
+pub fn effort(op: &Op, shape: &[usize], step: u32, specs: &Specs) -> Result<f64, ProfileError> {
+    /// For a FLOP, of threads and of tensor cores.
+    const FMA: f64 = 100e-9;
+    const TENSOR: f64 = 1e-9;
+    const BLOCKS: f64 = 4.0;
+    let mut files = files_of(op, shape, step, specs.capability)?;
+    files.retain(|(path, _)| step_of(path) == step);
+    let flops = (op.flops)(shape) as f64 / files.len().max(1) as f64;
+    let a_flop = if step < 3 { FMA } else { TENSOR };
+    let part = |(_, blocks): &(_, u64)| (BLOCKS / *blocks as f64).min(1.0);
+    Ok(files.iter().map(part).sum::<f64>() * flops * a_flop)
 }
 
 /// The last step that an op takes for a shape on a GPU.

@@ -4,7 +4,7 @@
 use super::gpus::Specs;
 use super::plot::plot;
 use super::roofline::{predict, shares, time};
-use super::text::{HEADER, row, source_line, why};
+use super::text::{GAIN, HEADER, belief, filled, less, remarks, row, sample, source_line, why};
 use super::{Ladder, Step, step_of};
 use crate::backend::gpu::catalog::{self, FILES};
 use crate::backend::gpu::head::{Head, head};
@@ -34,13 +34,12 @@ fn page(specs: &Specs, ladder: &Ladder) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n\
          <p class=\"title\">The ladder of {title} ({})</p>\n<h1>{}</h1>\n\
-         <p class=\"soft\">Counts are exact: the kernels ran on a CPU, and every access was seen. \
-         Times are predictions from the {}’s published peaks, each unit by itself; nothing in them \
-         waits.</p>\n",
+         <p class=\"soft\">The kernels ran on a CPU, and every access was seen. {} Each unit’s time is \
+         by itself, at its published peak.</p>\n",
         include_str!("page.css"),
         ladder.op.dims.join(" × "),
         escape(&verdict(specs, ladder)),
-        specs.name
+        belief(specs, &ladder.steps)
     );
     page += &ideas(specs, ladder);
     page += "<h2>What each idea brings</h2>\n";
@@ -58,39 +57,6 @@ fn page(specs: &Specs, ladder: &Ladder) -> String {
 /// Numbers and their units stay together.
 fn whole(text: String) -> String {
     text.replace(' ', "\u{a0}")
-}
-
-fn verdict(specs: &Specs, ladder: &Ladder) -> String {
-    let steps = &ladder.steps[..];
-    let seconds = |step: &Step| whole(time(step.predicted(specs)));
-    let bound = |step: &Step| predict(specs, step.slowest(specs)).bound();
-    match steps {
-        [] => "No step takes this shape.".into(),
-        [only] => format!(
-            "One step: {} on the {}, predicted.",
-            seconds(only),
-            specs.name
-        ),
-        [first, .., last] => {
-            let factor = first.predicted(specs) / last.predicted(specs);
-            if factor < 1.1 {
-                return format!(
-                    "At this shape every step takes {}, predicted, bound by {}: it does not matter \
-                     which. Compare the counts, or take another shape.",
-                    seconds(last),
-                    bound(last)
-                );
-            }
-            format!(
-                "From {} to {}: {factor:.1} times as fast in {} steps, predicted; the last is bound \
-                 by {}.",
-                seconds(first),
-                seconds(last),
-                steps.len(),
-                bound(last)
-            )
-        }
-    }
 }
 
 /// What the files of a step say of themselves: most have one.
@@ -133,11 +99,20 @@ fn marked(text: &str) -> String {
 
 fn ideas(specs: &Specs, ladder: &Ladder) -> String {
     let mut html = String::from("<ol class=\"ideas\">\n");
-    let mut before: Option<f64> = None;
+    let mut before: Option<&Step> = None;
+    let mut seen = Vec::new();
     for step in &ladder.steps {
         let seconds = step.predicted(specs);
-        let faster = before.replace(seconds).map(|before| before / seconds);
+        let like = before
+            .replace(step)
+            .filter(|before| before.shape == step.shape);
+        let faster = like.map(|before| before.predicted(specs) / seconds);
         let faster = faster.map_or(String::new(), |n| format!(", {n:.2}\u{a0}times as fast"));
+        // Some come again, at the shape of a step that they are compared with.
+        if seen.contains(&step.number) {
+            continue;
+        }
+        seen.push(step.number);
         let _ = writeln!(
             html,
             "<li><b>{}</b> <span class=\"soft\">{}{faster}</span>\n{}</li>",
@@ -149,21 +124,69 @@ fn ideas(specs: &Specs, ladder: &Ladder) -> String {
     html + "</ol>\n"
 }
 
+/// The steps at the ladder's shape, and at those of their own.
+fn verdict(specs: &Specs, ladder: &Ladder) -> String {
+    let Some(last) = ladder.steps.last() else {
+        return "No step takes this shape.".into();
+    };
+    let groups = ladder.steps.chunk_by(|a, b| a.shape == b.shape);
+    let said = groups.map(|steps| {
+        let text = gain(specs, steps);
+        match steps[0].shape == ladder.shape {
+            true => text,
+            false => format!("{text} at {}", Dims(&steps[0].shape)),
+        }
+    });
+    let said: Vec<String> = said.collect();
+    let bound = predict(specs, last.slowest(specs)).bound();
+    format!(
+        "{}, predicted; the last is bound by {bound}.",
+        said.join("; ")
+    )
+}
+
+/// What steps at one shape bring.
+fn gain(specs: &Specs, steps: &[Step]) -> String {
+    let (first, last) = (&steps[0], &steps[steps.len() - 1]);
+    let (from, to) = (first.predicted(specs), last.predicted(specs));
+    match steps.len() {
+        1 => format!("One step: {}", time(to)),
+        n if from / to < GAIN => {
+            let less = less(last, first).map(|less| format!(", the last with {less}"));
+            format!(
+                "{} in each of {n} steps{}",
+                time(to),
+                less.unwrap_or_default()
+            )
+        }
+        n => {
+            let times = from / to;
+            format!(
+                "From {} to {}: {times:.1} times as fast in {n} steps",
+                time(from),
+                time(to)
+            )
+        }
+    }
+}
+
 fn table(specs: &Specs, ladder: &Ladder) -> String {
     let mut html = String::from("<div class=\"scroll\"><table>\n<tr>");
     for name in HEADER {
         let _ = write!(html, "<th>{name}</th>");
     }
     html += "</tr>\n";
-    let mut before = None;
-    for step in &ladder.steps {
+    for index in 0..ladder.steps.len() {
         html += "<tr>";
-        for (name, cell) in HEADER.iter().zip(row(specs, ladder, step, &mut before)) {
+        for (name, cell) in HEADER.iter().zip(row(specs, ladder, index)) {
             let _ = write!(html, "<td data-name=\"{name}\">{}</td>", escape(&cell));
         }
         html += "</tr>\n";
     }
     html += "</table></div>\n";
+    for remark in remarks(specs, ladder) {
+        let _ = writeln!(html, "<p>{}</p>", escape(&remark));
+    }
     for (_, why) in &ladder.skipped {
         let _ = writeln!(html, "<p class=\"soft\">Left out: {}</p>", escape(why));
     }
@@ -210,10 +233,15 @@ fn section(specs: &Specs, ladder: &Ladder, step: &Step) -> String {
         let LaunchProfile {
             kernel, threads, ..
         } = launch;
+        let sampled = match launch.is_sampled() {
+            true => format!(", sampled: {}", sample(launch)),
+            false => String::new(),
+        };
         let _ = writeln!(
             html,
-            "<p class=\"soft\">{kernel}, {} blocks of {threads} threads: {}</p>",
+            "<p class=\"soft\">{kernel}, {} blocks of {threads} threads, {}{sampled}: {}</p>",
             launch.blocks(),
+            filled(specs, launch),
             escape(&predict(specs, launch).to_string())
         );
     }
@@ -309,7 +337,7 @@ mod tests {
         let specs = gpu("h100").unwrap();
         for (name, shape) in [("copy", &[5000][..]), ("gemm", &[33, 24, 40])] {
             let op = find(name).unwrap().op;
-            let ladder = ladder(op, shape, specs, None, &|_| ()).unwrap();
+            let ladder = ladder(op, Some(shape), specs, None, &|_| ()).unwrap();
             assert_eq!(ladder.steps.len() + ladder.skipped.len(), op.steps.len());
             let page = page(specs, &ladder);
             let (opening, rest) = page.split_once("<table>").unwrap();
@@ -352,11 +380,30 @@ mod tests {
     }
 
     #[test]
-    fn a_ladder_without_a_gain_does_not_claim_one() {
+    fn a_headline_says_what_steps_bring_that_are_no_faster() {
         let specs = gpu("h100").unwrap();
-        let ladder = ladder(find("copy").unwrap().op, &[64], specs, None, &|_| ()).unwrap();
-        let verdict = verdict(specs, &ladder);
-        assert!(!verdict.contains("times as fast"), "{verdict}");
-        assert!(verdict.contains("bound by launch"), "{verdict}");
+        let headline = |name: &str, shape: &[usize]| {
+            let op = find(name).unwrap().op;
+            let ladder = ladder(op, Some(shape), specs, None, &|_| ()).unwrap();
+            (verdict(specs, &ladder), remarks(specs, &ladder))
+        };
+        // As long as their launches.
+        let (text, remarks) = headline("sgd", &[4096]);
+        let start = "2.0 µs in each of 2 steps, the last with ";
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.contains("times fewer requests to memory"), "{text}");
+        assert!(text.ends_with("; the last is bound by launch."), "{text}");
+        let start = "2 vectors is no faster than 1 elements on paper: both are bound by launch. ";
+        assert!(
+            remarks.len() == 1 && remarks[0].starts_with(start),
+            "{remarks:?}"
+        );
+        // All at a shape that is no step's own.
+        let (text, _) = headline("attention", &[1, 200, 1, 64]);
+        assert!(
+            text.starts_with("From ") && text.contains("in 2 steps"),
+            "{text}"
+        );
+        assert!(!text.contains(" at "), "{text}");
     }
 }

@@ -58,11 +58,11 @@ fn ticks([low, high]: [f64; 2]) -> Vec<f64> {
 /// FLOP a byte of memory traffic against FLOP a second, as much of the plane as the steps need; for
 /// an op whose FLOPs nobody counts, bytes a second as bars.
 pub(super) fn plot(specs: &Specs, ladder: &Ladder) -> String {
-    let work = (ladder.op.flops)(&ladder.shape) as f64;
-    if work == 0.0 {
+    if (ladder.op.flops)(&ladder.shape) == 0 {
         return bars(specs, ladder);
     }
     let point = |step: &Step| {
+        let work = (ladder.op.flops)(&step.shape) as f64;
         let bytes: u64 = step.launches.iter().map(moved).sum();
         [work / (bytes.max(1) as f64), work / step.predicted(specs)]
     };
@@ -175,7 +175,6 @@ fn rate(flops: f64) -> String {
 }
 
 fn bars(specs: &Specs, ladder: &Ladder) -> String {
-    let bytes = (ladder.op.bytes)(&ladder.shape) as f64;
     let height = 34.0 * ladder.steps.len() as f64 + 34.0;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"Bytes a second\">\n"
@@ -184,7 +183,7 @@ fn bars(specs: &Specs, ladder: &Ladder) -> String {
     let left = names.fold(60.0, f64::max) + 8.0;
     let wide = WIDTH - left - 84.0;
     for (i, step) in ladder.steps.iter().enumerate() {
-        let rate = bytes / step.predicted(specs);
+        let rate = (ladder.op.bytes)(&step.shape) as f64 / step.predicted(specs);
         let y = 34.0 * i as f64 + 8.0;
         let width = (rate / specs.memory).min(1.0) * wide;
         let _ = writeln!(

@@ -2,10 +2,12 @@
 //! what each unit of it alone would take.
 //!
 //! A prediction is the largest of these times (Williams, Waterman, Patterson, *Roofline*, CACM
-//! 2009, with a roof for every unit). Nothing in it waits: latencies, caches that forget, and units
-//! that get in each other's way make a real launch slower.
+//! 2009, with a roof for every unit; Volkov, *Understanding Latency Hiding on GPUs*, 2016, for
+//! round trips). Instructions that are issued, caches that forget, and units that get in each
+//! other's way make a real launch slower.
 
 use super::gpus::{REGISTERS, Specs};
+use crate::backend::gpu::catalog::FILES;
 use crate::simt::counts::{Counts, LaunchProfile};
 use std::fmt;
 
@@ -18,6 +20,10 @@ const SPECIAL: f64 = 16.0;
 /// Bytes of a wavefront, of shared memory or of L1; there is one in a clock.
 const WAVEFRONT: f64 = 128.0;
 const SECTOR: f64 = 32.0;
+/// Seconds until a warp has what it reads, from L2 and from memory, as people measure them on these
+/// GPUs under some load.
+const L2_TRIP: f64 = 0.25e-6;
+const MEMORY_TRIP: f64 = 0.6e-6;
 
 /// What limits the number of blocks on a multiprocessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +109,26 @@ impl fmt::Display for Occupancy {
     }
 }
 
+/// Registers of a thread, where nvcc's number for code that the GPU runs is known.
+pub fn registers(specs: &Specs, kernel: &str) -> Option<u32> {
+    let mut resources = FILES.iter().flat_map(|file| file.resources);
+    let of_kernel = resources.find(|r| r.kernel == kernel && r.arch == specs.code);
+    of_kernel.map(|r| r.registers)
+}
+
+/// Blocks of a launch that a multiprocessor holds at a time.
+pub fn held(specs: &Specs, launch: &LaunchProfile) -> Occupancy {
+    let shared = launch.static_shared + launch.dynamic_shared;
+    let registers = registers(specs, launch.kernel);
+    occupancy(specs, launch.threads, registers, shared)
+}
+
+/// How often the GPU is filled with the blocks of a launch.
+pub fn waves(specs: &Specs, launch: &LaunchProfile) -> f64 {
+    let at_once = specs.capability.multiprocessors * held(specs, launch).blocks.max(1);
+    launch.blocks() as f64 / f64::from(at_once)
+}
+
 /// What may bound a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -110,6 +136,8 @@ pub enum Unit {
     Memory,
     /// L2: what is read, every sector once for each block; every request that writes.
     L2,
+    /// Round trips of warps to L2 and memory: too few bytes are on their way at a time.
+    Latency,
     /// Wavefronts of L1 and shared memory, which are one.
     Shared,
     /// Tensor cores.
@@ -127,6 +155,7 @@ impl fmt::Display for Unit {
         f.write_str(match self {
             Unit::Memory => "memory",
             Unit::L2 => "L2",
+            Unit::Latency => "latency",
             Unit::Shared => "L1 and shared memory",
             Unit::Tensor => "tensor cores",
             Unit::Fma => "FMA units",
@@ -182,16 +211,27 @@ fn on_chip(specs: &Specs, counts: &Counts) -> [(Unit, f64); 4] {
     ]
 }
 
+/// Seconds that warps wait for what they read: each has one round trip on its way at a time (Little's
+/// law: bytes on their way are bytes a second times the seconds that each takes), as many warps as
+/// fit at once. Of what blocks read, memory is asked once, and then L2.
+fn round_trips(specs: &Specs, launch: &LaunchProfile) -> f64 {
+    let at_once = specs.capability.multiprocessors * held(specs, launch).warps.max(1);
+    let warps = launch.warps().min(u64::from(at_once)) as f64;
+    let footprint = &launch.footprint;
+    let from_memory = footprint.read as f64 / footprint.read_by_blocks.max(1) as f64;
+    let trip = L2_TRIP + (MEMORY_TRIP - L2_TRIP) * from_memory;
+    launch.waits as f64 * trip / warps
+}
+
 /// What a launch would take.
 pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
     let footprint = &launch.footprint;
     let memory = (footprint.read + footprint.written) as f64 / specs.memory;
-    // L1 keeps what is read, and passes on at once what is written.
+    // L1 keeps what a block reads but for TMA, and passes on at once what is written; there are wires
+    // of their own in either direction.
     let written = launch.counts.global_write.units as f64 * SECTOR;
-    let by_blocks = footprint.read_by_blocks as f64 + written;
-    let l2 = specs
-        .l2_clock
-        .map(|bytes| by_blocks / (bytes * specs.clock()));
+    let read = footprint.read_by_blocks.max(launch.counts.tma_bytes) as f64;
+    let l2 = specs.l2_rate.map(|rate| read.max(written) / rate);
     // The multiprocessor that has most blocks decides, if all blocks do the same.
     let blocks = launch.blocks();
     let turns = blocks.div_ceil(u64::from(specs.capability.multiprocessors)) as f64 / blocks as f64;
@@ -199,6 +239,7 @@ pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
         (Unit::Launch, LAUNCH),
         (Unit::Memory, memory),
         (Unit::L2, l2.unwrap_or(0.0)),
+        (Unit::Latency, round_trips(specs, launch)),
     ];
     limits.extend(on_chip(specs, &launch.counts).map(|(unit, seconds)| (unit, seconds * turns)));
     limits.retain(|(_, seconds)| *seconds > 0.0);
@@ -214,7 +255,7 @@ pub fn shares(specs: &Specs, launch: &LaunchProfile) -> Vec<f64> {
     let bound = units.find(|unit| *unit != Unit::Launch);
     let cost = |counts: &Counts| match bound {
         None => 0.0,
-        Some(Unit::Memory | Unit::L2 | Unit::Launch) => {
+        Some(Unit::Memory | Unit::L2 | Unit::Latency | Unit::Launch) => {
             counts.sectors() as f64 * SECTOR + counts.tma_bytes as f64
         }
         Some(bound) => {
@@ -317,12 +358,14 @@ mod tests {
             threads: 256,
             dynamic_shared: 0,
             static_shared: 0,
+            run: u64::from(blocks),
+            waits: 0,
             counts: Counts::default(),
             footprint: Default::default(),
             lines: Vec::new(),
         };
         launch.footprint.read = n;
-        launch.footprint.read_by_blocks = 2 * n;
+        launch.footprint.read_by_blocks = n + n / 2;
         launch.counts.global_read = Traffic {
             requests: n / 128,
             bytes: n,
@@ -365,6 +408,42 @@ mod tests {
             limit.unwrap().1
         };
         assert!((shared(133) / shared(132) - 2.0 * 132.0 / 133.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn too_few_bytes_on_their_way_are_slower_than_memory() {
+        let h100 = find("h100").unwrap();
+        let mut launch = launch(1 << 20);
+        launch.footprint.read_by_blocks = launch.footprint.read;
+        // 8 warps a block read once each, 128 bytes; all is read from memory.
+        launch.waits = 8 << 20;
+        let latency = |launch: &LaunchProfile| {
+            let prediction = predict(h100, launch);
+            let limit = prediction.limits.iter().find(|l| l.0 == Unit::Latency);
+            limit.unwrap().1
+        };
+        // 132 multiprocessors hold 64 warps each.
+        let want = (8 << 20) as f64 * 0.6e-6 / (132.0 * 64.0);
+        assert!((latency(&launch) / want - 1.0).abs() < 1e-12);
+        assert_eq!(predict(h100, &launch).bound(), Unit::Latency);
+        // Shared memory for two blocks: 16 warps.
+        launch.static_shared = 100 << 10;
+        assert!((latency(&launch) / want - 4.0).abs() < 1e-12);
+        // What every second block has read before comes from L2.
+        launch.footprint.read_by_blocks *= 2;
+        let want = want * 4.0 * (0.6 + 0.25) / 2.0 / 0.6;
+        assert!((latency(&launch) / want - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn stores_are_l2s_sector_by_sector() {
+        let h100 = find("h100").unwrap();
+        let mut launch = launch(1 << 20);
+        launch.counts.global_write.units = 1 << 28;
+        let prediction = predict(h100, &launch);
+        assert_eq!(prediction.bound(), Unit::L2);
+        let want = (32_u64 << 28) as f64 / 8e12;
+        assert!((prediction.seconds() / want - 1.0).abs() < 1e-12);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use super::gpus::Specs;
 use super::measure::{Measured, Times};
 pub use super::roofline::time;
-use super::roofline::{occupancy, predict, shares};
+use super::roofline::{held, predict, registers, shares, waves};
 use super::{Ladder, Step};
-use crate::backend::gpu::catalog::{FILES, sources};
+use crate::backend::gpu::catalog::sources;
 use crate::simt::counts::{Counts, LaunchProfile, Line, Traffic};
 use crate::workbench::workload::{Dims, Op};
 use std::borrow::Cow;
@@ -13,13 +13,6 @@ use std::fmt::Write as _;
 
 /// Lines that are shown with their code.
 const COSTLIEST: usize = 3;
-
-/// Registers of a thread, where nvcc has compiled the kernel for code that the GPU runs.
-pub fn registers(specs: &Specs, kernel: &str) -> Option<u32> {
-    let mut resources = FILES.iter().flat_map(|file| file.resources);
-    let of_kernel = resources.find(|r| r.kernel == kernel && r.arch == specs.code);
-    of_kernel.map(|r| r.registers)
-}
 
 /// A line of a kernel, of a header, or of a program of one's own, if the place is one.
 pub fn source_line(place: &str) -> Option<String> {
@@ -186,7 +179,7 @@ pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
     let registers = registers(specs, launch.kernel);
     let shared = launch.static_shared + launch.dynamic_shared;
     let mut text = format!(
-        "{} ({})\n  {} blocks of {} threads, {} of shared memory, {}: {}\n",
+        "{} ({})\n  {} blocks of {} threads, {} of shared memory, {}: {}; {}\n",
         launch.kernel,
         launch.file,
         launch.blocks(),
@@ -195,8 +188,12 @@ pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
         registers.map_or("registers unknown without nvcc".into(), |n| format!(
             "{n} registers"
         )),
-        occupancy(specs, launch.threads, registers, shared)
+        held(specs, launch),
+        filled(specs, launch)
     );
+    if launch.is_sampled() {
+        let _ = writeln!(text, "  sampled: {}", sample(launch));
+    }
     text += &traffic(&launch.counts);
     let work = work(&launch.counts);
     if !work.is_empty() {
@@ -216,15 +213,37 @@ pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
     text + &costliest(specs, launch)
 }
 
+/// `264 of 4096 blocks`.
+pub(super) fn sample(launch: &LaunchProfile) -> String {
+    format!("{} of {} blocks", launch.run, launch.blocks())
+}
+
+/// `3.9 waves`.
+pub(super) fn filled(specs: &Specs, launch: &LaunchProfile) -> String {
+    format!("{:.1} waves", waves(specs, launch))
+}
+
+/// How far counts can be believed, and times.
+pub(super) fn belief<'a>(specs: &Specs, steps: impl IntoIterator<Item = &'a Step>) -> String {
+    let is_sampled = steps
+        .into_iter()
+        .any(|step| step.sampled().next().is_some());
+    let counts = match is_sampled {
+        true => "Counts of sampled launches are estimates, others exact",
+        false => "Counts are exact",
+    };
+    format!("{counts}; times are predictions for the {}.", specs.name)
+}
+
 /// What `kernels profile` prints.
 pub fn profile(specs: &Specs, op: &Op, shape: &[usize], step: &Step) -> String {
     let mut text = format!(
-        "{} of {} ({}), step {}. Counts are exact; times are predictions for the {}.\n",
+        "{} of {} ({}), step {}. {}\n",
         op.name,
         Dims(shape),
         op.dims.join(" x "),
         step.number,
-        specs.name
+        belief(specs, [step])
     );
     for launch in &step.launches {
         text += "\n";
@@ -279,47 +298,52 @@ pub fn moved(launch: &LaunchProfile) -> u64 {
 /// What `kernels ladder` prints: a row a step.
 pub fn ladder(specs: &Specs, ladder: &Ladder) -> String {
     let mut rows = vec![HEADER.map(String::from).to_vec()];
-    let mut before: Option<f64> = None;
-    for step in &ladder.steps {
-        rows.push(row(specs, ladder, step, &mut before));
-    }
+    rows.extend((0..ladder.steps.len()).map(|i| row(specs, ladder, i)));
     let mut text = format!(
-        "{} of {} ({}). Counts are exact; times are predictions for the {}.\n\n",
+        "{} of {} ({}). {}\n\n",
         ladder.op.name,
         Dims(&ladder.shape),
         ladder.op.dims.join(" x "),
-        specs.name
+        belief(specs, &ladder.steps)
     );
     text += &aligned(&rows);
+    for remark in remarks(specs, ladder) {
+        let _ = writeln!(text, "{remark}");
+    }
     for (step, why) in &ladder.skipped {
         let _ = writeln!(text, "step {step} is left out: {why}");
+    }
+    let samples = ladder.steps.iter().flat_map(|step| {
+        let of = |launch| format!("{}'s {}", step.name(), sample(launch));
+        step.sampled().map(of)
+    });
+    let samples: Vec<String> = samples.collect();
+    if !samples.is_empty() {
+        let _ = writeln!(text, "sampled: {}", samples.join(", "));
     }
     text
 }
 
-pub(super) const HEADER: [&str; 9] = [
+pub(super) const HEADER: [&str; 10] = [
     "step",
     "sectors/read",
     "conflicts",
     "FLOPs on",
     "moved, of least",
+    "blocks (waves)",
     "warps",
     "predicted",
     "bound by",
     "faster",
 ];
 
-/// The cells of a step, but for its name in the first column.
-pub(super) fn row(
-    specs: &Specs,
-    ladder: &Ladder,
-    step: &Step,
-    before: &mut Option<f64>,
-) -> Vec<String> {
+/// The cells of a step.
+pub(super) fn row(specs: &Specs, ladder: &Ladder, index: usize) -> Vec<String> {
+    let step = &ladder.steps[index];
     let counts = step.counts();
     let seconds = step.predicted(specs);
     let slowest = step.slowest(specs);
-    let minimum = (ladder.op.bytes)(&ladder.shape) as u64;
+    let minimum = (ladder.op.bytes)(&step.shape) as u64;
     let moved: u64 = step.launches.iter().map(moved).sum();
     let on = match counts {
         c if c.wgmma_flops > 0 => "wgmma",
@@ -332,26 +356,106 @@ pub(super) fn row(
         0 => "TMA".into(),
         n => format!("{:.1}", ratio(read.units, n)),
     };
-    let faster = before.replace(seconds);
-    let registers = registers(specs, slowest.kernel);
-    let shared = slowest.static_shared + slowest.dynamic_shared;
-    let held = occupancy(specs, slowest.threads, registers, shared);
+    let held = held(specs, slowest);
     let mut cells = vec![
-        step.name(),
+        title(ladder, step),
         sectors,
         counts.conflicts().to_string(),
         on.into(),
         format!("{:.0} %", 100.0 * ratio(moved, minimum)),
+        format!("{} ({:.1})", slowest.blocks(), waves(specs, slowest)),
         format!("{}/{}", held.warps, held.most),
         time(seconds),
         predict(specs, slowest).bound().to_string(),
-        faster.map_or("–".into(), |before| format!("{:.2}x", before / seconds)),
+        faster(specs, ladder, index).map_or("–".into(), |times| format!("{times:.2}x")),
     ];
     if let Some(measured) = step.measured {
         let warm = measured.warm.median;
-        cells[6] += &format!(" (measured {}, {:.2}x)", time(warm), warm / seconds);
+        cells[7] += &format!(" (measured {}, {:.2}x)", time(warm), warm / seconds);
     }
     cells
+}
+
+/// A step's name, with its shape if that is one of its own.
+fn title(ladder: &Ladder, step: &Step) -> String {
+    match step.shape == ladder.shape {
+        true => step.name(),
+        false => format!("{} of {}", step.name(), Dims(&step.shape)),
+    }
+}
+
+/// How many times as fast a step is as the one before at the same shape.
+fn faster(specs: &Specs, ladder: &Ladder, index: usize) -> Option<f64> {
+    let before = ladder.before(index)?;
+    Some(before.predicted(specs) / ladder.steps[index].predicted(specs))
+}
+
+/// Less than that is no gain that anybody would see.
+pub(super) const GAIN: f64 = 1.1;
+
+/// A sentence for each step that is no faster than the one before, or hardly: what bounds both, and
+/// what it saves that does not show in the time.
+pub(super) fn remarks(specs: &Specs, ladder: &Ladder) -> Vec<String> {
+    let remark = |index: usize| {
+        let (step, before) = (&ladder.steps[index], ladder.before(index)?);
+        let same = faster(specs, ladder, index)? < GAIN;
+        same.then(|| remark(specs, step, before))
+    };
+    (0..ladder.steps.len()).filter_map(remark).collect()
+}
+
+fn remark(specs: &Specs, step: &Step, before: &Step) -> String {
+    let bound = |step: &Step| predict(specs, step.slowest(specs)).bound();
+    let bounds = match (bound(before), bound(step)) {
+        (a, b) if a == b => format!("both are bound by {a}"),
+        (a, b) => format!("that is bound by {a}, it by {b}"),
+    };
+    let saved = match less(step, before) {
+        Some(less) => format!("It has {less}"),
+        None => "What it saves is not counted, such as instructions on integers".into(),
+    };
+    format!(
+        "{} is no faster than {} on paper: {bounds}. {saved}.",
+        step.name(),
+        before.name()
+    )
+}
+
+/// What a step has less of than another, at most the three things that differ most.
+pub(super) fn less(step: &Step, before: &Step) -> Option<String> {
+    let [less, more] = [step, before].map(|step| {
+        let c = step.counts();
+        let global = c.global_read.requests + c.global_write.requests + c.global_atomic.requests;
+        let waits = step.launches.iter().map(|launch| launch.waits).sum();
+        let by_blocks = |l: &LaunchProfile| l.footprint.read_by_blocks + 32 * c.global_write.units;
+        [
+            (step.launches.len() as u64, "launches"),
+            (step.launches.iter().map(moved).sum(), "bytes of memory"),
+            (
+                step.launches.iter().map(by_blocks).sum(),
+                "bytes through L2",
+            ),
+            (global, "requests to memory"),
+            (c.wavefronts(), "wavefronts of shared memory"),
+            (waits, "round trips"),
+            (c.flops, "FLOPs of threads"),
+            (c.special, "special functions"),
+            (c.barriers, "barriers"),
+            (c.warp_ops, "warp operations"),
+        ]
+    });
+    let pairs = less.into_iter().zip(more);
+    let mut found: Vec<(f64, &str)> = pairs
+        .map(|((less, what), (more, _))| (more as f64 / less.max(1) as f64, what))
+        .filter(|(times, _)| *times >= GAIN)
+        .collect();
+    found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    found.truncate(3);
+    let found = found
+        .iter()
+        .map(|(times, what)| format!("{times:.1} times fewer {what}"));
+    let found: Vec<String> = found.collect();
+    (!found.is_empty()).then(|| found.join(", "))
 }
 
 /// The same table in Markdown, without the step that a GPU's name would be in.
@@ -361,13 +465,11 @@ pub fn markdown(specs: &Specs, ladder: &Ladder) -> String {
         HEADER.join(" | "),
         "---|".repeat(HEADER.len())
     );
-    let mut before = None;
-    for step in &ladder.steps {
-        let _ = writeln!(
-            text,
-            "| {} |",
-            row(specs, ladder, step, &mut before).join(" | ")
-        );
+    for index in 0..ladder.steps.len() {
+        let _ = writeln!(text, "| {} |", row(specs, ladder, index).join(" | "));
+    }
+    for remark in remarks(specs, ladder) {
+        let _ = writeln!(text, "\n{remark}");
     }
     text
 }
@@ -382,7 +484,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
             .zip(&widths)
             .enumerate()
             .map(|(column, (cell, width))| match column {
-                0 | 3 | 7 => format!("{cell:<width$}"),
+                0 | 3 | 8 => format!("{cell:<width$}"),
                 _ => format!("{cell:>width$}"),
             })
             .collect();

@@ -1,6 +1,6 @@
 //! The ops of residual networks.
 
-use super::{Op, Work, activation, labels, noise};
+use super::{Aside, Op, Work, activation, labels, noise};
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::{
     Augment, BatchNorm, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Sgd,
@@ -12,9 +12,10 @@ use std::sync::Arc;
 type Result<T = Work> = std::result::Result<T, DeviceError>;
 
 const CONV: &[&str] = &["n", "h", "w", "inputs", "outputs", "kernel", "stride"];
-const STAGE: &[usize] = &[64, 32, 32, 16, 16, 3, 1];
+/// The first stage of ResNet-20.
+const STAGE: &[usize] = &[1024, 32, 32, 16, 16, 3, 1];
 const IMAGE: &[&str] = &["n", "h", "w", "channels"];
-const ACTIVATION: &[usize] = &[64, 32, 32, 16];
+const ACTIVATION: &[usize] = &[1024, 32, 32, 16];
 
 fn elements(shape: &[usize]) -> usize {
     shape.iter().product()
@@ -27,7 +28,8 @@ pub(super) static OPS: &[Op] = &[
         steps: &[1, 2, 3],
         folders: &["gather"],
         dims: IMAGE,
-        shape: &[128, 32, 32, 3],
+        shape: &[1024, 32, 32, 3],
+        aside: None,
         flops: |_| 0,
         bytes: |s| 3 * elements(s),
         make: gather,
@@ -39,6 +41,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["conv_fprop"],
         dims: CONV,
         shape: STAGE,
+        aside: None,
         flops: |s| 2 * products(s),
         bytes: |s| 2 * (input(s) + output(s)) + 4 * weights(s),
         make: convolve,
@@ -50,6 +53,11 @@ pub(super) static OPS: &[Op] = &[
         folders: &["conv_dgrad", "conv_wgrad", "conv_backward"],
         dims: CONV,
         shape: STAGE,
+        aside: Some(Aside {
+            step: 1,
+            beside: 2,
+            shape: &[8, 32, 32, 16, 16, 3, 1],
+        }),
         flops: |s| 4 * products(s),
         bytes: |s| 4 * (input(s) + output(s)) + 8 * weights(s),
         make: convolve_backward,
@@ -61,6 +69,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["bn_moments"],
         dims: IMAGE,
         shape: ACTIVATION,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 2 * elements(s),
         make: moments,
@@ -72,6 +81,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["bn_apply"],
         dims: IMAGE,
         shape: ACTIVATION,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 6 * elements(s),
         make: apply,
@@ -82,7 +92,8 @@ pub(super) static OPS: &[Op] = &[
         steps: &[1, 2, 3],
         folders: &["softmax_xent"],
         dims: &["rows", "classes"],
-        shape: &[1024, 1000],
+        shape: &[8192, 4000],
+        aside: None,
         flops: |_| 0,
         bytes: |s| 4 * elements(s),
         make: softmax_xent,
@@ -94,6 +105,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["bn_backward_sums"],
         dims: IMAGE,
         shape: ACTIVATION,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 8 * elements(s),
         make: backward_sums,
@@ -105,6 +117,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["bn_backward"],
         dims: IMAGE,
         shape: ACTIVATION,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 6 * elements(s),
         make: backward,
@@ -115,7 +128,8 @@ pub(super) static OPS: &[Op] = &[
         steps: &[1, 2],
         folders: &["sgd"],
         dims: &["parameters"],
-        shape: &[272_474],
+        shape: &[25_557_032],
+        aside: None,
         flops: |_| 0,
         bytes: |s| 20 * s[0],
         make: sgd,

@@ -25,8 +25,12 @@ pub enum Work {
     Gpu(GpuCall),
 }
 
+/// More than any batch has.
+const INSTANCES: usize = 1 << 16;
+
 impl Work {
-    /// Runs it for the first time, with the numbers 0, 1, ... as a step's instances.
+    /// Runs it for the first time, with the numbers 0, 1, ... as a step's instances, as
+    /// many as a batch may have.
     ///
     /// # Errors
     /// The device's.
@@ -35,7 +39,7 @@ impl Work {
             Work::Gpu(call) => call(gpu),
             Work::Op(call) => {
                 let inputs = StepInputs {
-                    ids: (0..instances as u32).collect(),
+                    ids: (0..instances.min(INSTANCES) as u32).collect(),
                     lr: 0.01,
                     ..StepInputs::default()
                 };
@@ -68,14 +72,27 @@ pub struct Op {
     pub folders: &'static [&'static str],
     /// Names of its sizes.
     pub dims: &'static [&'static str],
-    /// A shape to begin with, small enough for a CPU to run it in seconds.
+    /// A shape to begin with: large enough to fill a GPU, so that steps differ by their ideas.
     pub shape: &'static [usize],
+    /// Where a step is shown that this shape is not for.
+    pub aside: Option<Aside>,
     /// FLOPs of the operation, by whatever kernel; 0 where nobody counts them.
     pub flops: fn(&[usize]) -> usize,
     /// Bytes that have to be moved at least, each input read and each output written once.
     pub bytes: fn(&[usize]) -> usize,
     /// Allocates and fills its tensors.
     make: fn(&mut Gpu, &[usize]) -> Result<Work, DeviceError>,
+}
+
+/// A step that is shown at a shape of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Aside {
+    /// Its number.
+    pub step: u32,
+    /// The step that it is compared with.
+    pub beside: u32,
+    /// The shape for both.
+    pub shape: &'static [usize],
 }
 
 /// A shape that does not suit an op.
@@ -169,6 +186,37 @@ impl Op {
             }
         }
         Ok(())
+    }
+
+    /// Where a step is usually shown.
+    pub fn shape_of(&self, step: u32) -> &'static [usize] {
+        match self.aside {
+            Some(aside) if aside.step == step => aside.shape,
+            _ => self.shape,
+        }
+    }
+
+    /// The steps of its ladder in the order in which they are shown, each with its shape: all at
+    /// `shape`, if one is given, or else where each is usually shown.
+    pub fn climb(&self, shape: Option<&[usize]>) -> Vec<(u32, Vec<usize>)> {
+        let (usual, aside) = match shape {
+            Some(shape) => (shape, None),
+            None => (self.shape, self.aside),
+        };
+        let shown = |step: &u32| aside.is_none_or(|aside| aside.step != *step);
+        let steps = self.steps.iter().copied().filter(shown);
+        let mut pairs: Vec<_> = steps.map(|step| (step, usual.to_vec())).collect();
+        if let Some(Aside {
+            step,
+            beside,
+            shape,
+        }) = aside
+        {
+            let two = [step.min(beside), step.max(beside)].map(|step| (step, shape.to_vec()));
+            let place = if step < beside { 0 } else { pairs.len() };
+            pairs.splice(place..place, two);
+        }
+        pairs
     }
 
     /// Has it take no step of its ladder above this one.

@@ -1,6 +1,6 @@
 //! The ops of networks over tokens.
 
-use super::{Op, Work, activation, labels, noise};
+use super::{Aside, Op, Work, activation, labels, noise};
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::sequence::{
     Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Mask, SentenceLoss,
@@ -11,9 +11,15 @@ use crate::backend::{DeviceError, Executor, Kind};
 type Result<T = Work> = std::result::Result<T, DeviceError>;
 
 const TOKENS: &[&str] = &["sentences", "length", "d"];
-const SENTENCES: &[usize] = &[16, 32, 512];
+const SENTENCES: &[usize] = &[512, 32, 512];
 const ATTENTION: &[&str] = &["batch", "length", "heads", "depth"];
-const HEADS: &[usize] = &[4, 256, 4, 64];
+const HEADS: &[usize] = &[64, 128, 8, 64];
+/// The third step is for sentences that the second has no room for.
+const LONG: Option<Aside> = Some(Aside {
+    step: 3,
+    beside: 1,
+    shape: &[8, 1024, 16, 64],
+});
 
 pub(super) static OPS: &[Op] = &[
     Op {
@@ -23,6 +29,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["embedding"],
         dims: TOKENS,
         shape: SENTENCES,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 6 * s[0] * s[1] * s[2],
         make: embed,
@@ -34,6 +41,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["embedding"],
         dims: TOKENS,
         shape: SENTENCES,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 2 * s[0] * s[1] * s[2] + 4 * VOCABULARY * s[2],
         make: embed_backward,
@@ -45,6 +53,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["attention"],
         dims: ATTENTION,
         shape: HEADS,
+        aside: LONG,
         flops: |s| 4 * s[0] * s[2] * s[1] * s[1] * s[3],
         bytes: |s| s[0] * s[1] * s[2] * (8 * s[3] + 4),
         make: attend,
@@ -56,6 +65,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["attention_backward"],
         dims: ATTENTION,
         shape: HEADS,
+        aside: LONG,
         flops: |s| 10 * s[0] * s[2] * s[1] * s[1] * s[3],
         bytes: |s| s[0] * s[1] * s[2] * (16 * s[3] + 4),
         make: attend_backward,
@@ -67,6 +77,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["layer_norm"],
         dims: TOKENS,
         shape: SENTENCES,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 8 * s[0] * s[1] * s[2],
         make: add_norm,
@@ -78,6 +89,7 @@ pub(super) static OPS: &[Op] = &[
         folders: &["layer_norm_backward"],
         dims: TOKENS,
         shape: SENTENCES,
+        aside: None,
         flops: |_| 0,
         bytes: |s| 10 * s[0] * s[1] * s[2],
         make: add_norm_backward,
@@ -88,7 +100,8 @@ pub(super) static OPS: &[Op] = &[
         steps: &[1, 2],
         folders: &["sentence_xent"],
         dims: &["tokens", "classes"],
-        shape: &[256, 8000],
+        shape: &[1024, 8000],
+        aside: None,
         flops: |_| 0,
         bytes: |s| 4 * s[0] * s[1],
         make: sentence_xent,
@@ -99,7 +112,8 @@ pub(super) static OPS: &[Op] = &[
         steps: &[1],
         folders: &["clip_scale"],
         dims: &["parameters"],
-        shape: &[1_000_000],
+        shape: &[8 << 20],
+        aside: None,
         flops: |_| 0,
         bytes: |s| 4 * s[0],
         make: clip,
@@ -110,7 +124,8 @@ pub(super) static OPS: &[Op] = &[
         steps: &[1, 2],
         folders: &["adam"],
         dims: &["parameters"],
-        shape: &[1_000_000],
+        shape: &[8 << 20],
+        aside: None,
         flops: |_| 0,
         bytes: |s| 28 * s[0],
         make: adam,

@@ -30,8 +30,9 @@ impl Backward {
         let outputs = 4 * PIXELS * (c + 8);
         let sums = 4 * THREADS / 32 * c;
         let windows = 4 * PIXELS;
-        // At the end the block's gradient of the weights takes the regions' place.
-        let regions = (2 * 2 * 2 * region.pixels * c).max(4 * shape.co * shape.taps());
+        // At the end the block's gradient of the weights takes the regions' place, in rows of PITCH.
+        let pitch = (shape.taps() + 23) / 32 * 32 + 8;
+        let regions = (2 * 2 * 2 * region.pixels * c).max(4 * shape.co * pitch);
         let shared = count(weights + inputs + outputs + sums + windows + regions);
         let resident = Resident {
             kernel,
