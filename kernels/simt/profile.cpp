@@ -157,6 +157,8 @@ void SimtProfiler::run(Job &job) {
     std::lock_guard<std::mutex> lock(running);
     job.serial = ++serial;
     sample_.begin(job.blocks, budget_);
+    if (keep_)
+        sample_.together();  // all of them, and in order
     run_alone(job);
     footprint_.static_shared = uint32_t(job.static_shared);
     finish();
