@@ -42,8 +42,8 @@ pub struct RawProgram {
     pub device: Device,
     pub alloc: extern "C" fn(usize) -> *mut c_void,
     pub define: extern "C" fn(*mut c_void, usize),
-    pub release: extern "C" fn(*mut c_void),
-    pub launch: extern "C" fn(*const Kernel, *const RawLaunch, *mut *mut c_void) -> i32,
+    pub release: unsafe extern "C" fn(*mut c_void),
+    pub launch: unsafe extern "C" fn(*const Kernel, *const RawLaunch, *mut *mut c_void) -> i32,
 }
 
 /// `SimtLaunch` of `kernels/simt/abi.h`.

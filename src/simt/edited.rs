@@ -197,8 +197,8 @@ fn compile(files: &[String]) -> Result<Vec<*const Kernel>> {
         }
     }
     if let Some(&kernel) = kernels.first() {
-        // SAFETY: a constant of the library.
-        loaded.keep(unsafe { (*kernel).code() });
+        // SAFETY: the kernel is a constant of the library.
+        unsafe { loaded.keep((*kernel).code()) };
     }
     Ok(kernels)
 }
@@ -234,9 +234,11 @@ impl Library {
         Ok(symbol.into_raw().cast_const())
     }
 
-    /// Has it stay to the end of the process, and lines of its code be known by their numbers;
+    /// Has it stay to the end of the process, and lines of its code be known by their numbers.
+    ///
+    /// # Safety
     /// `function` is one of it.
-    pub fn keep(self, function: *const c_void) {
+    pub unsafe fn keep(self, function: *const c_void) {
         std::mem::forget(self.loaded);
         // SAFETY: the library stays loaded.
         let code = unsafe {

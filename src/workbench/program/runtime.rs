@@ -68,8 +68,8 @@ pub fn begin(watcher: Watcher, specs: &'static Specs) {
     let program = RawProgram {
         device: Device {
             name: name.into_raw(),
-            major: capability.arch.0 as u32,
-            minor: capability.arch.1 as u32,
+            major: capability.arch.0,
+            minor: capability.arch.1,
             multiprocessors: capability.multiprocessors,
             block_shared: capability.block_shared,
             shared: capability.shared,
@@ -100,7 +100,8 @@ pub fn load(library: &Path) -> Result<Main, ProgramError> {
     // SAFETY: constructors of the program run, which are its own affair.
     let loaded = unsafe { Library::open(library)? };
     let main = loaded.address("main").map_err(|_| ProgramError::NoMain)?;
-    loaded.keep(main);
+    // SAFETY: it is a function of the library.
+    unsafe { loaded.keep(main) };
     // SAFETY: main() is called with two arguments whether it has parameters or not, as the C library
     // does it.
     Ok(unsafe { std::mem::transmute::<*const c_void, Main>(main) })
@@ -130,7 +131,7 @@ extern "C" fn define(p: *mut c_void, bytes: usize) {
     }
 }
 
-extern "C" fn release(p: *mut c_void) {
+unsafe extern "C" fn release(p: *mut c_void) {
     match &state().watcher {
         // SAFETY: made by posix_memalign, released once.
         Watcher::None => unsafe { libc::free(p) },
@@ -140,7 +141,7 @@ extern "C" fn release(p: *mut c_void) {
     }
 }
 
-extern "C" fn launch(
+unsafe extern "C" fn launch(
     kernel: *const Kernel,
     raw: *const RawLaunch,
     args: *mut *mut c_void,

@@ -455,8 +455,7 @@ impl Unit<'_> {
             let callee = self.callee(position);
             let Some(name) = (callee..position)
                 .filter(|at| self.token(*at).kind == Kind::Word)
-                .filter(|at| self.depth_of_angles(*at, callee) == 0)
-                .next_back()
+                .rfind(|at| self.depth_of_angles(*at, callee) == 0)
             else {
                 return self.refused(position, "a launch of no kernel");
             };
