@@ -37,6 +37,8 @@ struct Strict {
     graphs: usize,
     /// Start of each block, with its end.
     blocks: BTreeMap<u64, u64>,
+    /// Where device memory ends so far: far below all pinned memory, whose addresses are real.
+    end: u64,
 }
 
 impl Strict {
@@ -47,6 +49,7 @@ impl Strict {
             capturing: false,
             graphs: 0,
             blocks: BTreeMap::new(),
+            end: 1 << 32,
         }))
     }
 
@@ -129,13 +132,10 @@ impl Driver for Strict {
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, DeviceError> {
         self.outside_capture("alloc");
-        let last = self
-            .blocks
-            .last_key_value()
-            .map_or(1 << 32, |(_, end)| *end);
         // Far from the last one, so that nothing past its end is in the next.
-        let start = (last + (1 << 21)).next_multiple_of(512);
-        self.blocks.insert(start, start + bytes.max(1) as u64);
+        let start = (self.end + (1 << 21)).next_multiple_of(512);
+        self.end = start + bytes.max(1) as u64;
+        self.blocks.insert(start, self.end);
         Ok(start)
     }
 
