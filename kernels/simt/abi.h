@@ -36,6 +36,9 @@ enum {
     SIMT_LOW_FIRST = 0,   // low blocks, warps and lanes first
     SIMT_HIGH_FIRST = 1,  // high ones first
     SIMT_RANDOM = 2,      // drawn from the launch's seed and the block's number
+    // Besides: all blocks are there at the same time and may wait for one another. Checked and
+    // profiled launches have them one after the other all the same.
+    SIMT_TOGETHER = 4,
 };
 
 // When the bytes of an asynchronous copy, or the sums of a wgmma, land. A right kernel gives the

@@ -14,7 +14,9 @@
 //   meeting     waits in a warp collective. Whoever makes it complete runs the operation for all
 //               lanes, whose arguments lie on their stacks, and makes them ready.
 //   waiting     waits at an mbarrier, until its phase is complete (engines.h).
-//   at barrier  neither ready nor meeting nor waiting, and not the one that runs. When as many have
+//   converging  waits for the others of its warp: when none of them is ready, those that wait at
+//               the same place go on together (`gather`). That is what is active on a GPU.
+//   at barrier  none of these, and not the one that runs. When as many have
 //               arrived as have not returned, all are made ready.
 //   gone        has returned. From then on nobody waits for it, as on hardware since Volta.
 //
@@ -68,10 +70,6 @@ constexpr size_t PAGE = 4 << 10;
 constexpr size_t ARENA = STATIC_SHARED_ROOM + (SHARED_LIMIT + PAGE - 1) / PAGE * PAGE;
 static_assert(ARENA % PAGE == 0, "the guard page starts at its end");
 
-// Offsets of shared variables are stored beside the launch that they are for.
-constexpr int OFFSET_BITS = 17;
-static_assert(STATIC_SHARED_LIMIT < 1 << OFFSET_BITS, "offsets fit");
-
 bool same_place(const Thread &a, const Thread &b) {
     return a.kind == b.kind && a.line == b.line && a.mask == b.mask &&
            (a.file == b.file || strcmp(a.file, b.file) == 0);
@@ -99,9 +97,10 @@ void Job::fail(uint64_t turn, const Message &message) {
         error_turn = turn;
         error.assign(message.text, message.length);
     }
+    woken.notify_all();
 }
 
-Core::Core() {
+Core::Core(bool guarded) : stacks_(guarded) {
     void *p = mmap(nullptr, ARENA + PAGE, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
@@ -141,11 +140,14 @@ void Core::run(Job &job) {
         if (turn >= job.blocks || (profile_ && profile_->enough()))
             break;
         run_block(profile_ ? profile_->block(turn) : job.block(turn));
-        if (error_.length > 0) {
+        if (error_.length > 0)
             job.fail(turn, error_);
-            error_.length = 0;
+        if (error_.length > 0 || gave_up_)
             stacks_.reclaim();
-        }
+        error_.length = 0;
+        gave_up_ = false;
+        if (job.together)
+            job.end_block();
     }
     current = nullptr;
 }
@@ -178,7 +180,7 @@ void Core::run_block(uint64_t number) {
     ready_warps_ = 0;
     for (uint32_t w = 0; w < warps; w++) {
         const uint32_t lanes = ~0u >> (32 - std::min(threads - w * 32, 32u));
-        warps_[w] = {0, lanes, 0, 0, ~lanes};
+        warps_[w] = {0, lanes, 0, 0, ~lanes, 0};
         make_ready(w, lanes);
     }
     if (copied_)
@@ -243,6 +245,7 @@ int Core::pick(uint32_t set) {
 // Makes a ready thread the running one. It stays in the warp if it can, unless a choice `anew` is
 // wanted.
 void Core::choose(bool anew) {
+    gather();
     if (anew || warps_[warp_].ready == 0 || job_->launch.schedule == SIMT_RANDOM) {
         land_boxes();
         if (ready_warps_ == 0)
@@ -352,15 +355,54 @@ void Core::meet(const Thread &like) {
             return;
         lanes.arg[i] = thread.arg;
     }
+    warp.meeting &= ~needed;
+    complete(like, lanes);
+}
+
+// If lanes of the present warp wait for no other to be ready, those at one place go on.
+void Core::gather() {
+    Warp &warp = warps_[warp_];
+    if (warp.converging == 0 || warp.ready != 0)
+        return;
+    const Thread &like = threads_[lane(__builtin_ctz(warp.converging))];
+    Lanes lanes;
+    lanes.mask = 0;
+    for (uint32_t rest = warp.converging; rest != 0; rest &= rest - 1) {
+        const int i = __builtin_ctz(rest);
+        const Thread &thread = threads_[lane(i)];
+        if (!same_place(thread, like))
+            continue;
+        lanes.mask |= 1u << i;
+        lanes.arg[i] = thread.arg;
+    }
+    warp.converging &= ~lanes.mask;
+    complete(like, lanes);
+}
+
+// Runs the operation of lanes of the present warp, which are ready then.
+void Core::complete(const Thread &like, const Lanes &lanes) {
+    const bool whole = lanes.mask == ~warps_[warp_].gone;
     watch(false);  // what it accesses is not a thread's doing
     like.kind->run(lanes);
     watch(true);
     if (check_ && like.kind->orders)
-        check_->order(warp_, needed, needed == ~warp.gone);
+        check_->order(warp_, lanes.mask, whole);
     if (profile_)
-        profile_->collective(warp_, *like.kind, needed == ~warp.gone, uintptr_t(site_of(like.sp)));
-    warp.meeting &= ~needed;
-    make_ready(warp_, needed);
+        profile_->collective(warp_, *like.kind, whole, uintptr_t(site_of(like.sp)));
+    make_ready(warp_, lanes.mask);
+}
+
+void *Core::converge(const Collective *kind, void *arg, int line, const char *file, void *sp) {
+    Thread &self = *running_;
+    self.sp = sp;
+    self.kind = kind;
+    self.arg = arg;
+    self.file = file;
+    self.mask = 0;
+    self.line = line;
+    warps_[warp_].converging |= 1u << (running() % 32);
+    choose(false);
+    return stack_of_running();
 }
 
 void *Core::barrier(const Collective *kind, bool vote, int line, const char *file, void *sp) {
@@ -387,6 +429,8 @@ void *Core::barrier(const Collective *kind, bool vote, int line, const char *fil
 void Core::release() {
     if (mixed_)
         diverged();
+    if (first_->kind == &GRID_BARRIER && job_->together)
+        meet_blocks();
     if (check_)
         check_->barrier();
     if (profile_)
@@ -396,56 +440,6 @@ void Core::release() {
     arrived_ = 0;
     for (uint32_t w = 0; w * 32 < job_->threads; w++)
         make_ready(w, ~warps_[w].gone);
-}
-
-void *Core::shared(SharedVariable &variable, size_t size, size_t align, int line,
-                   const char *file) {
-    const size_t unit = std::max<size_t>(align, 16);
-    const size_t offset = check_ ? check_->place(variable, size, unit, job_->static_shared)
-                                 : place(variable, size, unit);
-    const size_t end = offset + size;
-    // Without the unusable bytes.
-    const size_t used = check_ ? job_->static_shared : end;
-    if (used > STATIC_SHARED_LIMIT || end > STATIC_SHARED_ROOM)
-        fail(-1,
-             "SHARED %s at %s:%d: %zu bytes of static shared memory, the limit is %zu (use "
-             "DYNAMIC_SHARED)",
-             variable.name, file, line, used, STATIC_SHARED_LIMIT);
-    if (used + job_->launch.dynamic_shared > job_->launch.shared_limit)
-        fail(-1,
-             "SHARED %s at %s:%d: %zu bytes of static and %u of dynamic shared memory, the limit "
-             "of both is %u",
-             variable.name, file, line, used, job_->launch.dynamic_shared,
-             job_->launch.shared_limit);
-    static_used_ = std::max(static_used_, end);
-    return arena_ + offset;
-}
-
-// The variable's offset, the same in all blocks of the launch.
-size_t Core::place(SharedVariable &variable, size_t size, size_t unit) {
-    const uint64_t ours = job_->serial << OFFSET_BITS;
-    uint64_t word = variable.place.load(std::memory_order_relaxed);
-    if (word >> OFFSET_BITS != job_->serial) {
-        job_->mutex.lock();
-        word = variable.place.load(std::memory_order_relaxed);
-        const size_t offset = (job_->static_shared + unit - 1) / unit * unit;
-        if (word >> OFFSET_BITS != job_->serial) {
-            // Too large ones are placed nowhere, and the caller fails.
-            if (offset + size <= STATIC_SHARED_LIMIT) {
-                job_->static_shared = offset + size;
-                variable.place.store(ours | offset, std::memory_order_relaxed);
-            }
-            word = ours | std::min(offset, STATIC_SHARED_LIMIT);
-        }
-        job_->mutex.unlock();
-    }
-    return word - ours;
-}
-
-bool Core::shared_holds(const void *p, size_t size) const {
-    const uintptr_t at = uintptr_t(p), low = uintptr_t(arena_), dynamic = uintptr_t(dynamic_);
-    return (at >= low && at + size <= low + static_used_) ||
-           (at >= dynamic && at + size <= dynamic + job_->launch.dynamic_shared);
 }
 
 void Core::check(int lane, const void *p, size_t size, bool write) {
@@ -463,8 +457,8 @@ void Core::abandon() {
 
 }  // namespace simt
 
-// The rest of simt_block_barrier and simt_warp_collective, after they have saved the fiber's state
-// (fiber.cpp).
+// The rest of simt_block_barrier, simt_warp_collective and simt_converge, after they have saved the
+// fiber's state (fiber.cpp).
 
 extern "C" void *simt_arrive_at_barrier(const simt::Collective *kind, bool vote, int line,
                                         const char *file, void *sp) {
@@ -476,17 +470,13 @@ extern "C" void *simt_arrive_at_collective(uint32_t mask, const simt::Collective
     return simt::current->collective(mask, kind, arg, line, file, sp);
 }
 
+extern "C" void *simt_arrive_at_convergence(const simt::Collective *kind, void *arg, int line,
+                                            const char *file, void *sp) {
+    return simt::current->converge(kind, arg, line, file, sp);
+}
+
 int simt_block_votes() {
     return simt::current->votes();
-}
-
-void *simt_shared(simt::SharedVariable *variable, size_t size, size_t align, int line,
-                  const char *file) {
-    return simt::current->shared(*variable, size, align, line, file);
-}
-
-void *simt_dynamic_shared() {
-    return simt::current->dynamic_shared();
 }
 
 void simt_check(int lane, const void *p, size_t size, bool write) {

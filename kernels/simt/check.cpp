@@ -261,8 +261,12 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
     Shadow &shadow = is_shared ? shared_ : memory_;
     if (!shadow.range.holds(a) || n > shadow.range.size - (a - shadow.range.low)) {
         const bool built_in = a - uintptr_t(simt_position) < sizeof simt_position;
-        if ((how == SIMT_READ && (built_in || is_constant(a))) || in_library(a))
+        if ((how == SIMT_READ && (built_in || is_constant(a))) || in_library(a)) {
+            // A program's variables are not watched, but what they order is heeded.
+            if (how == SIMT_ATOMIC)
+                atomic(a, thread);
             return;
+        }
         out_of_bounds(a, n, how, thread, code);
     }
     uint8_t *state = shadow.state(a);

@@ -4,42 +4,48 @@
 #include "core.h"
 #include "profile.h"
 
+#include <algorithm>
+
 namespace simt {
 
-void Copies::issue(void *to, const void *from, bool there, bool at_once) {
-    Copy copy = {static_cast<unsigned char *>(to), {}, group_, at_once};
-    if (there)
-        memcpy(copy.bytes, from, sizeof copy.bytes);
+void Copies::issue(void *to, const void *from, size_t size, size_t there, bool at_once) {
+    Copy copy = {static_cast<unsigned char *>(to), {}, size, group_, at_once};
+    if (there > 0)
+        memcpy(copy.bytes, from, there);
     if (at_once)
-        memcpy(to, copy.bytes, sizeof copy.bytes);
+        memcpy(to, copy.bytes, size);
     else
-        memset(to, 0xff, sizeof copy.bytes);
+        memset(to, 0xff, size);
     pending_.push_back(copy);
 }
 
-void Core::copy_async(void *to, const void *from, bool there, int line, const char *file,
-                      uintptr_t site) {
-    if (!shared_holds(to, 16))
+void Core::copy_async(void *to, const void *from, size_t size, size_t there, int line,
+                      const char *file, uintptr_t site) {
+    if (size != 4 && size != 8 && size != 16)
+        fail(running(), "copy_async at %s:%d: %zu bytes; 4, 8 or 16 are possible", file, line,
+             size);
+    if (!shared_holds(to, size))
         fail(running(), "copy_async at %s:%d: destination %p is not in shared memory", file, line,
              to);
-    if ((uintptr_t(to) | (there ? uintptr_t(from) : 0)) % 16 != 0)
-        fail(running(), "copy_async at %s:%d: %p or %p is not aligned to 16 bytes", file, line, to,
-             from);
+    if ((uintptr_t(to) | (there > 0 ? uintptr_t(from) : 0)) % size != 0)
+        fail(running(), "copy_async at %s:%d: %p or %p is not aligned to %zu bytes", file, line, to,
+             from, size);
+    there = std::min(there, size);
     if (check_) {
-        if (there)
-            check_->access(uintptr_t(from), 16, SIMT_READ, running(), site);
-        check_->access(uintptr_t(to), 16, SIMT_COPIES, running(), site);
+        if (there > 0)
+            check_->access(uintptr_t(from), there, SIMT_READ, running(), site);
+        check_->access(uintptr_t(to), size, SIMT_COPIES, running(), site);
     }
     if (profile_)
-        profile_->copy(uintptr_t(to), uintptr_t(from), there, running(), site);
+        profile_->copy(uintptr_t(to), uintptr_t(from), size, there, running(), site);
     copied_ = true;
-    copies_[running()].issue(to, from, there, at_once());
+    copies_[running()].issue(to, from, size, there, at_once());
 }
 
 void Core::copy_wait(uint64_t keep) {
     copies_[running()].wait(keep, [this](const Copy &copy) {
         if (check_)
-            check_->landed(uintptr_t(copy.to), sizeof copy.bytes, running());
+            check_->landed(uintptr_t(copy.to), copy.size, running());
     });
 }
 
@@ -47,7 +53,13 @@ void Core::copy_wait(uint64_t keep) {
 
 void simt_copy_async(void *to, const void *from, bool there, int line, const char *file) {
     const auto site = uintptr_t(__builtin_return_address(0));
-    simt::current->copy_async(to, from, there, line, file, site);
+    simt::current->copy_async(to, from, 16, there ? 16 : 0, line, file, site);
+}
+
+extern "C" void simt_copy_part(void *to, const void *from, size_t size, size_t there, int line,
+                               const char *file) {
+    const auto site = uintptr_t(__builtin_return_address(0));
+    simt::current->copy_async(to, from, size, there, line, file, site);
 }
 
 void simt_copy_commit() {
@@ -56,8 +68,4 @@ void simt_copy_commit() {
 
 void simt_copy_wait(uint64_t keep) {
     simt::current->copy_wait(keep);
-}
-
-bool simt_shared_holds(const void *p, size_t size) {
-    return simt::current->shared_holds(p, size);
 }

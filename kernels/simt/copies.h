@@ -17,6 +17,7 @@ namespace simt {
 struct Copy {
     unsigned char *to;
     unsigned char bytes[16];  // as they were at issue
+    size_t size;              // of them: 4, 8 or 16
     uint64_t group;           // that it is in
     bool landed;              // at once
 };
@@ -24,7 +25,8 @@ struct Copy {
 // Those of one thread that are under way.
 class Copies {
 public:
-    void issue(void *to, const void *from, bool there, bool at_once);
+    // Copies `there` bytes, and zeros up to `size`.
+    void issue(void *to, const void *from, size_t size, size_t there, bool at_once);
     void commit() {
         group_++;
     }
@@ -34,7 +36,7 @@ public:
         while (landed < pending_.size() && pending_[landed].group + keep < group_) {
             const Copy &copy = pending_[landed++];
             if (!copy.landed)
-                memcpy(copy.to, copy.bytes, sizeof copy.bytes);
+                memcpy(copy.to, copy.bytes, copy.size);
             f(copy);
         }
         pending_.erase(pending_.begin(), pending_.begin() + ptrdiff_t(landed));

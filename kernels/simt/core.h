@@ -10,6 +10,7 @@
 #include <signal.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdarg>
 #include <cstdint>
 #include <mutex>
@@ -57,8 +58,20 @@ struct Job {
     uint64_t error_turn = UINT64_MAX;  // of the block whose error it is
     std::string error;
 
+    bool together = false;             // all blocks are there at once; then:
+    std::condition_variable woken;
+    uint64_t waiting = 0, ended = 0;   // blocks at the barrier of all; that are no more
+    uint64_t rounds = 0;               // how often all have met
+
     // Number of the block whose turn it is.
     uint64_t block(uint64_t turn) const;
+    bool stuck = false;                // those that wait are all that are left
+
+    enum class Meeting { COMPLETE, STUCK, FAILED };
+    // A block waits for all others to be here.
+    Meeting meet();
+    // Fewer blocks are left.
+    void end_block();
     void fail(uint64_t turn, const Message &message);
 };
 
@@ -82,7 +95,11 @@ struct Warp {
     uint32_t meeting;  // wait in a warp collective
     uint32_t waiting;  // wait at an mbarrier; those that wait otherwise wait at the barrier
     uint32_t gone;     // have returned, or never were
+    uint32_t converging;  // wait until no other lane is ready
 };
+
+// What threads are at that wait for all others of the grid.
+inline constexpr Collective GRID_BARRIER = {"sync of the grid", nullptr};
 
 // What a thread is at that waits for an mbarrier.
 inline constexpr Collective MBARRIER_WAIT = {"mbarrier_wait", nullptr};
@@ -90,7 +107,7 @@ inline constexpr Collective MBARRIER_WAIT = {"mbarrier_wait", nullptr};
 // Runs blocks, one after the other, on the OS thread that calls `run`.
 class Core {
 public:
-    Core();
+    explicit Core(bool guarded);
     ~Core();
     Core(const Core &) = delete;
     Core &operator=(const Core &) = delete;
@@ -99,10 +116,11 @@ public:
     void run(Job &job);
 
     // What a running thread asks for; see simt.h.
-    // The first two return the stack pointer of the thread to go on with; `sp` is the caller's.
+    // The first three return the stack pointer of the thread to go on with; `sp` is the caller's.
     void *collective(uint32_t mask, const Collective *kind, void *arg, int line, const char *file,
                      void *sp);
     void *barrier(const Collective *kind, bool vote, int line, const char *file, void *sp);
+    void *converge(const Collective *kind, void *arg, int line, const char *file, void *sp);
     int votes() const {
         return counted_;
     }
@@ -113,8 +131,8 @@ public:
     // Whether the bytes are the block's shared memory.
     bool shared_holds(const void *p, size_t size) const;
     // The running thread's copies; `site` is where the code goes on.
-    void copy_async(void *to, const void *from, bool there, int line, const char *file,
-                    uintptr_t site);
+    void copy_async(void *to, const void *from, size_t size, size_t there, int line,
+                    const char *file, uintptr_t site);
     void copy_commit() {
         copies_[running()].commit();
     }
@@ -126,6 +144,10 @@ public:
                        uintptr_t site);
     void mbarrier_arrive(uint64_t *word, uint32_t bytes, int line, const char *file,
                          uintptr_t site);
+    // Of the phase that is under way.
+    uint32_t mbarrier_parity(const uint64_t *word, int line, const char *file) {
+        return mbarrier(word, "mbarrier_arrive", line, file).parity;
+    }
     // Returns the stack pointer of the thread to go on with.
     void *mbarrier_wait(uint64_t *word, uint32_t parity, int line, const char *file, void *sp);
     void tma_load(void *to, const TensorBox &box, int column, int row, uint64_t *barrier, int line,
@@ -158,6 +180,8 @@ public:
     bool on_stack(uintptr_t address, uintptr_t low) const {
         return address - low < stacks_.end(running_->stack) - low;
     }
+    // Ends the block unless it may wait for all others of the grid.
+    void want_grid(int line, const char *file);
     // Ends the block, about which everything has been said.
     [[noreturn]] void abandon();
 
@@ -174,7 +198,10 @@ private:
     }
     void watch(bool on);
     void meet(const Thread &like);
+    void gather();
+    void complete(const Thread &like, const Lanes &lanes);
     void release();
+    void meet_blocks();
     void make_ready(uint32_t warp, uint32_t lanes);
     size_t place(SharedVariable &variable, size_t size, size_t unit);
     void lay_out();
@@ -210,6 +237,7 @@ private:
     uint32_t arrived_ = 0;          // threads that wait at the barrier
     const Thread *first_ = nullptr; // of them
     bool mixed_ = false;            // they wait at different ones
+    bool gave_up_ = false;          // the block, because of another
     int votes_ = 0;                 // of them
     int counted_ = 0;               // votes of the last barrier that was completed
     Message error_;
@@ -227,12 +255,18 @@ private:
 
 // A core, and the stack for signals of the OS thread that runs it.
 struct Worker {
+    explicit Worker(bool guarded = true) : core(guarded) {}
+
     Core core;
     alignas(16) char signal_stack[64 << 10];
 };
 
-// Runs a job on the calling OS thread, all of its blocks one after the other.
-void run_alone(Job &job);
+// Runs a job on the calling OS thread, all of its blocks one after the other; or those that other OS
+// threads leave, on stacks without guards.
+void run_alone(Job &job, bool guarded = true);
+
+// Runs all blocks of a job at once, each on an OS thread of its own.
+void run_together(Job &job);
 
 // The core that the OS thread is running.
 extern __thread Core *current __attribute__((tls_model("initial-exec")));

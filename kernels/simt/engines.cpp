@@ -342,6 +342,10 @@ void simt_mbarrier_arrive(uint64_t *barrier, uint32_t bytes, int line, const cha
     simt::current->mbarrier_arrive(barrier, bytes, line, file, site);
 }
 
+extern "C" uint32_t simt_mbarrier_parity(const uint64_t *barrier, int line, const char *file) {
+    return simt::current->mbarrier_parity(barrier, line, file);
+}
+
 // The rest of simt_mbarrier_wait (fiber.cpp).
 extern "C" void *simt_arrive_at_mbarrier(uint64_t *barrier, uint32_t parity, int line,
                                          const char *file, void *sp) {

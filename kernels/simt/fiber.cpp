@@ -63,6 +63,13 @@ simt_warp_collective:
     SIMT_GIVE_WAY simt_arrive_at_collective r9
     .size simt_warp_collective, .-simt_warp_collective
 
+    .globl simt_converge
+    .type simt_converge, @function
+    .balign 16
+simt_converge:
+    SIMT_GIVE_WAY simt_arrive_at_convergence r8
+    .size simt_converge, .-simt_converge
+
     .globl simt_mbarrier_wait
     .type simt_mbarrier_wait, @function
     .balign 16
@@ -98,7 +105,7 @@ bool Stacks::grow() {
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (low == MAP_FAILED)
         return false;
-    if (mprotect(low, GUARD, PROT_NONE) != 0) {
+    if (guarded_ && mprotect(low, GUARD, PROT_NONE) != 0) {
         munmap(low, size);
         return false;
     }

@@ -16,13 +16,14 @@ void simt_switch(void **save, void *to);
 namespace simt {
 
 // The fiber stacks of one OS thread, made as they are needed and kept. Below each is memory that
-// cannot be accessed, so that an overflow is a SIGSEGV.
+// cannot be accessed, so that an overflow is a SIGSEGV; unless they are so many that the system does
+// not grant a mapping for each.
 class Stacks {
 public:
     static constexpr size_t SIZE = 64 << 10;  // usable, but for the stagger
     static constexpr size_t GUARD = 64 << 10;  // a large local array skips the first pages
 
-    Stacks() = default;
+    explicit Stacks(bool guarded) : guarded_(guarded) {}
     Stacks(const Stacks &) = delete;
     Stacks &operator=(const Stacks &) = delete;
 
@@ -55,6 +56,7 @@ private:
 
     bool grow();
 
+    bool guarded_;
     std::vector<char *> lows_;  // where the guards start
     std::vector<int> free_;     // has room for all
 };

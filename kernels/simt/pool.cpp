@@ -41,10 +41,31 @@ unsigned wanted_threads() {
     return unsigned(n);
 }
 
+// While it lives, OS threads are started for which other people's signals are not.
+class OthersSignals {
+public:
+    OthersSignals() {
+        sigset_t all;
+        sigfillset(&all);
+        for (int number : {SIGSEGV, SIGBUS, SIGFPE})
+            sigdelset(&all, number);
+        pthread_sigmask(SIG_SETMASK, &all, &before_);
+    }
+    ~OthersSignals() {
+        pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    }
+    OthersSignals(const OthersSignals &) = delete;
+    OthersSignals &operator=(const OthersSignals &) = delete;
+
+private:
+    sigset_t before_;
+};
+
 class Pool {
 public:
     Pool();
     void launch(Job &job);
+    void launch_together(Job &job);
     uint64_t launches(const SimtKernel *kernel);
 
 private:
@@ -66,12 +87,7 @@ private:
 Pool::Pool() : callers_(new Worker) {
     catch_faults();
     const unsigned threads = wanted_threads();
-    // Other people's signals are not for the workers.
-    sigset_t all, before;
-    sigfillset(&all);
-    for (int number : {SIGSEGV, SIGBUS, SIGFPE})
-        sigdelset(&all, number);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const OthersSignals blocked;
     try {
         while (workers_ + 1 < threads) {
             // Pool and workers live as long as the process, so nothing is freed or joined.
@@ -83,7 +99,6 @@ Pool::Pool() : callers_(new Worker) {
     } catch (const std::exception &) {
         // Fewer will do.
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void Pool::work(Worker &worker) {
@@ -127,6 +142,14 @@ void Pool::launch(Job &job) {
     }
 }
 
+void Pool::launch_together(Job &job) {
+    std::lock_guard<std::mutex> launching(launching_);
+    launches_[job.kernel]++;
+    job.serial = ++serial_;
+    const OthersSignals blocked;
+    run_together(job);
+}
+
 uint64_t Pool::launches(const SimtKernel *kernel) {
     std::lock_guard<std::mutex> lock(launching_);
     const auto found = launches_.find(kernel);
@@ -140,9 +163,9 @@ Pool &pool() {
 
 // Workers are made of many mappings, so they are kept for the next who needs one.
 std::mutex idle_mutex;
-std::vector<std::unique_ptr<Worker>> &idle() {
-    static auto &all = *new std::vector<std::unique_ptr<Worker>>;
-    return all;
+std::vector<std::unique_ptr<Worker>> &idle(bool guarded) {
+    static auto *all = new std::vector<std::unique_ptr<Worker>>[2];
+    return all[guarded];
 }
 
 // The arguments, and the pointers to them, as they were when the kernel was launched.
@@ -197,7 +220,8 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
                                     std::to_string(limit));
     if (launch.landing > SIMT_LAND_RANDOMLY)
         throw std::invalid_argument("landing " + std::to_string(launch.landing) + " is unknown");
-    if (launch.schedule > SIMT_RANDOM)
+    const uint32_t schedule = launch.schedule & ~uint32_t(SIMT_TOGETHER);
+    if (schedule > SIMT_RANDOM)
         throw std::invalid_argument("schedule " + std::to_string(launch.schedule) + " is unknown");
     Bank bank;
     bank.fill(kernel, args);
@@ -207,6 +231,7 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
     job.check = check;
     job.profile = profile;
     job.launch = launch;
+    job.launch.schedule = schedule;
     job.args = bank.pointers;
     job.blocks = blocks;
     job.threads = uint32_t(threads);
@@ -215,6 +240,9 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
         check->run(job);
     } else if (profile) {
         profile->run(job);
+    } else if (launch.schedule != schedule && blocks > 1) {
+        job.together = true;
+        pool().launch_together(job);
     } else {
         pool().launch(job);
     }
@@ -238,23 +266,23 @@ int launch_or_say(const SimtKernel *kernel, const SimtLaunch *launch, void **arg
 
 }  // namespace
 
-void run_alone(Job &job) {
+void run_alone(Job &job, bool guarded) {
     std::unique_ptr<Worker> worker;
     {
         std::lock_guard<std::mutex> lock(idle_mutex);
-        if (!idle().empty()) {
-            worker = std::move(idle().back());
-            idle().pop_back();
+        if (!idle(guarded).empty()) {
+            worker = std::move(idle(guarded).back());
+            idle(guarded).pop_back();
         }
     }
     if (!worker)
-        worker.reset(new Worker);
+        worker.reset(new Worker(guarded));
     {
         SignalStack stack(worker->signal_stack);
         worker->core.run(job);
     }
     std::lock_guard<std::mutex> lock(idle_mutex);
-    idle().push_back(std::move(worker));
+    idle(guarded).push_back(std::move(worker));
 }
 
 }  // namespace simt

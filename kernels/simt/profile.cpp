@@ -248,10 +248,11 @@ void SimtProfiler::access(uintptr_t a, size_t n, uint32_t how, int thread, uintp
         awaited_[warp] |= lane;
 }
 
-void SimtProfiler::copy(uintptr_t to, uintptr_t from, bool there, int thread, uintptr_t code) {
-    if (there)
-        record(from, 16, SIMT_READ, thread, code);
-    record(to, 16, SIMT_COPIES, thread, code);
+void SimtProfiler::copy(uintptr_t to, uintptr_t from, size_t size, size_t there, int thread,
+                        uintptr_t code) {
+    if (there > 0)
+        record(from, there, SIMT_READ, thread, code);
+    record(to, size, SIMT_COPIES, thread, code);
 }
 
 bool SimtProfiler::record(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code) {

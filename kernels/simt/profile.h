@@ -89,8 +89,8 @@ public:
     void begin_block(simt::Range shared);
     // A thread accesses n bytes; `code` is where it goes on.
     void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
-    // It copies 16 bytes asynchronously, or writes zeros in place of what is not `there`.
-    void copy(uintptr_t to, uintptr_t from, bool there, int thread, uintptr_t code);
+    // It copies bytes asynchronously, and writes zeros in place of what is not `there`.
+    void copy(uintptr_t to, uintptr_t from, size_t size, size_t there, int thread, uintptr_t code);
     // It has a fence for threads of other blocks.
     void fence() {
         sample_.together();

@@ -4,6 +4,7 @@
 //     threads 0-31: wait at __syncthreads, kernels/x.cu:12
 //     threads 32-63: wait at __syncthreads, kernels/x.cu:14
 //     threads 64-127: have returned
+#include "../cuda/assert.h"
 #include "core.h"
 
 #include <algorithm>
@@ -189,4 +190,23 @@ void Core::blame_for_signal() {
 
 void simt_trap(int line, const char *file) {
     simt::current->fail(simt::current->running(), "__trap() at %s:%d", file, line);
+}
+
+namespace {
+
+std::atomic<uint64_t> assertions{0};
+
+}  // namespace
+
+uint64_t simt_assertions() {
+    return assertions.load();
+}
+
+void simt_assert_failed(const char *condition, const char *file, unsigned line,
+                        const char *function) {
+    if (!simt::current)
+        __assert_fail(condition, file, line, function);
+    assertions++;
+    simt::current->fail(simt::current->running(), "%s:%u: %s: Assertion `%s` failed.", file, line,
+                        function, condition);
 }

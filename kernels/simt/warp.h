@@ -4,40 +4,14 @@
 // those of all lanes: see Lanes and Collective.
 #pragma once
 
-namespace simt::cuda {
+// What is behind them, by names that are not for kernels.
+namespace simt {
 inline namespace SIMT_FLAVOUR {
-
-constexpr int warpSize = 32;
-
-[[noreturn]] inline void __trap(SIMT_SITE) {
-    simt_trap(line, file);
-}
-
-// Barriers of the block
 
 inline constexpr Collective SYNCTHREADS = {"__syncthreads", nullptr};
 inline constexpr Collective SYNCTHREADS_OR = {"__syncthreads_or", nullptr};
 inline constexpr Collective SYNCTHREADS_AND = {"__syncthreads_and", nullptr};
 inline constexpr Collective SYNCTHREADS_COUNT = {"__syncthreads_count", nullptr};
-
-DEVICE void __syncthreads(SIMT_SITE) {
-    simt_block_barrier(&SYNCTHREADS, false, line, file);
-}
-
-DEVICE int __syncthreads_or(int predicate, SIMT_SITE) {
-    simt_block_barrier(&SYNCTHREADS_OR, predicate != 0, line, file);
-    return simt_block_votes() > 0;
-}
-
-DEVICE int __syncthreads_and(int predicate, SIMT_SITE) {
-    simt_block_barrier(&SYNCTHREADS_AND, predicate == 0, line, file);
-    return simt_block_votes() == 0;
-}
-
-DEVICE int __syncthreads_count(int predicate, SIMT_SITE) {
-    simt_block_barrier(&SYNCTHREADS_COUNT, predicate != 0, line, file);
-    return simt_block_votes();
-}
 
 // Calls f(lane, what it brought) for the lanes of the mask, low ones first.
 template <class Arg, class F> DEVICE void each_lane(const Lanes &lanes, F f) {
@@ -48,10 +22,6 @@ template <class Arg, class F> DEVICE void each_lane(const Lanes &lanes, F f) {
 }
 
 inline constexpr Collective SYNCWARP = {"__syncwarp", [](const Lanes &) {}, true};
-
-DEVICE void __syncwarp(unsigned mask = ~0u, SIMT_SITE) {
-    simt_warp_collective(mask, &SYNCWARP, nullptr, line, file);
-}
 
 // Shuffles
 
@@ -111,26 +81,6 @@ DEVICE T shuffled(const Collective &kind, unsigned mask, T value, int operand, i
     return value;
 }
 
-template <class T>
-DEVICE T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_SITE) {
-    return shuffled(SHFL, mask, value, source, width, line, file);
-}
-
-template <class T>
-DEVICE T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
-    return shuffled(SHFL_UP, mask, value, int(delta), width, line, file);
-}
-
-template <class T>
-DEVICE T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
-    return shuffled(SHFL_DOWN, mask, value, int(delta), width, line, file);
-}
-
-template <class T>
-DEVICE T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, SIMT_SITE) {
-    return shuffled(SHFL_XOR, mask, value, lane_mask, width, line, file);
-}
-
 // Votes: everybody learns which lanes said yes, and which were asked.
 
 struct VoteArg {
@@ -158,20 +108,7 @@ DEVICE VoteArg voted(const Collective &kind, unsigned mask, int predicate, int l
     return arg;
 }
 
-DEVICE unsigned __ballot_sync(unsigned mask, int predicate, SIMT_SITE) {
-    return voted(BALLOT, mask, predicate, line, file).ballot;
-}
-
-DEVICE int __any_sync(unsigned mask, int predicate, SIMT_SITE) {
-    return voted(ANY, mask, predicate, line, file).ballot != 0;
-}
-
-DEVICE int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
-    const VoteArg arg = voted(ALL, mask, predicate, line, file);
-    return arg.ballot == arg.voters;
-}
-
-// Reductions of int and unsigned
+// Reductions
 
 template <class T, T combine(T, T)> void reduce(const Lanes &lanes) {
     const int first = __builtin_ctz(lanes.mask);
@@ -186,6 +123,82 @@ template <class T, T combine(T, T)> void reduce(const Lanes &lanes) {
 template <class T> T wrapping_sum(T a, T b) {
     return T(unsigned(a) + unsigned(b));
 }
+
+}  // namespace SIMT_FLAVOUR
+}  // namespace simt
+
+namespace simt::cuda {
+inline namespace SIMT_FLAVOUR {
+
+constexpr int warpSize = 32;
+
+[[noreturn]] inline void __trap(SIMT_SITE) {
+    simt_trap(line, file);
+}
+
+// Barriers of the block
+
+DEVICE void __syncthreads(SIMT_SITE) {
+    simt_block_barrier(&SYNCTHREADS, false, line, file);
+}
+
+DEVICE int __syncthreads_or(int predicate, SIMT_SITE) {
+    simt_block_barrier(&SYNCTHREADS_OR, predicate != 0, line, file);
+    return simt_block_votes() > 0;
+}
+
+DEVICE int __syncthreads_and(int predicate, SIMT_SITE) {
+    simt_block_barrier(&SYNCTHREADS_AND, predicate == 0, line, file);
+    return simt_block_votes() == 0;
+}
+
+DEVICE int __syncthreads_count(int predicate, SIMT_SITE) {
+    simt_block_barrier(&SYNCTHREADS_COUNT, predicate != 0, line, file);
+    return simt_block_votes();
+}
+
+DEVICE void __syncwarp(unsigned mask = ~0u, SIMT_SITE) {
+    simt_warp_collective(mask, &SYNCWARP, nullptr, line, file);
+}
+
+// Shuffles
+
+template <class T>
+DEVICE T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_SITE) {
+    return shuffled(SHFL, mask, value, source, width, line, file);
+}
+
+template <class T>
+DEVICE T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
+    return shuffled(SHFL_UP, mask, value, int(delta), width, line, file);
+}
+
+template <class T>
+DEVICE T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_SITE) {
+    return shuffled(SHFL_DOWN, mask, value, int(delta), width, line, file);
+}
+
+template <class T>
+DEVICE T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, SIMT_SITE) {
+    return shuffled(SHFL_XOR, mask, value, lane_mask, width, line, file);
+}
+
+// Votes
+
+DEVICE unsigned __ballot_sync(unsigned mask, int predicate, SIMT_SITE) {
+    return voted(BALLOT, mask, predicate, line, file).ballot;
+}
+
+DEVICE int __any_sync(unsigned mask, int predicate, SIMT_SITE) {
+    return voted(ANY, mask, predicate, line, file).ballot != 0;
+}
+
+DEVICE int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
+    const VoteArg arg = voted(ALL, mask, predicate, line, file);
+    return arg.ballot == arg.voters;
+}
+
+// Reductions of int and unsigned
 
 #define SIMT_REDUCE(name, type, combine)                                               \
     template <> struct Reduce_##name<type> {                                           \

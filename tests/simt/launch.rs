@@ -43,6 +43,8 @@ pub enum Schedule {
     Low,
     High,
     Random(u64),
+    /// Low first; all blocks are there at once.
+    Together,
     /// A number that means nothing.
     Unknown,
 }
@@ -196,6 +198,7 @@ impl Launch {
             Schedule::Low => (0, 0),
             Schedule::High => (1, 0),
             Schedule::Random(seed) => (2, seed),
+            Schedule::Together => (4, 0),
             Schedule::Unknown => (3, 0),
         };
         let raw = RawLaunch {

@@ -10,6 +10,7 @@ mod pool;
 mod primitives;
 mod programs;
 mod tensor;
+mod together;
 
 // Its library holds the executor.
 use autoassist as _;
