@@ -146,7 +146,7 @@ template <class T> cublasStatus_t nrm2(cublasHandle_t handle, Vector<T> x, T *to
     std::vector<T> elements;
     if (!x.fetch(elements))
         return CUBLAS_STATUS_EXECUTION_FAILED;
-    return result(handle, T(length(x.n, elements.data())), to);
+    return result(handle, T(simt::length(x.n, elements.data())), to);
 }
 
 template <class T> cublasStatus_t asum(cublasHandle_t handle, Vector<T> x, T *to) {
