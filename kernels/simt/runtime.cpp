@@ -22,7 +22,8 @@ struct HostThread {
 };
 
 HostThread &mine() {
-    static thread_local HostThread thread;
+    // Outlives the thread: what it has to say is asked for at the end.
+    static thread_local HostThread &thread = *new HostThread;
     return thread;
 }
 

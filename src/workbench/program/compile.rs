@@ -61,7 +61,10 @@ pub fn compile(
         true => looked_at.as_slice(),
         false => &PLAIN,
     };
-    flags.extend(how.iter().filter(|f| **f != "-I.").map(ToString::to_string));
+    // Names that programs may have for themselves.
+    let ours = |flag: &&&str| **flag != "-I." && !flag.starts_with("-DSIMT_FLAVOUR");
+    flags.extend(how.iter().filter(ours).map(ToString::to_string));
+    flags.push("-DSIMT_FLAVOUR=simt_program".into());
     let mut digest = Sha256::new();
     for flag in [COMPILER, env!("AUTOASSIST_EXECUTOR")]
         .into_iter()
