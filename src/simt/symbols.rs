@@ -100,7 +100,9 @@ pub(crate) fn library_line(sites: &[u64]) -> Option<String> {
     let inside = |site: &&u64| code.image_of(**site).is_some();
     let place = |site: &u64| symbols.site(*site, "").place;
     let places = sites.iter().filter(inside).map(place);
-    places.into_iter().find(|place| !place.starts_with("code address"))
+    places
+        .into_iter()
+        .find(|place| !place.starts_with("code address"))
 }
 
 /// Folders of the executor's own headers.

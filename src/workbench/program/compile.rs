@@ -1,8 +1,8 @@
 //! A program's files made into a library that the executor runs; kept by content, so that what was
 //! compiled once starts at once.
 
-use super::{ProgramError, interrupt};
 use super::translate::{missing_header, translate};
+use super::{ProgramError, interrupt};
 use crate::simt::edited::{COMPILER, host};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;

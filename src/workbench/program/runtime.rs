@@ -359,6 +359,10 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
         libc::fflush(ptr::null_mut());
         let _ = std::io::stdout().write_all(text.as_bytes());
         let _ = std::io::stdout().flush();
-        libc::_exit(if code == 0 && (found || failed) { 1 } else { code });
+        libc::_exit(if code == 0 && (found || failed) {
+            1
+        } else {
+            code
+        });
     }
 }

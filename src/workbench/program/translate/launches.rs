@@ -5,7 +5,17 @@ use std::ops::Range;
 
 /// Words that an expression follows.
 const BEFORE_EXPRESSIONS: [&str; 12] = [
-    "return", "else", "do", "case", "throw", "if", "while", "for", "switch", "goto", "co_return",
+    "return",
+    "else",
+    "do",
+    "case",
+    "throw",
+    "if",
+    "while",
+    "for",
+    "switch",
+    "goto",
+    "co_return",
     "co_yield",
 ];
 
@@ -70,8 +80,7 @@ impl Unit<'_> {
     /// Position where the expression begins that ends before `position`: a name, qualified or with
     /// template arguments, or something in parentheses, and what is selected of it.
     fn callee(&self, position: usize) -> usize {
-        let is_name =
-            |at: usize| self.is_word(at) && !BEFORE_EXPRESSIONS.contains(&self.at(at));
+        let is_name = |at: usize| self.is_word(at) && !BEFORE_EXPRESSIONS.contains(&self.at(at));
         let mut at = position;
         loop {
             // One name or bracket further back.

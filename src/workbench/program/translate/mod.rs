@@ -169,8 +169,8 @@ impl<'t> Unit<'t> {
             if token.contains('\n') {
                 return self.refused(position, "a line break within a string is not known here");
             }
-            let follows = position > 0
-                && self.significant[position] == self.significant[position - 1] + 1;
+            let follows =
+                position > 0 && self.significant[position] == self.significant[position - 1] + 1;
             if !text.is_empty() && !follows {
                 text.push(' ');
             }

@@ -3,7 +3,7 @@
 use super::{Place, Refused, Result, Unit};
 
 /// Words, or beginnings of words, of what there is nothing for; what they are, and what would do.
-const WORDS: [(&str, &str); 22] = [
+const WORDS: [(&str, &str); 24] = [
     ("texture", TEXTURES),
     ("surface", TEXTURES),
     ("tex1D", TEXTURES),
@@ -20,39 +20,84 @@ const WORDS: [(&str, &str); 22] = [
     ("cudaBindTexture", TEXTURES),
     ("cudaMallocArray", TEXTURES),
     ("cudaMalloc3DArray", TEXTURES),
-    ("cudaGraphics", "graphics interoperation is not run here; copy to the host"),
-    ("cudaIpc", "memory of other processes is not run here; use one process"),
+    (
+        "cudaGraphics",
+        "graphics interoperation is not run here; copy to the host",
+    ),
+    (
+        "cudaIpc",
+        "memory of other processes is not run here; use one process",
+    ),
     ("cudaDeviceEnablePeerAccess", PEERS),
     ("cudaMemcpyPeer", PEERS),
-    ("nvrtcCreateProgram", "kernels compiled while running are not run here; put them into the file"),
-    ("cudaGraphConditionalHandle", "conditional graph nodes are not run here; decide on the host"),
+    ("cudaMemPoolSetAccess", PEERS),
+    (
+        "cudaGraphAddMemAllocNode",
+        "graph nodes that allocate are not run here; allocate before the capture",
+    ),
+    (
+        "nvrtcCreateProgram",
+        "kernels compiled while running are not run here; put them into the file",
+    ),
+    (
+        "cudaGraphConditionalHandle",
+        "conditional graph nodes are not run here; decide on the host",
+    ),
 ];
 
-const TEXTURES: &str = "textures and surfaces are not run here; read global memory, through __ldg()";
+const TEXTURES: &str =
+    "textures and surfaces are not run here; read global memory, through __ldg()";
 const PEERS: &str = "several GPUs are not run here; use cudaMemcpy on one";
 
 /// Functions of the driver API begin with these, and a capital.
 const DRIVER: [&str; 10] = [
-    "cuInit", "cuDevice", "cuCtx", "cuModule", "cuMem", "cuLaunch", "cuFunc", "cuLink", "cuLibrary",
+    "cuInit",
+    "cuDevice",
+    "cuCtx",
+    "cuModule",
+    "cuMem",
+    "cuLaunch",
+    "cuFunc",
+    "cuLink",
+    "cuLibrary",
     "cuKernel",
 ];
 
 /// Beginnings of headers that are not there, and what would do.
-const HEADERS: [(&str, &str); 15] = [
-    ("cub/", "CUB is not run here; write the reduction or scan with warp shuffles"),
-    ("thrust/", "Thrust is not run here; write the loop as a kernel"),
-    ("cudnn", "cuDNN is not run here; leave that part out by a macro (-D)"),
+const HEADERS: [(&str, &str); 16] = [
+    (
+        "cub/",
+        "CUB is not run here; write the reduction or scan with warp shuffles",
+    ),
+    (
+        "thrust/",
+        "Thrust is not run here; write the loop as a kernel",
+    ),
+    (
+        "cudnn",
+        "cuDNN is not run here; leave that part out by a macro (-D)",
+    ),
     ("nccl", "NCCL is not run here: there is one GPU"),
     ("mpi.h", "MPI is not run here: there is one GPU"),
-    ("nvrtc", "kernels compiled while running are not run here; put them into the file"),
-    ("curand", "cuRAND is not run here; draw numbers by a function of your own"),
+    (
+        "nvrtc",
+        "kernels compiled while running are not run here; put them into the file",
+    ),
+    (
+        "curand",
+        "cuRAND is not run here; draw numbers by a function of your own",
+    ),
     ("cufft", "cuFFT is not run here"),
     ("cusparse", "cuSPARSE is not run here"),
     ("cusolver", "cuSOLVER is not run here"),
-    ("cublasLt", "cuBLASLt is not run here; cublas_v2.h has products for comparison"),
+    (
+        "cublasLt",
+        "cuBLASLt is not run here; cublas_v2.h has products for comparison",
+    ),
     ("cute/", "CUTLASS is not run here"),
     ("cutlass/", "CUTLASS is not run here"),
     ("GL/", "OpenGL is not run here"),
+    ("cuda_gl_interop", "OpenGL is not run here"),
     ("cudaEGL", "EGL is not run here"),
 ];
 
