@@ -13,6 +13,7 @@
 // "Device memory" is memory of this process: pointers are passed on as they are.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -121,9 +122,11 @@ const SimtKernel *const *simt_checked_kernels(size_t *count);
 // With room for so many bytes of device memory; null where the system refuses the address space.
 SimtChecker *simt_checker_new(size_t capacity);
 void simt_checker_delete(SimtChecker *checker);
-// Zeroed device memory for checked launches, aligned to 256 bytes, with unusable bytes behind it.
-// Null if no room is left.
-void *simt_checker_alloc(SimtChecker *checker, size_t bytes);
+// Zeroed device memory for checked launches, aligned to a power of two from 256 on, with unusable
+// bytes behind it, as are those that align it. Null if no room is left.
+void *simt_checker_alloc(SimtChecker *checker, size_t bytes, size_t align);
+// Kernels may access so many bytes of other memory from now on; with 0 no more.
+void simt_checker_share(SimtChecker *checker, const void *p, size_t bytes);
 // From here on the contents of an allocation are undefined, and only so many bytes may be used.
 void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes);
 // The host has written these bytes of an allocation; an allocation is no more.
@@ -221,21 +224,45 @@ typedef struct SimtDevice {
     uint32_t threads, blocks;       // of a multiprocessor
     uint32_t clock_khz, l2;         // bytes
     uint64_t memory;                // bytes
+    double memory_rate;             // bytes a second
 } SimtDevice;
 
 // How a program of one's own is run, which calls the runtime (../cuda/cuda_runtime.h).
 typedef struct SimtProgram {
     SimtDevice device;
-    // Device memory, aligned to 256 bytes; null if there is no more. What it holds is undefined.
-    void *(*alloc)(size_t bytes);
+    // Whether the host may not access device memory.
+    bool guard;
+    // Device memory, aligned to 256 bytes; null if there is no more. What it holds is undefined. If
+    // the host may access it, too, it is in pages of its own.
+    void *(*alloc)(size_t bytes, bool host);
     // The host has written these bytes of it.
     void (*define)(void *p, size_t bytes);
     void (*release)(void *p);
-    // As simt_launch, and says by itself what went wrong.
+    // Kernels may access so many bytes of the program's own memory from now on.
+    void (*share)(void *p, size_t bytes);
+    // As simt_launch, and says by itself what went wrong, of which the result is cudaError_t.
     int (*launch)(const SimtKernel *kernel, const SimtLaunch *launch, void **args);
+    // What an event records, in seconds.
+    double (*clock)(void);
+    // The program asks for the time between two events.
+    void (*timed)(void);
 } SimtProgram;
 
+// An access of the host to device memory.
+typedef struct SimtTouch {
+    bool writes;
+    size_t at, size;   // byte of an allocation, and its size
+    int line;          // that has allocated it
+    const char *file;
+    uint64_t site[16];  // in the code, the innermost first; see SimtCode
+} SimtTouch;
+
 void simt_program(const SimtProgram *program);
+// Once other handlers are there.
+void simt_program_guard(void);
+size_t simt_program_touches(const SimtTouch **touches);
+// Lines about launches that failed unseen, and perhaps memory that was not freed; as snprintf.
+size_t simt_program_notes(bool leaks, char *text, size_t size);
 
 #ifdef __cplusplus
 }

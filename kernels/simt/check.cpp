@@ -19,7 +19,7 @@ __thread SimtChecker *watching = nullptr;
 
 namespace {
 
-constexpr size_t ALIGN = 256, RED_ZONE = 256;
+constexpr size_t RED_ZONE = 256;
 // Shared memory of a block with what lies between and behind its parts.
 constexpr size_t SHARED_ROOM = 512 << 10;
 constexpr size_t MAX_FINDINGS = 256;
@@ -83,14 +83,26 @@ SimtChecker::~SimtChecker() {
     munmap(reinterpret_cast<void *>(heap_.low), heap_.size);
 }
 
-void *SimtChecker::alloc(size_t bytes) {
-    const size_t start = used_ + RED_ZONE;
-    if (bytes > heap_.size || start + rounded(bytes, ALIGN) + RED_ZONE > heap_.size)
+void *SimtChecker::alloc(size_t bytes, size_t align) {
+    const size_t start = rounded(used_ + RED_ZONE, align);
+    if (bytes > heap_.size || start + rounded(bytes, align) + RED_ZONE > heap_.size)
         return nullptr;
-    used_ = start + rounded(bytes, ALIGN);
+    used_ = start + rounded(bytes, align);
     allocations_.push_back({heap_.low + start, bytes});
     memset(memory_.state(heap_.low + start), DEFINED, bytes);  // as zeros
     return reinterpret_cast<void *>(heap_.low + start);
+}
+
+void SimtChecker::share(uintptr_t a, size_t n) {
+    guests_[a] = n;
+}
+
+bool SimtChecker::is_guest(uintptr_t a, size_t n) const {
+    auto after = guests_.upper_bound(a);
+    if (after == guests_.begin())
+        return false;
+    --after;
+    return a - after->first < after->second && n <= after->second - (a - after->first);
 }
 
 void SimtChecker::scratch(void *allocation, size_t bytes) {
@@ -261,7 +273,8 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
     Shadow &shadow = is_shared ? shared_ : memory_;
     if (!shadow.range.holds(a) || n > shadow.range.size - (a - shadow.range.low)) {
         const bool built_in = a - uintptr_t(simt_position) < sizeof simt_position;
-        if ((how == SIMT_READ && (built_in || is_constant(a))) || in_library(a)) {
+        if ((how == SIMT_READ && (built_in || is_constant(a))) || in_library(a) ||
+            is_guest(a, n)) {
             // A program's variables are not watched, but what they order is heeded.
             if (how == SIMT_ATOMIC)
                 atomic(a, thread);
@@ -453,8 +466,12 @@ void simt_checker_delete(SimtChecker *checker) {
     delete checker;
 }
 
-void *simt_checker_alloc(SimtChecker *checker, size_t bytes) {
-    return checker->alloc(bytes);
+void *simt_checker_alloc(SimtChecker *checker, size_t bytes, size_t align) {
+    return checker->alloc(bytes, align);
+}
+
+void simt_checker_share(SimtChecker *checker, const void *p, size_t bytes) {
+    checker->share(uintptr_t(p), bytes);
 }
 
 void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes) {

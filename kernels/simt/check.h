@@ -133,7 +133,8 @@ public:
     SimtChecker(const SimtChecker &) = delete;
     SimtChecker &operator=(const SimtChecker &) = delete;
 
-    void *alloc(size_t bytes);
+    void *alloc(size_t bytes, size_t align);
+    void share(uintptr_t a, size_t n);
     void scratch(void *allocation, size_t bytes);
     void define(uintptr_t a, size_t n);
     void free(uintptr_t allocation);
@@ -201,6 +202,7 @@ private:
     // What `me` does is not ordered after what the cell remembers: how that was accessed, or -1.
     int clash(const simt::Cell &cell, const Me &me, simt::Past &other) const;
     bool clash(const simt::Fetch &fetch, const Me &me) const;
+    bool is_guest(uintptr_t a, size_t n) const;
     // Whether there is a clash with what wgmma reads of the bytes, which now are others.
     bool overwrite(uintptr_t a, size_t n, const Me &me, simt::Past &other);
     void forget_fetched();
@@ -221,6 +223,7 @@ private:
     simt::Range heap_;               // device memory
     size_t used_ = 0;                // of it
     std::vector<Allocation> allocations_;
+    std::map<uintptr_t, size_t> guests_;  // other memory that kernels may access
     simt::Shadow memory_, shared_;
     const simt::Job *job_ = nullptr;
     std::vector<Variable> variables_;

@@ -34,16 +34,32 @@ pub struct Device {
     pub clock_khz: u32,
     pub l2: u32,
     pub memory: u64,
+    pub memory_rate: f64,
 }
 
 /// `SimtProgram` of `kernels/simt/abi.h`.
 #[repr(C)]
 pub struct RawProgram {
     pub device: Device,
-    pub alloc: extern "C" fn(usize) -> *mut c_void,
+    pub guard: bool,
+    pub alloc: extern "C" fn(usize, bool) -> *mut c_void,
     pub define: extern "C" fn(*mut c_void, usize),
     pub release: unsafe extern "C" fn(*mut c_void),
+    pub share: extern "C" fn(*mut c_void, usize),
     pub launch: unsafe extern "C" fn(*const Kernel, *const RawLaunch, *mut *mut c_void) -> i32,
+    pub clock: extern "C" fn() -> f64,
+    pub timed: extern "C" fn(),
+}
+
+/// `SimtTouch` of `kernels/simt/abi.h`.
+#[repr(C)]
+pub struct RawTouch {
+    pub writes: bool,
+    pub at: usize,
+    pub size: usize,
+    pub line: i32,
+    pub file: *const c_char,
+    pub sites: [u64; 16],
 }
 
 /// `SimtLaunch` of `kernels/simt/abi.h`.
@@ -63,6 +79,9 @@ unsafe extern "C" {
     fn simt_launches(kernel: *const Kernel) -> u64;
     pub fn simt_loaded(function: *const c_void);
     pub fn simt_program(program: *const RawProgram);
+    pub fn simt_program_guard();
+    pub fn simt_program_notes(leaks: bool, text: *mut c_char, size: usize) -> usize;
+    pub fn simt_program_touches(touches: *mut *const RawTouch) -> usize;
     pub fn simt_launch(
         kernel: *const Kernel,
         launch: *const RawLaunch,

@@ -44,7 +44,8 @@ unsafe extern "C" {
     fn simt_checked_kernels(count: *mut usize) -> *const *const Kernel;
     fn simt_checker_new(capacity: usize) -> *mut Raw;
     fn simt_checker_delete(checker: *mut Raw);
-    fn simt_checker_alloc(checker: *mut Raw, bytes: usize) -> *mut u8;
+    fn simt_checker_alloc(checker: *mut Raw, bytes: usize, align: usize) -> *mut u8;
+    fn simt_checker_share(checker: *mut Raw, p: *const c_void, bytes: usize);
     fn simt_checker_scratch(checker: *mut Raw, allocation: *mut c_void, bytes: usize);
     fn simt_checker_define(checker: *mut Raw, p: *mut c_void, bytes: usize);
     fn simt_checker_free(checker: *mut Raw, allocation: *mut c_void);
@@ -201,10 +202,27 @@ impl Checker {
 
     /// Zeroed device memory that lives as long as the checker.
     pub(crate) fn alloc(&self, bytes: usize) -> Result<NonNull<u8>, DeviceError> {
+        self.alloc_aligned(bytes, 256)
+    }
+
+    /// The same, from a multiple of `align` on, a power of two from 256 on; up to the next one there
+    /// is nothing else.
+    pub(crate) fn alloc_aligned(
+        &self,
+        bytes: usize,
+        align: usize,
+    ) -> Result<NonNull<u8>, DeviceError> {
         let inner = self.lock();
         // SAFETY: the checker lives.
-        let start = unsafe { simt_checker_alloc(inner.raw.as_ptr(), bytes) };
+        let start = unsafe { simt_checker_alloc(inner.raw.as_ptr(), bytes, align) };
         NonNull::new(start).ok_or_else(|| out_of_memory(bytes))
+    }
+
+    /// Kernels may access so many bytes of other memory from now on; with 0 no more.
+    pub(crate) fn share(&self, p: *const c_void, bytes: usize) {
+        let inner = self.lock();
+        // SAFETY: the checker lives, and only compares addresses with this one.
+        unsafe { simt_checker_share(inner.raw.as_ptr(), p, bytes) }
     }
 
     /// Makes the contents of an allocation undefined; of it, `bytes` may be used from now on.

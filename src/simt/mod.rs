@@ -9,7 +9,7 @@ pub mod edited;
 pub(crate) mod notes;
 pub mod profiler;
 mod stream;
-mod symbols;
+pub(crate) mod symbols;
 
 pub use abi::{launches, parameters};
 pub use stream::{Landing, SMALL, Schedule, Simt};

@@ -93,6 +93,18 @@ impl Symbols {
     }
 }
 
+/// The line of the first of these sites that is in the loaded library, outside of the executor.
+pub(crate) fn library_line(sites: &[u64]) -> Option<String> {
+    let symbols = SYMBOLS.lock().expect("no holder panics");
+    let (code, _) = symbols.edited.as_ref()?;
+    let inside = |site: &&u64| code.image_of(**site).is_some();
+    let place = |site: &u64| symbols.site(*site, "").place;
+    let places = sites.iter().filter(inside).map(place);
+    places
+        .into_iter()
+        .find(|place| !place.starts_with("code address"))
+}
+
 /// Folders of the executor's own headers.
 const EXECUTOR: [&str; 2] = ["kernels/simt/", "kernels/cuda/"];
 

@@ -23,6 +23,8 @@ mod edited;
 mod kernels;
 #[cfg(simt_counted)]
 mod own;
+#[cfg(simt_counted)]
+mod program;
 mod resume;
 #[cfg(simt)]
 mod simt_run;

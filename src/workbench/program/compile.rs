@@ -1,8 +1,8 @@
 //! A program's files made into a library that the executor runs; kept by content, so that what was
 //! compiled once starts at once.
 
-use super::ProgramError;
-use super::translate::translate;
+use super::translate::{missing_header, translate};
+use super::{ProgramError, interrupt};
 use crate::simt::edited::{COMPILER, host};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use tempfile::TempDir;
 
 /// What the compiler is told.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,15 @@ pub struct Options {
 /// How code is compiled that nobody looks at.
 const PLAIN: [&str; 1] = ["-O2"];
 
-/// Makes the library, unless it is there already; returns where it is.
+/// A program that can be loaded.
+pub struct Compiled {
+    /// Where it is.
+    pub library: PathBuf,
+    /// Where there is no cache: what goes when this does.
+    _temporary: Option<TempDir>,
+}
+
+/// Makes the library, unless it is there already.
 ///
 /// # Errors
 /// Files that cannot be read or translated, or do not compile.
@@ -33,7 +42,7 @@ pub fn compile(
     sources: &[PathBuf],
     options: &Options,
     watched: bool,
-) -> Result<PathBuf, ProgramError> {
+) -> Result<Compiled, ProgramError> {
     let cache = Cache::open()?;
     let headers = cache.headers()?;
     let mut flags: Vec<String> = host::COMMON
@@ -52,7 +61,10 @@ pub fn compile(
         true => looked_at.as_slice(),
         false => &PLAIN,
     };
-    flags.extend(how.iter().filter(|f| **f != "-I.").map(ToString::to_string));
+    // Names that programs may have for themselves.
+    let ours = |flag: &&&str| **flag != "-I." && !flag.starts_with("-DSIMT_FLAVOUR");
+    flags.extend(how.iter().filter(ours).map(ToString::to_string));
+    flags.push("-DSIMT_FLAVOUR=simt_program".into());
     let mut digest = Sha256::new();
     for flag in [COMPILER, env!("AUTOASSIST_EXECUTOR")]
         .into_iter()
@@ -74,12 +86,12 @@ pub fn compile(
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let library = cache.0.join(format!("{key}.so"));
+    let library = cache.folder.join(format!("{key}.so"));
     if library.is_file() {
-        return Ok(library);
+        return Ok(cache.compiled(library));
     }
     // Somebody else may be making the same; whoever is last renames over equal bytes.
-    let folder = tempfile::tempdir_in(&cache.0).map_err(io(&cache.0))?;
+    let folder = tempfile::tempdir_in(&cache.folder).map_err(io(&cache.folder))?;
     let mut objects = Vec::new();
     for (i, (text, source)) in texts.iter().zip(sources).enumerate() {
         let translated = folder.path().join(format!("{i}.ii"));
@@ -97,7 +109,7 @@ pub fn compile(
     command.args(["-shared", "-o"]).arg(&linked).args(&objects);
     run(&mut command, &sources[0])?;
     fs::rename(&linked, &library).map_err(io(&library))?;
-    Ok(library)
+    Ok(cache.compiled(library))
 }
 
 /// What the preprocessor makes of a file.
@@ -131,9 +143,13 @@ fn run(command: &mut Command, source: &Path) -> Result<Output, ProgramError> {
     if output.status.success() {
         return Ok(output);
     }
+    let log = String::from_utf8_lossy(&output.stderr);
+    if let Some(refused) = missing_header(&log) {
+        return Err(refused.into());
+    }
     Err(ProgramError::Compile {
         source_file: source.into(),
-        log: String::from_utf8_lossy(&output.stderr).trim_end().into(),
+        log: log.trim_end().into(),
     })
 }
 
@@ -143,9 +159,13 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ProgramError + use<> {
 }
 
 /// Where libraries are kept, and the headers that they were compiled with.
-struct Cache(PathBuf);
+struct Cache {
+    folder: PathBuf,
+    temporary: Option<TempDir>,
+}
 
 impl Cache {
+    /// The user's cache, or a folder for this time where that cannot be written.
     fn open() -> Result<Cache, ProgramError> {
         let set = |key| {
             std::env::var_os(key)
@@ -153,15 +173,35 @@ impl Cache {
                 .map(PathBuf::from)
         };
         let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let folder = base.unwrap_or_else(std::env::temp_dir).join("autoassist");
-        fs::create_dir_all(&folder).map_err(io(&folder))?;
-        Ok(Cache(folder))
+        let kept = base.map(|base| base.join("autoassist"));
+        let writable = |folder: &PathBuf| {
+            let made = fs::create_dir_all(folder);
+            made.and_then(|()| tempfile::tempdir_in(folder)).is_ok()
+        };
+        if let Some(folder) = kept.filter(writable) {
+            let temporary = None;
+            return Ok(Cache { folder, temporary });
+        }
+        let temporary = tempfile::Builder::new().prefix("autoassist-").tempdir();
+        let temporary = temporary.map_err(io(&std::env::temp_dir()))?;
+        interrupt::remove(temporary.path());
+        Ok(Cache {
+            folder: temporary.path().to_path_buf(),
+            temporary: Some(temporary),
+        })
+    }
+
+    fn compiled(self, library: PathBuf) -> Compiled {
+        Compiled {
+            library,
+            _temporary: self.temporary,
+        }
     }
 
     /// The executor's headers, as this program was built with them.
     fn headers(&self) -> Result<PathBuf, ProgramError> {
         let folder = self
-            .0
+            .folder
             .join(concat!("headers-", env!("AUTOASSIST_EXECUTOR")));
         for (path, text) in crate::backend::gpu::catalog::HEADERS {
             let inner = path.strip_prefix("kernels/").unwrap_or(path);

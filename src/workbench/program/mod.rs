@@ -2,10 +2,12 @@
 //! and run in this process.
 
 mod compile;
+mod interrupt;
 mod report;
 mod runtime;
 mod translate;
 
+use compile::Compiled;
 pub use compile::Options;
 pub use translate::Refused;
 
@@ -83,14 +85,20 @@ pub fn run(
     specs: &'static Specs,
     args: &[OsString],
 ) -> Result<std::convert::Infallible, ProgramError> {
-    let library = compile::compile(sources, options, action != Action::Run)?;
+    interrupt::heed().map_err(|error| ProgramError::Io {
+        path: "Ctrl-C".into(),
+        error,
+    })?;
+    let compiled = compile::compile(sources, options, action != Action::Run)?;
     let watcher = match action {
         Action::Run => runtime::Watcher::None,
         Action::Check => runtime::Watcher::Checker(Checker::with_room(CHECKED)?),
         Action::Profile(launch) => runtime::Watcher::Profiler(Profiler::new()?, launch),
     };
     runtime::begin(watcher, specs);
-    let main = runtime::load(&library)?;
+    let main = runtime::load(&compiled)?;
+    // What is loaded is needed no more, if it was not to be kept.
+    drop(compiled);
     let name = sources[0].with_extension("").into_os_string();
     let words = std::iter::once(&name).chain(args);
     let words = words.map(|word| CString::new(word.clone().into_vec()).unwrap_or_default());

@@ -7,25 +7,73 @@ use crate::workbench::profile::text;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// An access of the host to device memory.
+#[derive(PartialEq)]
+pub struct Touch {
+    pub place: String,
+    pub writes: bool,
+    /// Byte of an allocation of that size,
+    pub at: usize,
+    pub size: usize,
+    /// which was made there.
+    pub allocated: String,
+}
+
 /// All findings and a last line; whether there are any.
-pub fn findings(findings: &[Finding], launches: &BTreeMap<&'static str, u64>) -> (String, bool) {
+pub fn findings(
+    findings: &[Finding],
+    touches: &[Touch],
+    notes: &str,
+    launches: &BTreeMap<&'static str, u64>,
+) -> (String, bool) {
     let mut text = String::new();
     for finding in findings {
         let _ = write!(text, "\n{finding}\n");
+    }
+    let mut lines: Vec<(&Touch, u32)> = Vec::new();
+    for touch in touches {
+        let same = |(known, _): &&mut (&Touch, u32)| known.place == touch.place;
+        match lines.iter_mut().find(same) {
+            Some((_, count)) => *count += 1,
+            None => lines.push((touch, 1)),
+        }
+    }
+    for (touch, count) in &lines {
+        let Touch {
+            place,
+            at,
+            size,
+            allocated,
+            ..
+        } = touch;
+        let access = if touch.writes { "write" } else { "read" };
+        let times = match count {
+            1 => String::new(),
+            n => format!(" ({n} times)"),
+        };
+        let _ = write!(
+            text,
+            "\nmain(): device memory used by the host: byte {at} of device memory ({size} bytes, \
+             allocated at {allocated}); copy it with cudaMemcpy{times}\n  {access} at {place}\n"
+        );
+    }
+    for note in notes.lines() {
+        let _ = write!(text, "\nnote: {note}\n");
     }
     let count: u64 = launches.values().sum();
     let plural = |n: u64, what: &str| match n {
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),
     };
+    let found = findings.len() + lines.len();
     let _ = writeln!(
         text,
         "\n{}, {}: {}",
         plural(launches.len() as u64, "kernel"),
         plural(count, "launch").replace("launchs", "launches"),
-        plural(findings.len() as u64, "finding")
+        plural(found as u64, "finding")
     );
-    (text, !findings.is_empty())
+    (text, found > 0)
 }
 
 /// A table of the kernels, and of each the launch that takes longest; or the one that was asked for.
