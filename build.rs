@@ -14,7 +14,7 @@ mod log;
 #[path = "kernels/build/nvcc.rs"]
 mod nvcc;
 
-use host::{COMMON, checked_flags, checked_text, executor, executor_digest, exported};
+use host::{COMMON, checked_flags, checked_text, executor, executor_digest, exported, is_header};
 use jobs::{Job, compile_all, version_of};
 use nvcc::Nvcc;
 use std::env;
@@ -150,10 +150,19 @@ fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
     let list = out.join("exported.list");
     write_if_new(
         &list,
-        "{ simt_*; _ZN*simt*; cuda*; __tsan_*; __ubsan_*; __sanitizer_*; __gxx_personality_v0; };\n",
+        "{ simt_*; _ZN*simt*; cuda*; cublas*; __tsan_*; __ubsan_*; __sanitizer_*; __gxx_personality_v0; };\n",
     )?;
     let list = list.display();
     println!("cargo::rustc-link-arg-bin=kernels=-Wl,--dynamic-list={list}");
+    // Functions that programs call and this one does not.
+    for function in [
+        "cublasCreate",
+        "cublasSaxpy",
+        "cublasLtCreate",
+        "simt_assert_failed",
+    ] {
+        println!("cargo::rustc-link-arg-bin=kernels=-Wl,-u,{function}");
+    }
     Ok(())
 }
 
@@ -400,10 +409,7 @@ fn catalog(
     text += "];\n\n/// Headers that programs of one's own are compiled with, by path.\n\
              #[cfg(simt)]\npub static HEADERS: &[(&str, &str)] = &[\n";
     let headers = executor().map_err(|e| format!("kernels: {e}"))?;
-    for path in headers
-        .iter()
-        .filter(|p| p.extension().is_some_and(|e| e == "h"))
-    {
+    for path in headers.iter().filter(|p| is_header(p)) {
         let path = path.display().to_string();
         let _ = writeln!(text, "    ({path:?}, include_str!(\"{root}/{path}\")),");
     }

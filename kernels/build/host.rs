@@ -132,6 +132,11 @@ pub fn exported(text: &str) -> Vec<String> {
     names.collect()
 }
 
+/// Whether it is a header: those of C++ libraries have no extension.
+pub fn is_header(path: &Path) -> bool {
+    path.extension().is_none_or(|e| e == "h")
+}
+
 /// The executor, and the headers that programs of one's own are compiled with.
 pub fn executor() -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
@@ -141,7 +146,7 @@ pub fn executor() -> io::Result<Vec<PathBuf>> {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "h" || e == "cpp") {
+            } else if is_header(&path) || path.extension().is_some_and(|e| e == "cpp") {
                 paths.push(path);
             }
         }

@@ -31,6 +31,11 @@
 #define __NVCC__ 1
 #define CUDART_VERSION 13000
 #define CUDART_CB
+// Programs ask whether headers were included.
+#define __CUDA_RUNTIME_H__
+#define __CUDA_RUNTIME_API_H__
+#define __DRIVER_TYPES_H__
+#define __VECTOR_TYPES_H__
 
 // Objects, and no macros: programs have variables of these names.
 #define SIMT_BUILT_IN(type, name, symbol) \
@@ -46,3 +51,13 @@ SIMT_BUILT_IN(dim3, gridDim, "simt_grid_dim");
 #include "launch.h"
 
 #include "math_functions.h"
+
+#include "integer_functions.h"
+
+#include "rounding_functions.h"
+
+#include "memory_functions.h"
+
+#include "warp_functions.h"
+
+#include "vector_functions.h"

@@ -1,0 +1,4 @@
+// See nvToolsExt.h.
+#pragma once
+
+#include "nvToolsExt.h"
