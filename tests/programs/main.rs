@@ -21,6 +21,8 @@ mod download;
 #[cfg(simt_counted)]
 mod edited;
 mod kernels;
+#[cfg(simt_counted)]
+mod own;
 mod resume;
 #[cfg(simt)]
 mod simt_run;
