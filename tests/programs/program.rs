@@ -220,20 +220,36 @@ int main() {
 }
 ",
     );
-    assert_eq!(out, "an illegal memory access was encountered\ncudaErrorIllegalAddress\n");
+    assert_eq!(
+        out,
+        "an illegal memory access was encountered\ncudaErrorIllegalAddress\n"
+    );
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.starts_with("kernel f (a.cu), block (1,0,0), thread (3,0,0): access"), "{err}");
+    assert!(
+        err.starts_with("kernel f (a.cu), block (1,0,0), thread (3,0,0): access"),
+        "{err}"
+    );
 }
 
 #[test]
 fn what_is_not_run_is_said_in_a_line_before_anything_runs() {
     for (source, wanted) in [
-        ("#include <cub/cub.cuh>\nint main() {}", "a.cu:1: CUB is not run here; "),
-        ("int main() { cuInit(0); }", "a.cu:1: cuInit: the driver API is not run here; "),
-        ("__global__ void f() {}\n__global__ void g() { f<<<1, 1>>>(); }\nint main() {}",
-         "a.cu:2: a launch in a kernel (dynamic parallelism) is not run here; "),
-        ("__global__ void f() { asm(\"tcgen05.fence;\"); }\nint main() {}",
-         "a.cu:1: inline PTX \"tcgen05.fence\" is not run here; "),
+        (
+            "#include <cub/cub.cuh>\nint main() {}",
+            "a.cu:1: CUB is not run here; ",
+        ),
+        (
+            "int main() { cuInit(0); }",
+            "a.cu:1: cuInit: the driver API is not run here; ",
+        ),
+        (
+            "__global__ void f() {}\n__global__ void g() { f<<<1, 1>>>(); }\nint main() {}",
+            "a.cu:2: a launch in a kernel (dynamic parallelism) is not run here; ",
+        ),
+        (
+            "__global__ void f() { asm(\"tcgen05.fence;\"); }\nint main() {}",
+            "a.cu:1: inline PTX \"tcgen05.fence\" is not run here; ",
+        ),
     ] {
         let (out, err, code) = run(&["run", "a.cu"], source);
         assert_eq!((out.as_str(), code), ("", Some(2)), "{err}");
@@ -256,9 +272,16 @@ fn what_cannot_be_a_program_is_said() {
         ("none.cu", "the program has no main()"),
         ("a.cu", "a.cu:1:22: error: "),
     ] {
-        let (_, err, code) = said(kernels(folder.path(), &["run", file]).output().expect("runs"));
+        let (_, err, code) = said(
+            kernels(folder.path(), &["run", file])
+                .output()
+                .expect("runs"),
+        );
         assert_eq!(code, Some(2), "{err}");
-        assert!(err.starts_with("kernels: ") && err.contains(wanted), "{err}");
+        assert!(
+            err.starts_with("kernels: ") && err.contains(wanted),
+            "{err}"
+        );
     }
 }
 
@@ -288,7 +311,10 @@ fn device_memory_ends_somewhere() {
          cudaSuccess) n++;\n puts(cudaGetErrorString(cudaGetLastError())); return n > 1000; }\n",
     );
     assert_eq!((out.as_str(), code), ("out of memory\n", Some(0)), "{err}");
-    assert!(err.starts_with("kernels: there is no room for 68719476736 bytes"), "{err}");
+    assert!(
+        err.starts_with("kernels: there is no room for 68719476736 bytes"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -300,19 +326,10 @@ fn where_there_can_be_no_cache_nothing_is_left() {
     fs::write(&file, "").expect("written");
     let mut command = kernels(folder.path(), &["run", "a.cu"]);
     // Below a file there are no folders, whoever one is.
-    command.env("XDG_CACHE_HOME", &file).env("TMPDIR", &temporary);
+    command
+        .env("XDG_CACHE_HOME", &file)
+        .env("TMPDIR", &temporary);
     let (out, err, code) = said(command.output().expect("it runs"));
     assert_eq!((out.as_str(), code), ("runs\n", Some(7)), "{err}");
     assert_eq!(fs::read_dir(&temporary).expect("a folder").count(), 0);
-}
-
-#[test]
-fn a_sample_of_a_large_grid_is_profiled() {
-    let source = "__global__ void f(float *x) { x[blockIdx.x * blockDim.x + threadIdx.x] = 1; }\n\
-                  int main() { float *x; cudaMalloc(&x, 4 << 20); f<<<4096, 256>>>(x); cudaFree(x); }\n";
-    let (out, err, code) = run(&["profile", "a.cu", "--max-blocks", "10"], source);
-    assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("only a sample of the blocks was run"), "{out}");
-    assert!(out.contains("sampled: 10 of 4096 blocks"), "{out}");
-    assert!(out.contains("of memory: 0 B read and 4.2 MB written"), "{out}");
 }

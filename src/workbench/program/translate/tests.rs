@@ -289,7 +289,7 @@ fn inline_ptx_is_statements() {
     assert_eq!(
         translated("asm(\"mov.u32 %0, %%laneid;\" : \"=r\"(lane));"),
         "do { uint32_t simt_p0 = 0; simt::ptx::set(simt_p0, \
-         simt::ptx::as<uint32_t>(simt::ptx::laneid())); simt::ptx::set(lane, simt_p0); } while (0);"
+         simt::ptx::as<uint32_t>(simt::ptx::laneid())); simt::ptx::set(lane, simt_p0); } while (0) ;"
     );
     for known in [
         "ld.global.nc.L1::no_allocate.v4.f32 {%0, %1, %2, %3}, [%4];",
@@ -315,7 +315,7 @@ fn inline_ptx_is_statements() {
         let after = translated(&text);
         assert!(after.starts_with("do { uint32_t simt_p0 = 0; "), "{after}");
         assert!(
-            after.ends_with("simt::ptx::set(d, simt_p3); } while (0);"),
+            after.ends_with("simt::ptx::set(d, simt_p3); } while (0) ;"),
             "{after}"
         );
     }
