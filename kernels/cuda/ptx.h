@@ -66,7 +66,7 @@ template <int tiles> struct LdmatrixArg {
 template <int tiles, bool trans> SIMT_UNCHECKED void ldmatrix_run(const Lanes &lanes) {
     simt::cuda::want_all_lanes(lanes);
     uint16_t tile[tiles][8][8];
-    simt::cuda::each_lane<LdmatrixArg<tiles>>(lanes, [&](int lane, LdmatrixArg<tiles> &arg) {
+    simt::each_lane<LdmatrixArg<tiles>>(lanes, [&](int lane, LdmatrixArg<tiles> &arg) {
         if (lane >= tiles * 8)
             return;
         if (uintptr_t(arg.row) % 16 != 0)
@@ -76,7 +76,7 @@ template <int tiles, bool trans> SIMT_UNCHECKED void ldmatrix_run(const Lanes &l
         simt_check(lane, arg.row, 16, false);
         __builtin_memcpy(tile[lane / 8][lane % 8], arg.row, 16);
     });
-    simt::cuda::each_lane<LdmatrixArg<tiles>>(lanes, [&](int lane, LdmatrixArg<tiles> &arg) {
+    simt::each_lane<LdmatrixArg<tiles>>(lanes, [&](int lane, LdmatrixArg<tiles> &arg) {
         const int g = lane / 4, t = lane % 4;
         for (int j = 0; j < tiles; j++) {
             const uint16_t low = trans ? tile[j][2 * t][g] : tile[j][g][2 * t];

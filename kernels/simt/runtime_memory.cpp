@@ -103,11 +103,8 @@ cudaError_t release(void *p, bool host) {
     const bool known = found != all.allocations.end() && !found->second.registered;
     if (!known || (found->second.type == cudaMemoryTypeHost) != host)
         return fail(cudaErrorInvalidValue);
-    if (all.program.guard)
-        protect(*found, false);
+    const Reach reach;
     all.allocations.erase(found);
-    // Neighbours in the same pages.
-    protect_all(reaching == 0);
     all.program.release(p);
     return cudaSuccess;
 }
@@ -195,11 +192,12 @@ cudaError_t simt_malloc(void **p, size_t size, cudaMemoryType type, int line, co
     *p = nullptr;
     if (size == 0)
         return type == cudaMemoryTypeManaged ? fail(cudaErrorInvalidValue) : cudaSuccess;
+    // What is allocated is written to, and may share a page with what was before.
+    const Reach reach;
     *p = all.program.alloc(size, type != cudaMemoryTypeDevice);
     if (!*p)
         return fail(cudaErrorMemoryAllocation);
     all.allocations[uintptr_t(*p)] = {size, type, false, line, file};
-    protect_all(reaching == 0);
     return cudaSuccess;
 }
 

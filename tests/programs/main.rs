@@ -23,7 +23,6 @@ mod edited;
 mod kernels;
 #[cfg(simt_counted)]
 mod own;
-mod own;
 #[cfg(simt_counted)]
 mod program;
 mod resume;
