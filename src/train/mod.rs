@@ -1,5 +1,6 @@
 //! Training: settings, the loop, its ledger, checkpoints, measurements, comparisons and the report.
 
+mod answers;
 mod checkpoint;
 mod compare;
 mod config;
@@ -26,6 +27,7 @@ mod tensorboard;
 pub mod translation;
 mod verdict;
 
+pub use answers::Answers;
 pub use compare::compare;
 pub use config::{Arm, Arms, Assist, Config, ConfigError, Defaults, Options};
 pub use console::Console;

@@ -224,14 +224,15 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         page += &chart::legend(&arms);
         page += "<div class=\"charts\">\n";
         let (heading, unit) = match words.curve {
-            Curve::TestAccuracy => ("Test accuracy", "%"),
+            Curve::Accuracy if words.score.starts_with("valid") => ("Validation accuracy", "%"),
+            Curve::Accuracy => ("Test accuracy", "%"),
             Curve::ValidLoss => ("Validation loss", ""),
         };
         let evaluation = Quantity {
             heading,
             unit,
             scale: match words.curve {
-                Curve::TestAccuracy => Scale::Data(0.0, 100.0),
+                Curve::Accuracy => Scale::Data(0.0, 100.0),
                 Curve::ValidLoss => LOSS,
             },
             marks: true,

@@ -101,7 +101,7 @@ fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
             } => {
                 let train_loss = curve.last().map_or(f64::NAN, |p| p.train_loss);
                 let evaluation = Some(match job.task.words().curve {
-                    Curve::TestAccuracy => 100.0 * accuracy,
+                    Curve::Accuracy => 100.0 * accuracy,
                     Curve::ValidLoss => loss,
                 });
                 let point = report::Point {

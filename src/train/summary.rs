@@ -108,7 +108,7 @@ impl ArmResult {
 
     /// That which the finite test set leaves them.
     fn variance(&self) -> f64 {
-        let score = self.summary.score;
+        let score = &self.summary.score;
         (score.per_point() * score.standard_error).powi(2)
     }
 }
