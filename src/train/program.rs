@@ -5,6 +5,7 @@ use super::folders::{RunFolder, check_free, write_settings};
 use super::resumed;
 use super::stop::end;
 use super::task::Task;
+use super::verdict::WOULD_TELL;
 use super::{
     Config, ConfigError, Console, Defaults, Job, Options, Start, Stop, TrainError, compare,
     evaluate_only, faults, overfit_one_batch, resume, train,
@@ -329,7 +330,7 @@ fn run<P: Program>(
     };
     console.say(format_args!(
         "{}, {saved}, {:.0} {}/s\n\
-         Whether that was worth it takes a comparison: --compare full,uniform,memory\nreport: {}",
+         Whether that was worth it takes a comparison: {WOULD_TELL}\nreport: {}",
         words.result(&summary.score),
         summary.instances_per_second,
         words.many,

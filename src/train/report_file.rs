@@ -19,7 +19,7 @@ pub fn write_run(job: &Job, result: &ArmResult) -> Result<(), TrainError> {
 
 /// The report of a comparison, into its folder.
 pub fn write_comparison(job: &Job, comparison: &Comparison) -> Result<(), TrainError> {
-    write(job, comparison.judge(job.task.words()), comparison)
+    write(job, comparison.judge(job.task.words()).1, comparison)
 }
 
 fn write(job: &Job, verdict: Verdict, comparison: &Comparison) -> Result<(), TrainError> {
