@@ -24,7 +24,7 @@ pub enum Assist {
 }
 
 /// One side of a comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arm {
     /// Every instance in every sweep, at the whole budget: the reference for quality.
@@ -215,6 +215,17 @@ pub enum ConfigError {
     /// Flags that exclude or need each other.
     #[error("{0}")]
     Together(String),
+    /// Another process has the folder.
+    #[error(
+        "{} is in use by {owner}: wait until that is done, or stop it, or choose another folder",
+        dir.display()
+    )]
+    InUse {
+        /// Which.
+        dir: PathBuf,
+        /// Who.
+        owner: String,
+    },
     /// The file cannot be read.
     #[error("cannot read configuration {}: {source}", path.display())]
     Read {
@@ -264,7 +275,10 @@ pub struct Config {
 }
 
 /// Reads a TOML file into what it has keys for.
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    text: &str,
+) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|e| {
         let line = e
             .span()

@@ -22,6 +22,7 @@ mod run;
 mod schedule;
 mod single;
 mod stop;
+pub mod study;
 mod summary;
 pub mod task;
 mod tensorboard;
@@ -98,6 +99,9 @@ pub enum TrainError {
     /// The user asked to stop what leaves nothing behind.
     #[error("stopped; nothing was kept")]
     Stopped,
+    /// The user asked to stop a study.
+    #[error("stopped; the same command goes on with the study")]
+    StudyStopped,
     /// The user asked to stop before training began.
     #[error(
         "stopped while the data were read; the same command begins again, and goes on with a download"
@@ -163,6 +167,7 @@ impl TrainError {
             TrainError::Interrupted { .. }
             | TrainError::Abandoned { .. }
             | TrainError::Stopped
+            | TrainError::StudyStopped
             | TrainError::StoppedReading => 130,
         }
     }

@@ -138,7 +138,7 @@ impl Paired {
         let enough = |seeds: &usize| {
             let between = self.seeds_deviation.powi(2) / *seeds as f64;
             let error = (between + self.images_error.powi(2)).sqrt();
-            truth - margin >= (student(*seeds, 1.0 - CHANCE) + normal(POWER)) * error
+            truth - margin > (student(*seeds, 1.0 - CHANCE) + normal(POWER)) * error
         };
         (2..=MOST_SEEDS).find(enough)
     }

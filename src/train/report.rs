@@ -15,6 +15,7 @@ use std::fmt::Write;
 use super::task::{Curve, Words};
 use super::{Arm, Estimate, Guess, Verdict};
 use crate::assist::Calibration;
+pub(in crate::train) use chart::colour;
 use chart::{Axes, Scale, Series};
 
 /// All that a report shows.

@@ -11,6 +11,7 @@ use crate::assist::Calibration;
 
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Summary {
     /// On the test set.
     #[serde(flatten)]

@@ -93,6 +93,7 @@ impl Program for Resnet {
   resnet --data folder --data-dir DIR --depth 20 --out my-run
   resnet --resume my-run                              after Ctrl-C, or a kill
   resnet --data folder --data-dir DIR --init my-run --eval-only";
+    const WORDS: &'static Words = &WORDS;
     const NAMES: &'static str = "torchvision's";
     type Options = ImageOptions;
     type Config = ImageConfig;
