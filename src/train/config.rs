@@ -16,12 +16,74 @@ pub enum Assist {
     Paper,
     /// Keeps as many without looking: the control.
     Random,
-    /// Prunes half of the instances whose loss is below the mean, weights the others of them by two;
-    /// has no rate to meet, so the budget decides how many sweeps it makes.
+    /// Prunes half of the instances whose loss is below the mean, each by its own coin, and weights
+    /// the others of them by two; all data, unweighted, in the last eighth of the budget. It has no
+    /// rate to meet, so the budget decides how many sweeps it makes.
     Infobatch,
     /// Keeps all.
     Off,
 }
+
+/// How much of full training's operations to spend.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "BudgetText", try_from = "BudgetText")]
+pub enum Budget {
+    /// This share of them.
+    Share(f64),
+    /// All sweeps, of which as much is skipped as can be for nothing.
+    Auto,
+}
+
+/// As it is in files.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum BudgetText {
+    Share(f64),
+    Word(String),
+}
+
+impl From<Budget> for BudgetText {
+    fn from(budget: Budget) -> BudgetText {
+        match budget {
+            Budget::Share(share) => BudgetText::Share(share),
+            Budget::Auto => BudgetText::Word(AUTO.into()),
+        }
+    }
+}
+
+impl TryFrom<BudgetText> for Budget {
+    type Error = String;
+
+    fn try_from(text: BudgetText) -> Result<Budget, String> {
+        match text {
+            BudgetText::Share(share) => Ok(Budget::Share(share)),
+            BudgetText::Word(word) => word.parse(),
+        }
+    }
+}
+
+impl std::str::FromStr for Budget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Budget, String> {
+        if text == AUTO {
+            return Ok(Budget::Auto);
+        }
+        let share = text.parse().map(Budget::Share);
+        share.map_err(|_| format!("`{text}` is neither a share, such as 0.65, nor {AUTO}"))
+    }
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Budget::Share(share) => write!(f, "{share}"),
+            Budget::Auto => write!(f, "{AUTO}"),
+        }
+    }
+}
+
+const AUTO: &str = "auto";
 
 /// One side of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -95,7 +157,7 @@ impl Arm {
     /// The run's settings with this arm's Assistant and budget.
     pub fn apply(self, config: &Config) -> Config {
         let (assist, budget) = match self {
-            Arm::Full => (Assist::Off, 1.0),
+            Arm::Full => (Assist::Off, Budget::Share(1.0)),
             Arm::Uniform => (Assist::Off, config.budget),
             Arm::Random => (Assist::Random, config.budget),
             Arm::Paper => (Assist::Paper, config.budget),
@@ -147,10 +209,17 @@ pub struct Options {
     /// How instances are chosen [default: memory]
     #[arg(long, value_enum, help_heading = "What the Assistant does")]
     pub assist: Option<Assist>,
-    /// Share of full training's operations to spend, above 0 and at most 1 [default: 0.65]
-    #[arg(long, help_heading = "What the Assistant does")]
-    pub budget: Option<f64>,
-    /// Weight kept instances by p^(-K): 0 not at all, 1 unbiased [default: 0]
+    /// Share of full training's operations to spend, above 0 and at most 1; or auto: all sweeps, of
+    /// which only as much is skipped as can be for nothing (see V in the report) [default: 0.65]
+    #[arg(
+        long,
+        value_name = "SHARE|auto",
+        help_heading = "What the Assistant does"
+    )]
+    pub budget: Option<Budget>,
+    /// Weight kept instances by p^(-K), p the probability to keep them: 0 not at all, 1 unbiased. The
+    /// weights are above 1, so a step goes further, with K = 1 as far as 1/keep rate steps: lower
+    /// --lr, or shrink --batch to its keep rate's share, for steps as long as before [default: 0]
     #[arg(long, value_name = "K", help_heading = "What the Assistant does")]
     pub rescale: Option<f64>,
     /// Train these arms one after the other and compare them: full, uniform, random, paper, memory,
@@ -251,7 +320,7 @@ pub enum ConfigError {
 pub struct Config {
     pub device: String,
     pub assist: Assist,
-    pub budget: f64,
+    pub budget: Budget,
     pub rescale: f64,
     #[serde(serialize_with = "whole")]
     pub epochs: f64,
@@ -384,7 +453,7 @@ impl Options {
         let config = Config {
             device: self.device.unwrap_or_else(|| "auto".into()),
             assist: self.assist.unwrap_or(Assist::Memory),
-            budget: self.budget.unwrap_or(0.65),
+            budget: self.budget.unwrap_or(Budget::Share(0.65)),
             rescale: self.rescale.unwrap_or(0.0),
             epochs: self.epochs.unwrap_or(defaults.epochs),
             batch: self.batch.unwrap_or(defaults.batch),
@@ -419,8 +488,21 @@ impl Config {
     /// The first setting that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
         let share = "give a share above 0 and at most 1, such as 0.65";
-        let budget_ok = self.budget > 0.0 && self.budget <= 1.0;
+        let budget_ok = match self.budget {
+            Budget::Share(share) => share > 0.0 && share <= 1.0,
+            Budget::Auto => true,
+        };
         require(budget_ok, "budget", &self.budget, share)?;
+        if self.budget == Budget::Auto && !self.compare.is_empty() {
+            let remedy = "--budget auto finds its own operations, and a comparison takes arms of the \
+                          same: run it alone, then compare at the --budget that it came to";
+            return Err(ConfigError::Together(remedy.into()));
+        }
+        if self.budget == Budget::Auto && self.assist == Assist::Off {
+            let remedy =
+                "--budget auto says how much an Assistant skips; --assist off skips nothing";
+            return Err(ConfigError::Together(remedy.into()));
+        }
         let within = |v: f64, max: f64| v >= 0.0 && v <= max;
         let (rescale, remedy) = (self.rescale, "give a number from 0 to 1");
         require(within(rescale, 1.0), "rescale", &rescale, remedy)?;

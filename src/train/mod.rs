@@ -27,11 +27,12 @@ mod summary;
 pub mod task;
 mod tensorboard;
 pub mod translation;
+mod value;
 mod verdict;
 
 pub use answers::Answers;
 pub use compare::compare;
-pub use config::{Arm, Arms, Assist, Config, ConfigError, Defaults, Options};
+pub use config::{Arm, Arms, Assist, Budget, Config, ConfigError, Defaults, Options};
 pub use console::Console;
 pub use examples::Guess;
 pub use job::Job;

@@ -5,6 +5,7 @@ use super::folders::{RunFolder, check_free, write_settings};
 use super::resumed;
 use super::stop::end;
 use super::task::{Task, Words};
+use super::value;
 use super::verdict::WOULD_TELL;
 use super::{
     Config, ConfigError, Console, Defaults, Job, Options, Start, Stop, TrainError, compare,
@@ -336,12 +337,16 @@ fn run<P: Program>(
     };
     export(&args, &job.dir)?;
     // The last step is a whole one, whatever is left of the sweeps: a few may take more than all.
+    let value = value::advice(summary.v, summary.v_choosing);
+    let value = value
+        .map(|advice| format!("{advice}\n"))
+        .unwrap_or_default();
     let saved = match 100.0 * summary.ops_saved {
         saved if saved >= 0.05 => format!("{saved:.1} % of full training's operations saved"),
         _ => "no operations saved".into(),
     };
     console.say(format_args!(
-        "{}, {saved}, {:.0} {}/s\n\
+        "{}, {saved}, {:.0} {}/s\n{value}\
          Whether that was worth it takes a comparison: {WOULD_TELL}\nreport: {}",
         words.result(&summary.score),
         summary.instances_per_second,

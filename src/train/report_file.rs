@@ -84,12 +84,14 @@ fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
                 ops_fraction,
                 loss,
                 keep_rate,
+                v,
                 assist_auc,
                 ..
             } => curve.push(report::Point {
                 ops_fraction,
                 train_loss: loss,
                 keep_rate,
+                v,
                 evaluation: None,
                 assist_auc,
             }),
@@ -108,6 +110,7 @@ fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
                     ops_fraction,
                     train_loss,
                     keep_rate: None,
+                    v: None,
                     evaluation,
                     assist_auc: None,
                 };

@@ -50,6 +50,11 @@ pub struct Summary {
     pub assist_cpu_seconds: f64,
     /// Mean age, in steps, of the newest loss that the Assistant knew when it composed a batch.
     pub feedback_lag_steps: f64,
+    /// V = (E g)²/E g² at the end, g = 1 − e^(−loss): skipping can be for nothing as far as the share
+    /// kept stays above it.
+    pub v: Option<f64>,
+    /// Its mean over the part of the run in which an Assistant chooses.
+    pub v_choosing: Option<f64>,
     /// Area under the ROC curve of "the loss will be above the mean" by the Assistant's scores, on
     /// instances drawn without regard to them; null where there are no scores.
     pub assist_auc: Option<f64>,

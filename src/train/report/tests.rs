@@ -12,6 +12,7 @@ fn run(arm: Arm, seed: u64) -> Run {
             ops_fraction: share * t,
             train_loss: 2.3 * (-2.0 * t).exp() + seed as f64 * 0.01,
             keep_rate: memory.then_some(1.0 - 0.5 * t),
+            v: Some(1.0 - 0.4 * t),
             evaluation: (i % 10 == 0).then_some(80.0 * t),
             assist_auc: memory.then_some(0.6 + 0.1 * t),
         }
