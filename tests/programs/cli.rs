@@ -158,7 +158,6 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
     assert!(
         [
             "WORTH IT",
-            "WORTH IT, AT A PRICE",
             "NOT WORTH IT",
             "UNDECIDED whether it was worth it"
         ]

@@ -32,7 +32,7 @@ pub fn write<P: Program>(
     path: &Path,
 ) -> Result<Vec<Outcome>, TrainError> {
     let mut page = format!("# {}\n", study.title);
-    let mut outcomes = Vec::new();
+    let mut beds = Vec::new();
     for (name, _) in &study.beds {
         let tests = study.tests(name, lines);
         let found: Vec<&Line> = tests.iter().filter_map(|spec| spec.find(lines)).collect();
@@ -47,10 +47,76 @@ pub fn write<P: Program>(
             let file = file.file_name().unwrap_or_default().to_string_lossy();
             let _ = write!(page, "\n![{what}]({file})\n");
         }
-        outcomes.push(bed.outcome);
+        beds.push(bed);
+    }
+    if let Some((text, svg)) = regimes(&beds) {
+        let svg = svg.map_err(TrainError::failed)?;
+        let file = beside(path, "", "v");
+        files::write(&file, svg.as_bytes()).map_err(TrainError::failed)?;
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        let _ = write!(page, "\n## V\n{text}\n![V]({file})\n");
     }
     files::write(path, page.as_bytes()).map_err(TrainError::failed)?;
-    Ok(outcomes)
+    Ok(beds.into_iter().map(|bed| bed.outcome).collect())
+}
+
+/// What is too few to draw a line through.
+const FEW: usize = 3;
+
+/// Whether V tells what skipping costs, over beds.
+fn regimes(beds: &[Bed]) -> Option<(String, Result<String, PlotError>)> {
+    let place = |bed: &Bed| {
+        let cost = bed.comparison.difference(Arm::Memory, Arm::Full)?;
+        let v = bed.v(Arm::Memory);
+        (v.is_finite() && cost.mean.is_finite()).then_some((bed.name.to_string(), v, cost))
+    };
+    let places: Vec<_> = beds.iter().filter_map(place).collect();
+    if places.len() < FEW {
+        return None;
+    }
+    let points: Vec<(f64, f64)> = places.iter().map(|(_, v, cost)| (*v, cost.mean)).collect();
+    let [slope, at_0, explained] = line(&points);
+    let ends = points.iter().map(|p| p.0);
+    let (least, most) = (
+        ends.clone().fold(f64::MAX, f64::min),
+        ends.fold(f64::MIN, f64::max),
+    );
+    let mut marks = vec![Mark::Line([least, most].map(|v| (v, at_0 + slope * v)))];
+    for (name, v, Estimate { mean, error }) in &places {
+        marks.push(Mark::Mean(
+            Arm::Memory,
+            *v,
+            [mean - error, *mean, mean + error],
+        ));
+        marks.push(Mark::Name(name.clone(), *v, *mean));
+    }
+    let plot = Plot {
+        names: ["V while choosing", "memory minus full, points"],
+        columns: &[],
+        marks,
+    };
+    let rows = places
+        .iter()
+        .map(|(name, v, cost)| vec![name.clone(), number(*v), cost.to_string()]);
+    let text = table(&["bed", "V while choosing", "memory minus full"], rows)
+        + &format!(
+            "\nA line through {} beds: {} points for each 0.1 of V; it explains {} % of their variance.\n",
+            places.len(),
+            signed(0.1 * slope),
+            (100.0 * explained).round()
+        );
+    Some((text, plot.svg()))
+}
+
+/// Slope, value at 0 and share of the variance explained of the least squares' line.
+fn line(points: &[(f64, f64)]) -> [f64; 3] {
+    let n = points.len() as f64;
+    let (x, y) = points
+        .iter()
+        .fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
+    let sum = |of: fn(f64, f64) -> f64| points.iter().map(|p| of(p.0 - x, p.1 - y)).sum::<f64>();
+    let (xx, xy, yy) = (sum(|x, _| x * x), sum(|x, y| x * y), sum(|_, y| y * y));
+    [xy / xx, y - xy / xx * x, xy * xy / (xx * yy)]
 }
 
 /// A plot's file.
@@ -163,6 +229,11 @@ impl<'a> Bed<'a> {
         mean.unwrap_or(f64::NAN)
     }
 
+    fn v(&self, arm: Arm) -> f64 {
+        let mean = self.comparison.mean(arm, |r| r.summary.v_choosing);
+        mean.unwrap_or(f64::NAN)
+    }
+
     fn arms<P: Program>(&self, study: &Study<P>, lines: &[Line]) -> String {
         let score = format!("{}{}", P::WORDS.score, P::WORDS.unit);
         let head = [
@@ -173,6 +244,7 @@ impl<'a> Bed<'a> {
             "vs full",
             "vs uniform",
             "train loss",
+            "V while choosing",
             "its own settings",
         ];
         let estimate = |e: Option<Estimate>| match e {
@@ -198,6 +270,7 @@ impl<'a> Bed<'a> {
                 against(Arm::Full),
                 against(Arm::Uniform),
                 format!("{:.3}", self.mean(arm, |s| s.train_loss)),
+                number(self.v(arm)),
                 said(&study.chosen(self.name, arm, lines)),
             ]
         };
@@ -281,7 +354,7 @@ impl<'a> Bed<'a> {
 
     /// The score against the operations that it took, a dot a run.
     fn operations<P: Program>(&self, study: &Study<P>) -> Result<String, PlotError> {
-        let mut marks = Vec::new();
+        let (mut marks, mut names) = (Vec::new(), Vec::new());
         for &arm in &study.arms {
             let spent =
                 |s: &Summary| 100.0 * (s.boss_ops + s.assist_ops) as f64 / s.full_ops as f64;
@@ -292,8 +365,27 @@ impl<'a> Bed<'a> {
             };
             let x = self.mean(arm, spent);
             marks.push(Mark::Mean(arm, x, [mean - error, mean, mean + error]));
-            marks.push(Mark::Name(arm.name().into(), x, mean));
+            names.push((arm.name(), x, mean));
         }
+        // One above the other where arms are as good.
+        names.sort_by(|a, b| a.2.total_cmp(&b.2));
+        let scores = self
+            .comparison
+            .arms
+            .iter()
+            .map(|r| r.summary.score.points());
+        let ends = scores.fold((f64::MAX, f64::MIN), |(low, high), s| {
+            (low.min(s), high.max(s))
+        });
+        let line = 0.04 * (ends.1 - ends.0);
+        for i in 1..names.len() {
+            names[i].2 = names[i].2.max(names[i - 1].2 + line);
+        }
+        marks.extend(
+            names
+                .into_iter()
+                .map(|(name, x, y)| Mark::Name(name.into(), x, y)),
+        );
         let score = format!("{}{}", P::WORDS.score, P::WORDS.unit);
         let plot = Plot {
             names: ["operations, % of full training", &score],
@@ -403,4 +495,24 @@ fn tuning<P: Program>(study: &Study<P>, bed: &str, arm: Arm, lines: &[Line]) -> 
         false => format!("\nAt the end of what was tried: {}.\n", ends.join(", ")),
     };
     format!("\nTuning of {} on images held out:\n", arm.name()) + &table(&head, rows) + &beyond
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_explains_what_lies_on_it() {
+        let on: Vec<(f64, f64)> = (0..5)
+            .map(|i| (f64::from(i), 3.0 - 2.0 * f64::from(i)))
+            .collect();
+        let [slope, at_0, explained] = line(&on);
+        assert!(
+            (slope + 2.0).abs() < 1e-12
+                && (at_0 - 3.0).abs() < 1e-12
+                && (explained - 1.0).abs() < 1e-12
+        );
+        let [slope, _, explained] = line(&[(0.0, 1.0), (1.0, -1.0), (2.0, 1.0)]);
+        assert!(slope.abs() < 1e-12 && explained < 1e-12);
+    }
 }

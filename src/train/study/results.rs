@@ -41,7 +41,8 @@ const TIMES: [&str; 6] = [
 
 impl Line {
     /// Of a run that has come to its end.
-    pub fn new(spec: &Spec, summary: Summary) -> Line {
+    pub fn new(spec: &Spec, mut summary: Summary) -> Line {
+        summary.device = executor(&summary.device);
         Line {
             bed: spec.bed.clone(),
             arm: spec.arm,
@@ -100,6 +101,14 @@ impl Line {
         let times = TIMES.iter().filter_map(|key| line.remove_entry(*key));
         let times = times.collect();
         (Value::from(line).to_string(), times)
+    }
+}
+
+/// A device, for people, but for its number of threads, which changes no result.
+fn executor(device: &str) -> String {
+    match device.rsplit_once(", ") {
+        Some((kept, rest)) if rest.ends_with(" threads)") => format!("{kept})"),
+        _ => device.into(),
     }
 }
 
@@ -179,4 +188,113 @@ struct Damaged {
     path: PathBuf,
     line: usize,
     reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::Answers;
+    use crate::train::task::Score;
+
+    fn line(arm: Arm, seed: u64, tuned: bool, accuracy: f64) -> Line {
+        let mut settings = Map::new();
+        settings.insert("lr".into(), 0.1.into());
+        if tuned {
+            settings.insert(VALID_SHARE.into(), 0.1.into());
+        }
+        let spec = Spec {
+            bed: String::new(),
+            arm,
+            seed,
+            settings,
+        };
+        let score = Score {
+            test_accuracy: Some(accuracy),
+            answers: Some(Answers::new(vec![true, false, true])),
+            ..Score::default()
+        };
+        let summary = Summary {
+            seed,
+            score,
+            train_loss: 0.1 + 0.2,
+            device: format!("cpu (avx2, {seed} threads)"),
+            wall_seconds: seed as f64,
+            ..Summary::default()
+        };
+        Line::new(&spec, summary)
+    }
+
+    #[test]
+    fn any_order_gives_the_same_file_without_times() {
+        let lines = [
+            line(Arm::Memory, 3, false, 2.0 / 3.0),
+            line(Arm::Full, 3, false, 1.0 / 3.0),
+            line(Arm::Full, 4, false, 0.1),
+            line(Arm::Full, 9, true, 0.2),
+        ];
+        let file = |order: [usize; 4]| {
+            let dir = tempfile::tempdir().unwrap();
+            let results = Results::open(dir.path());
+            assert!(results.read().unwrap().is_empty());
+            for i in order {
+                results.add(&lines[i], "run").unwrap();
+            }
+            let times = std::fs::read_to_string(dir.path().join("times.jsonl")).unwrap();
+            assert!(times.lines().count() == 4 && times.contains("wall_seconds"));
+            let all = results.read().unwrap();
+            assert_eq!(all[1].summary.score, lines[1].summary.score);
+            std::fs::read_to_string(results.path()).unwrap()
+        };
+        let first = file([0, 1, 2, 3]);
+        assert_eq!(first, file([3, 1, 0, 2]));
+        assert!(!first.contains("wall_seconds") && !first.contains("threads"));
+        let seeds: Vec<bool> = first.lines().map(|l| l.contains(VALID_SHARE)).collect();
+        assert_eq!(
+            seeds,
+            [true, false, false, false],
+            "what was tuned is first"
+        );
+    }
+
+    #[test]
+    fn a_torn_last_line_is_none_and_a_damaged_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let results = Results::open(dir.path());
+        results.add(&line(Arm::Full, 1, false, 0.5), "run").unwrap();
+        results.add(&line(Arm::Full, 2, false, 0.5), "run").unwrap();
+        let text = std::fs::read_to_string(results.path()).unwrap();
+        std::fs::write(results.path(), &text[..text.len() - 5]).unwrap();
+        assert_eq!(results.read().unwrap().len(), 1);
+        results.add(&line(Arm::Full, 2, false, 0.5), "run").unwrap();
+        assert_eq!(std::fs::read_to_string(results.path()).unwrap(), text);
+        std::fs::write(results.path(), format!("{{}}\n{text}")).unwrap();
+        let error = results.read().unwrap_err();
+        assert!(
+            error.to_string().contains("line 1, is no result"),
+            "{error}"
+        );
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_file_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let results = Results::open(dir.path());
+        results.add(&line(Arm::Full, 1, false, 0.5), "run").unwrap();
+        let text = std::fs::read_to_string(results.path()).unwrap();
+        // In the place of the times lies a folder.
+        std::fs::remove_file(dir.path().join("times.jsonl")).unwrap();
+        std::fs::create_dir(dir.path().join("times.jsonl")).unwrap();
+        let error = results
+            .add(&line(Arm::Full, 2, false, 0.5), "run")
+            .unwrap_err();
+        assert!(error.to_string().contains("times.jsonl"), "{error}");
+        let now = std::fs::read_to_string(results.path()).unwrap();
+        assert!(
+            now.starts_with(&text) && now.lines().count() == 2,
+            "whole lines"
+        );
+        let gone = Results::open(&dir.path().join("gone"));
+        assert!(gone.add(&line(Arm::Full, 1, false, 0.5), "run").is_err());
+    }
 }
