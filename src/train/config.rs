@@ -351,7 +351,7 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(
     toml::from_str(text).map_err(|e| {
         let line = e
             .span()
-            .map_or(1, |s| text[..s.start].lines().count().max(1));
+            .map_or(1, |s| text[..s.start].matches('\n').count() + 1);
         let reason = format!("line {line}: {}", e.message().replace('\n', " "));
         ConfigError::Parse {
             path: path.to_path_buf(),

@@ -70,6 +70,8 @@ pub struct Study<P> {
     pub tune: Option<Tune>,
     /// When to give up, if ever.
     pub futility: Option<Futility>,
+    /// `DATA=DIR`, or `DIR` for whatever data.
+    data_dirs: Vec<String>,
     program: PhantomData<P>,
 }
 
@@ -81,12 +83,6 @@ pub struct Spec {
     pub seed: u64,
     /// All that it does not have from the machine, its arm or its seed.
     pub settings: Map<String, Value>,
-}
-
-/// The settings of a run, those of the program not resolved yet.
-pub struct Settings {
-    pub config: Config,
-    pub own: Table,
 }
 
 /// Keys that a study says by its own means, or that are a machine's.
@@ -127,11 +123,16 @@ impl Spec {
 }
 
 impl<P: Program> Study<P> {
-    /// Reads a file, and takes its first `seeds` seeds.
+    /// Reads a file, and takes its first `seeds` seeds. Data are in `data_dirs`: `DATA=DIR`, or `DIR`
+    /// for whatever data.
     ///
     /// # Errors
     /// A file that cannot be read, or whatever makes no sense in it.
-    pub fn read(path: &Path, seeds: Option<usize>) -> Result<Study<P>, TrainError> {
+    pub fn read(
+        path: &Path,
+        seeds: Option<usize>,
+        data_dirs: &[String],
+    ) -> Result<Study<P>, TrainError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.to_path_buf(),
             source,
@@ -153,6 +154,7 @@ impl<P: Program> Study<P> {
             beds,
             tune: text.tune,
             futility: text.futility,
+            data_dirs: data_dirs.to_vec(),
             program: PhantomData,
         };
         study.check()?;
@@ -251,8 +253,19 @@ impl<P: Program> Study<P> {
     ///
     /// # Errors
     /// A value that makes no sense.
-    pub fn settings(&self, spec: &Spec) -> Result<Settings, TrainError> {
-        let table = Table::try_from(&spec.settings).map_err(TrainError::unusable)?;
+    pub fn settings(&self, spec: &Spec) -> Result<(Config, P::Config), TrainError> {
+        let mut table = Table::try_from(&spec.settings).map_err(TrainError::unusable)?;
+        let data = table.get("data").and_then(toml::Value::as_str);
+        let dir = self.data_dirs.iter().rev().find_map(|flag| {
+            match flag.split_once('=') {
+                Some((name, dir)) => Some(dir).filter(|_| Some(name) == data),
+                // Built in.
+                None => Some(flag.as_str()).filter(|_| data != Some("synthetic")),
+            }
+        });
+        if let Some(dir) = dir {
+            table.insert("data-dir".into(), dir.into());
+        }
         let wrong = |e: &dyn std::fmt::Display| {
             let bed = match spec.bed.as_str() {
                 "" => "settings".into(),
@@ -265,15 +278,15 @@ impl<P: Program> Study<P> {
             ))
         };
         let options: Options = table.clone().try_into().map_err(|e| wrong(&e))?;
-        let own: P::Options = table.clone().try_into().map_err(|e| wrong(&e))?;
+        let own: P::Options = table.try_into().map_err(|e| wrong(&e))?;
         if !P::has_data(&own) {
             return Err(wrong(&"name the data: data = \"…\"").into());
         }
         let defaults = P::defaults(false);
         let config = options.resolve(defaults, false).map_err(|e| wrong(&e))?;
-        let table = Table::try_from(&own).map_err(TrainError::unusable)?;
-        P::check(&P::resolve(own, false)).map_err(|e| wrong(&e))?;
-        Ok(Settings { config, own: table })
+        let own = P::resolve(own, false);
+        P::check(&own).map_err(|e| wrong(&e))?;
+        Ok((config, own))
     }
 
     fn spec(&self, bed: &str, arm: Arm, seed: u64, chosen: &Map<String, Value>) -> Spec {
@@ -451,7 +464,7 @@ below = -0.15
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, text).unwrap();
-        Study::read(&path, None).map_err(|e| {
+        Study::read(&path, None, &[]).map_err(|e| {
             assert_eq!(e.exit_code(), 2);
             let text = e.to_string();
             assert!(!text.contains('\n'), "{text}");
@@ -561,7 +574,7 @@ below = -0.15
                 "\"memory\", \"memory\"]",
                 "arms: name at least one, each once",
             ),
-            ("\"memory\"]", "\"best\"]", "`best` is no arm"),
+            ("\"memory\"]", "\"best\"]", "unknown variant `best`"),
             (
                 "[10, 11, 12, 13]",
                 "[10, 10]",
@@ -596,7 +609,7 @@ below = -0.15
         let mut count = 0;
         for file in std::fs::read_dir(dir).unwrap() {
             let path = file.unwrap().path();
-            Study::<Resnet>::read(&path, Some(3)).unwrap();
+            Study::<Resnet>::read(&path, Some(3), &[]).unwrap();
             count += 1;
         }
         assert!(count >= 3);

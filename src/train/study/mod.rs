@@ -2,7 +2,7 @@
 //! say. Arms × seeds × settings, in any order, by any number of processes, which may be killed at any
 //! moment and started again.
 //!
-//! Three things make it so. What is to be run is a pure [function](file::Study::wanted) of the file and
+//! Three things make it so. What is to be run is a pure function of the file and
 //! of what has been run. Every run has a folder of its own, whose lock only one process has. And what
 //! came of it is one line of one file, which is replaced as a whole. All runs are deterministic, so that
 //! the same study gives the same file, whoever ran what and when.
@@ -19,7 +19,7 @@ use super::program::{Program, guarded};
 use super::verdict::percent;
 use super::{Config, ConfigError, Console, Job, Start, Stop, TrainError, faults, resume, train};
 use crate::files;
-use file::{Settings, Spec, Study};
+use file::{Spec, Study};
 use results::{Line, Results};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ fn run<P: Program>(
 ) -> Result<(), TrainError> {
     let (threads, remedy) = (flags.threads.unwrap_or(1), "give a number from 1 to 1024");
     require((1..=1024).contains(&threads), "threads", &threads, remedy)?;
-    let study = Study::<P>::read(&flags.file, flags.seeds)?;
+    let study = Study::<P>::read(&flags.file, flags.seeds, &flags.data_dir)?;
     let stem = flags.file.file_stem().unwrap_or_default();
     let out = flags.out.clone();
     let out = absolute(out.unwrap_or_else(|| Path::new("studies").join(stem)));
@@ -243,22 +243,7 @@ impl<P: Program> Desk<'_, P> {
 
     /// The settings of a run, with what is this machine's.
     fn settings(&self, spec: &Spec) -> Result<(Config, P::Config), TrainError> {
-        let Settings { config, mut own } = self.study.settings(spec)?;
-        let data = spec.settings.get("data").and_then(|data| data.as_str());
-        let dir = self.flags.data_dir.iter().rev().find_map(|flag| {
-            match flag.split_once('=') {
-                Some((name, dir)) if Some(name) == data => Some(dir),
-                Some(_) => None,
-                // Built in.
-                None => Some(flag.as_str()).filter(|_| data != Some("synthetic")),
-            }
-        });
-        if let Some(dir) = dir {
-            own.insert("data-dir".into(), dir.into());
-        }
-        let own = own.try_into().map_err(TrainError::unusable)?;
-        let own = P::resolve(own, false);
-        P::check(&own)?;
+        let (config, own) = self.study.settings(spec)?;
         let config = Config {
             device: self.flags.device.clone(),
             threads: self.flags.threads,
