@@ -136,7 +136,7 @@ struct At {
     /// Sizes of the op, such as 512x512x512; without it the op's usual ones
     #[arg(long)]
     shape: Option<String>,
-    /// GPU that times are predicted for: h100, h200, a100, 4090 or 5090
+    /// GPU that times are predicted for: h100, h200, a100, a6000, 4090 or 5090
     #[arg(long, default_value = "h100")]
     gpu: String,
 }

@@ -229,7 +229,7 @@ impl Profiler {
             kernel: name,
             file,
             grid: raw.grid,
-            threads: raw.block[0],
+            threads: raw.block.iter().product(),
             dynamic_shared: raw.dynamic_shared,
             footprint,
             tallies: tallies.to_vec(),

@@ -22,6 +22,8 @@ const HOPPER: [u32; 2] = [228, 227];
 pub const A100: Capability = model((8, 0), 108, AMPERE);
 /// H100, SXM; H200, too.
 pub const H100: Capability = model((9, 0), 132, HOPPER);
+/// RTX A6000.
+pub const RTX_A6000: Capability = model((8, 6), 84, CONSUMER);
 /// GeForce RTX 4090.
 pub const RTX_4090: Capability = model((8, 9), 128, CONSUMER);
 /// GeForce RTX 5090.

@@ -40,7 +40,7 @@ pub const REGISTERS: u32 = 65_536;
 
 /// All of them. `threads`, `blocks`: CUDA C++ Programming Guide, "Technical Specifications per Compute
 /// Capability".
-pub static GPUS: [Specs; 5] = [
+pub static GPUS: [Specs; 6] = [
     // NVIDIA H100 Tensor Core GPU Architecture (white paper); SXM5.
     Specs {
         key: "h100",
@@ -89,6 +89,22 @@ pub static GPUS: [Specs; 5] = [
         l2_rate: Some(5120.0 * 1.41e9), // 5120 bytes a clock
         threads: 2048,
         blocks: 32,
+    },
+    // NVIDIA Ampere GA102 GPU Architecture (white paper), and the RTX A6000's data sheet.
+    Specs {
+        key: "a6000",
+        name: "RTX A6000",
+        capability: models::RTX_A6000,
+        code: "80",
+        fp32_units: 128,
+        fp32: 38.7e12,
+        tensor: 154.8e12,
+        mma_sync: 1.0,
+        memory: 0.768e12,
+        l2: 6 << 20,
+        l2_rate: None,
+        threads: 1536,
+        blocks: 16,
     },
     // NVIDIA Ada GPU Architecture (white paper).
     Specs {
@@ -148,8 +164,8 @@ mod tests {
     #[test]
     fn clocks_are_those_on_the_data_sheets() {
         let clock = |key| (find(key).unwrap().clock() / 1e7).round() / 100.0;
-        let clocks = ["h100", "A100", "4090", "5090"].map(clock);
-        assert_eq!(clocks, [1.98, 1.41, 2.52, 2.41]);
+        let clocks = ["h100", "A100", "a6000", "4090", "5090"].map(clock);
+        assert_eq!(clocks, [1.98, 1.41, 1.8, 2.52, 2.41]);
         assert_eq!(find("3090"), None);
     }
 }

@@ -129,12 +129,18 @@ fn verdict(specs: &Specs, ladder: &Ladder) -> String {
     let Some(last) = ladder.steps.last() else {
         return "No step takes this shape.".into();
     };
-    let groups = ladder.steps.chunk_by(|a, b| a.shape == b.shape);
-    let said = groups.map(|steps| {
-        let text = gain(specs, steps);
-        match steps[0].shape == ladder.shape {
-            true => text,
-            false => format!("{text} at {}", Dims(&steps[0].shape)),
+    let mut groups: Vec<&[Step]> = ladder
+        .steps
+        .chunk_by(|a, b| a.shape == b.shape)
+        .collect();
+    groups.sort_by_key(|steps| steps[0].shape != ladder.shape);
+    let said = groups.iter().enumerate().map(|(i, steps)| match i {
+        0 => gain(specs, steps),
+        _ => {
+            let (first, last) = (&steps[0], &steps[steps.len() - 1]);
+            let times = first.predicted(specs) / last.predicted(specs);
+            let (n, shape) = (steps.len(), Dims(&steps[0].shape));
+            format!("{times:.1} times in {n} at {shape}")
         }
     });
     let said: Vec<String> = said.collect();
