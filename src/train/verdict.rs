@@ -244,7 +244,7 @@ impl Comparison {
             return None;
         }
         let no_number = |claim: &&Claim| claim.found.is_some_and(|found| found.mean.is_nan());
-        if open.iter().any(|claim| no_number(claim)) {
+        if open.iter().any(no_number) {
             return Some("a result is not a number: look at the runs".into());
         }
         let seeds: Vec<u64> = self.of(arm).map(|run| run.summary.seed).collect();
@@ -294,9 +294,7 @@ mod tests {
         comparison(arms, 10_000).judge(&WORDS).1
     }
 
-    fn five<'a>(
-        [full, uniform, random, infobatch, memory]: [&'a [f64]; 5],
-    ) -> [(Arm, &'a [f64]); 5] {
+    fn five([full, uniform, random, infobatch, memory]: [&[f64]; 5]) -> [(Arm, &[f64]); 5] {
         [
             (Arm::Full, full),
             (Arm::Uniform, uniform),

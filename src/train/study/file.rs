@@ -75,6 +75,9 @@ pub struct Study<P> {
     program: PhantomData<P>,
 }
 
+/// Settings by their keys.
+pub type Keys = Map<String, Value>;
+
 /// One run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -82,7 +85,7 @@ pub struct Spec {
     pub arm: Arm,
     pub seed: u64,
     /// All that it does not have from the machine, its arm or its seed.
-    pub settings: Map<String, Value>,
+    pub settings: Keys,
 }
 
 /// Keys that a study says by its own means, or that are a machine's.
@@ -289,7 +292,7 @@ impl<P: Program> Study<P> {
         Ok((config, own))
     }
 
-    fn spec(&self, bed: &str, arm: Arm, seed: u64, chosen: &Map<String, Value>) -> Spec {
+    fn spec(&self, bed: &str, arm: Arm, seed: u64, chosen: &Keys) -> Spec {
         let of_bed = self.beds.iter().find(|(name, _)| name == bed);
         let (_, settings) = of_bed.expect("one of the study's");
         let Ok(Value::Object(mut settings)) = serde_json::to_value(settings) else {
@@ -320,7 +323,7 @@ impl<P: Program> Study<P> {
         grids.flat_map(of_arm).collect()
     }
 
-    fn tuning_run(&self, bed: &str, arm: Arm, point: &Map<String, Value>, seed: u64) -> Spec {
+    fn tuning_run(&self, bed: &str, arm: Arm, point: &Keys, seed: u64) -> Spec {
         let mut settings = point.clone();
         let share = self.tune.as_ref().map(|tune| tune.valid_share);
         settings.insert(VALID_SHARE.into(), share.into());
@@ -329,12 +332,7 @@ impl<P: Program> Study<P> {
 
     /// What was tried for an arm, with the points that each seed got, NaN where it failed; `None`
     /// where one is missing.
-    pub fn tried(
-        &self,
-        bed: &str,
-        arm: Arm,
-        lines: &[Line],
-    ) -> Option<Vec<(Map<String, Value>, Vec<f64>)>> {
+    pub fn tried(&self, bed: &str, arm: Arm, lines: &[Line]) -> Option<Vec<(Keys, Vec<f64>)>> {
         let tune = self.tune.as_ref()?;
         let grid = points(tune.grids.get(&arm)?).into_iter();
         grid.map(|point| {
@@ -349,7 +347,7 @@ impl<P: Program> Study<P> {
     }
 
     /// The settings that an arm is given beside the bed's: the first of those with the best mean.
-    pub fn chosen(&self, bed: &str, arm: Arm, lines: &[Line]) -> Map<String, Value> {
+    pub fn chosen(&self, bed: &str, arm: Arm, lines: &[Line]) -> Keys {
         let grids = self.tune.as_ref().map(|tune| &tune.grids);
         let has = |arm| grids.is_some_and(|grids| grids.contains_key(&arm));
         let whose = match arm {
@@ -416,10 +414,10 @@ impl<P: Program> Study<P> {
 }
 
 /// Every combination of a grid's values, the last key's fastest.
-fn points(grid: &BTreeMap<String, Vec<toml::Value>>) -> Vec<Map<String, Value>> {
+fn points(grid: &BTreeMap<String, Vec<toml::Value>>) -> Vec<Keys> {
     let mut points = vec![Map::new()];
     for (key, values) in grid {
-        let with = |point: &Map<String, Value>, value: &toml::Value| {
+        let with = |point: &Keys, value: &toml::Value| {
             let mut point = point.clone();
             let value = serde_json::to_value(value).expect("plain data");
             point.insert(key.clone(), value);
