@@ -305,7 +305,6 @@ fn a_small_network_overfits_one_batch() {
 fn bad_arguments_are_named_with_their_remedy() {
     for (args, flag) in [
         (&["--budget", "0"][..], "--budget"),
-        (&["--budget", "some"], "--budget"),
         (&["--budget", "auto"], "--budget auto"),
         (&["--budget", "auto", "--assist", "off"], "--budget auto"),
         (&["--valid-share", "1"], "--valid-share"),
