@@ -5,15 +5,14 @@ use autoassist::train::faults::Memory;
 use autoassist::train::images::Resnet;
 use autoassist::train::program;
 use autoassist::train::study::{self, StudyFlags};
-use clap::{Args, FromArgMatches};
+use clap::FromArgMatches;
 use std::process::ExitCode;
 
 #[global_allocator]
 static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
-    let subcommand = StudyFlags::augment_args(study::command());
-    let command = program::command::<Resnet>().subcommand(subcommand);
+    let command = program::command::<Resnet>().subcommand(study::command());
     let matches = command.get_matches();
     match matches.subcommand() {
         Some((_, matches)) => {

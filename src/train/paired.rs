@@ -302,16 +302,16 @@ mod tests {
 
     #[test]
     fn bounds_hold_as_often_as_they_say_for_few_seeds_and_many() {
-        // Where there is no difference, 5 % of the lower bounds are above 0: of 300 worlds 15 ± 3.8.
+        // Where there is no difference, 5 % of the lower bounds are above 0: of 200 worlds 10 ± 3.1.
         for (seeds, images) in [(2, 400), (3, 400), (8, 200)] {
-            let worlds = 300;
+            let worlds = 200;
             let all = (0..worlds).map(|world| paired(world, seeds, [0.8; 2], images));
             let all: Vec<Paired> = all.collect();
             let above = all.iter().filter(|p| p.lower > 0.0).count();
             let below = all.iter().filter(|p| p.upper < 0.0).count();
             for (side, wrong) in [("lower", above), ("upper", below)] {
                 assert!(
-                    (2..=27).contains(&wrong),
+                    (1..=20).contains(&wrong),
                     "{side} of {seeds} seeds: {wrong}"
                 );
             }

@@ -24,8 +24,12 @@ pub fn while_choosing(points: &[Point]) -> Option<f64> {
     let end = all.last()?.0;
     let middle = |at: f64| (0.1..=0.9).contains(&(at / end));
     let chosen: Vec<f64> = all.iter().filter(|p| middle(p.0)).map(|p| p.1).collect();
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    (!chosen.is_empty()).then(|| mean(&chosen))
+    // So short a run has a single line.
+    let chosen = match chosen.is_empty() {
+        true => vec![all.last()?.1],
+        false => chosen,
+    };
+    Some(chosen.iter().sum::<f64>() / chosen.len() as f64)
 }
 
 /// A share of the operations too small to be worth an Assistant.

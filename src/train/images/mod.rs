@@ -89,6 +89,7 @@ impl Program for Resnet {
     const EXAMPLES: &'static str = "Examples:
   resnet                                              the demonstration
   resnet --data cifar10 --download --compare full,uniform,memory
+  resnet study benches/studies/fashion.toml           what a claim takes
   resnet --data folder --data-dir DIR --epochs 0.5    a quick look
   resnet --data folder --data-dir DIR --depth 20 --out my-run
   resnet --resume my-run                              after Ctrl-C, or a kill

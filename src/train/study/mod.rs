@@ -19,6 +19,7 @@ use super::program::{Program, guarded};
 use super::verdict::percent;
 use super::{Config, ConfigError, Console, Job, Start, Stop, TrainError, faults, resume, train};
 use crate::files;
+use clap::Args;
 use file::{Spec, Study};
 use results::{Line, Results};
 use serde::Serialize;
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The command line of `study`.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Args)]
 pub struct StudyFlags {
     /// What to compare: arms, seeds and settings; benches/studies/ has examples
     #[arg(value_name = "FILE.toml")]
@@ -58,13 +59,17 @@ pub struct StudyFlags {
     quiet: bool,
 }
 
-/// The subcommand, without its flags.
+/// The subcommand.
 pub fn command() -> clap::Command {
-    clap::Command::new("study").max_term_width(100).about(
-        "Trains what it takes to say whether the Assistant is worth it, and says it: arms, seeds and \
-         settings from a file. Killed at any moment, the same command goes on; several processes share \
-         the work.",
-    )
+    StudyFlags::augment_args(clap::Command::new("study"))
+        .max_term_width(100)
+        .about(
+            "Trains what it takes to say whether the Assistant is worth it, and says it: arms, seeds and \
+             settings from a file. Killed at any moment, the same command goes on; several processes \
+             share the work.",
+        )
+        // That of the flags would come first.
+        .long_about(None)
 }
 
 /// Runs what the command line asks for, and says what went wrong.
