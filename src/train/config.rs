@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-use super::TrainError;
+use super::{Budget, TrainError};
 
 /// How the Assistant chooses (`--assist`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -23,67 +23,6 @@ pub enum Assist {
     /// Keeps all.
     Off,
 }
-
-/// How much of full training's operations to spend.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(into = "BudgetText", try_from = "BudgetText")]
-pub enum Budget {
-    /// This share of them.
-    Share(f64),
-    /// All sweeps, of which as much is skipped as can be for nothing.
-    Auto,
-}
-
-/// As it is in files.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum BudgetText {
-    Share(f64),
-    Word(String),
-}
-
-impl From<Budget> for BudgetText {
-    fn from(budget: Budget) -> BudgetText {
-        match budget {
-            Budget::Share(share) => BudgetText::Share(share),
-            Budget::Auto => BudgetText::Word(AUTO.into()),
-        }
-    }
-}
-
-impl TryFrom<BudgetText> for Budget {
-    type Error = String;
-
-    fn try_from(text: BudgetText) -> Result<Budget, String> {
-        match text {
-            BudgetText::Share(share) => Ok(Budget::Share(share)),
-            BudgetText::Word(word) => word.parse(),
-        }
-    }
-}
-
-impl std::str::FromStr for Budget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Budget, String> {
-        if text == AUTO {
-            return Ok(Budget::Auto);
-        }
-        let share = text.parse().map(Budget::Share);
-        share.map_err(|_| format!("`{text}` is neither a share, such as 0.65, nor {AUTO}"))
-    }
-}
-
-impl std::fmt::Display for Budget {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Budget::Share(share) => write!(f, "{share}"),
-            Budget::Auto => write!(f, "{AUTO}"),
-        }
-    }
-}
-
-const AUTO: &str = "auto";
 
 /// One side of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]

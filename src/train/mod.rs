@@ -1,6 +1,7 @@
 //! Training: settings, the loop, its ledger, checkpoints, measurements, comparisons and the report.
 
 mod answers;
+mod budget;
 mod checkpoint;
 mod compare;
 mod config;
@@ -31,8 +32,9 @@ mod value;
 mod verdict;
 
 pub use answers::Answers;
+pub use budget::Budget;
 pub use compare::compare;
-pub use config::{Arm, Arms, Assist, Budget, Config, ConfigError, Defaults, Options};
+pub use config::{Arm, Arms, Assist, Config, ConfigError, Defaults, Options};
 pub use console::Console;
 pub use examples::Guess;
 pub use job::Job;
