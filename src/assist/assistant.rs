@@ -2,7 +2,7 @@
 //! [`super::feeder`].
 
 use super::error::AssistError;
-use super::features::{Memory, Moment};
+use super::features::{ALIKE_OPS, Memory, Moment};
 use super::instances::{Inputs, Instances};
 use super::judge::{Judge, Opinion};
 use super::model::{SIGMOID_OPS, sigmoid};
@@ -27,13 +27,28 @@ pub struct AssistConfig {
     pub batch: usize,
     /// Share of the operations of E full sweeps that may be spent, in (0, 1].
     pub budget: f64,
+    /// Keeps as much as [`Memory::v`] says is needed, instead of as little as the budget says: then it
+    /// is the candidates that come to an end, after E sweeps, and `budget` is 1.
+    pub by_v: bool,
     /// Exploration floor, in [0, 1]: the least keep probability, as long as it is at most half the
     /// keep rate.
     pub floor: f32,
-    /// Exponent k of the weights `p^(−k)`, in [0, 1]; 0 for none.
+    /// Exponent k of the weights `p^(−k)`, in [0, 1]; 0 for none. They are as they are, of a mean above
+    /// 1, so that with k = 1 a batch's gradient is in expectation that of all its candidates: a sweep
+    /// of fewer steps goes as far.
     pub rescale: f32,
     /// Seed of the sweeps and of the choices.
     pub seed: u64,
+}
+
+impl AssistConfig {
+    /// Cost so far of what comes to an end: the budget, or the candidates.
+    pub(super) fn done(&self, sweeps: &Sweeps) -> u64 {
+        match self.by_v {
+            true => sweeps.offered(),
+            false => sweeps.spent(),
+        }
+    }
 }
 
 /// A batch to train on.
@@ -43,7 +58,7 @@ pub struct Batch {
     pub number: u64,
     /// B different instances.
     pub ids: Vec<u32>,
-    /// Loss weight of each, of mean 1 (but see [`Preset::InfoBatch`]); empty if all are 1.
+    /// Loss weight of each, at least 1; empty if all are 1.
     pub weights: Vec<f32>,
     /// What its instances cost.
     pub cost: u64,
@@ -236,6 +251,11 @@ impl Assistant {
         self.mind.ops
     }
 
+    /// [`Memory::v`] of what it knows.
+    pub fn v(&self) -> Option<f64> {
+        self.mind.memory.v()
+    }
+
     /// How well its scores have told what would be above the mean loss.
     pub fn quality(&self) -> &Quality {
         &self.mind.quality
@@ -243,15 +263,16 @@ impl Assistant {
 
     /// Composes the batch `number` from the next candidates.
     pub fn compose(&mut self, number: u64, sweeps: &Mutex<Sweeps>) -> Batch {
-        let (spent, drawn) = {
+        let (spent, drawn, done) = {
             let sweeps = lock(sweeps);
-            (sweeps.spent(), sweeps.offered())
+            (sweeps.spent(), sweeps.offered(), self.config.done(&sweeps))
         };
-        let selects = self.config.preset.selects(self.plan.phase(spent));
+        let selects = self.config.preset.selects(self.plan.phase(done));
         let target = match self.config.preset {
             _ if !selects => 1.0,
             // Meets no rate.
             Preset::InfoBatch => 0.0,
+            _ if self.config.by_v => self.mind.memory.v().map_or(1.0, Plan::least_rate),
             _ => self.plan.target(spent, drawn),
         };
         let mut batch = if target < KEEP_ALL {
@@ -354,7 +375,7 @@ impl Assistant {
         }
     }
 
-    /// `p^(−k)` over its mean; none for k = 0. InfoBatch has `1/p` as it is.
+    /// `p^(−k)`, none for k = 0; InfoBatch has `1/p`.
     fn weights(&mut self, kept: &[f32]) -> Vec<f32> {
         if self.config.preset == Preset::InfoBatch {
             self.mind.ops += kept.len() as u64;
@@ -365,14 +386,10 @@ impl Assistant {
             return Vec::new();
         }
         if self.mind.judge.is_some() {
-            // A power is a logarithm and an exponential; add, and scale.
-            self.mind.ops += kept.len() as u64 * (2 * SIGMOID_OPS + 2);
+            // A power is a logarithm and an exponential.
+            self.mind.ops += kept.len() as u64 * 2 * SIGMOID_OPS;
         }
-        let raw: Vec<f32> = kept.iter().map(|p| p.powf(-k)).collect();
-        let mean = raw.iter().map(|&w| f64::from(w)).sum::<f64>() / kept.len() as f64;
-        raw.into_iter()
-            .map(|w| (f64::from(w) / mean) as f32)
-            .collect()
+        kept.iter().map(|p| p.powf(-k)).collect()
     }
 
     /// Learns from what became of a step's batch, with the features as they stood before it, then
@@ -399,6 +416,9 @@ impl Assistant {
                 mind.measure(*step, &labels);
             }
             mind.memory.observe(*step, ids, losses, right);
+            if self.config.by_v {
+                mind.ops += ALIKE_OPS * n as u64;
+            }
             mind.updates += 1;
             let least = match self.instances.inputs {
                 Inputs::Sentences(_) => (n as f32 / MEAN_SENTENCES).min(1.0),

@@ -13,6 +13,36 @@ pub struct Memory {
     /// Step of the last visit.
     step: Vec<u64>,
     right: Vec<bool>,
+    alike: Alike,
+}
+
+/// How alike instances are in what they still teach, `V = (E g)²/E g²`: g = 1 − e^(−loss), which is
+/// about the norm of the loss's gradient, of every instance when it was trained on last. 1 is all
+/// alike, near 0 that a few teach all there is. Keeping a share κ gives a gradient of at least
+/// max(1, V/κ) times the noise of that on all data (with p ∝ g and weights 1/p; p ≤ 1), so it can be
+/// for nothing where V is at most κ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Alike {
+    count: u64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Alike {
+    /// Enters a loss in place of the instance's former one.
+    fn replace(&mut self, former: Option<f32>, loss: f32) {
+        let g = |loss: f32| -f64::from(-loss).exp_m1();
+        let (old, new) = (former.map_or(0.0, g), g(loss));
+        self.count += u64::from(former.is_none());
+        self.sum += new - old;
+        self.squares += new * new - old * old;
+    }
+
+    fn v(&self) -> Option<f64> {
+        let v = self.sum * self.sum / (self.count as f64 * self.squares);
+        // 0/0 where nothing was seen, or nothing teaches any more.
+        v.is_finite().then(|| v.clamp(0.0, 1.0))
+    }
 }
 
 /// Share of the newest loss in an instance's average: over about two visits, since its loss falls
@@ -28,6 +58,7 @@ impl Memory {
             visits: vec![0; n],
             step: vec![0; n],
             right: vec![false; n],
+            alike: Alike::default(),
         }
     }
 
@@ -35,6 +66,8 @@ impl Memory {
     pub fn observe(&mut self, step: u64, ids: &[u32], losses: &[f32], right: &[bool]) {
         for ((&id, &loss), &right) in ids.iter().zip(losses).zip(right) {
             let id = id as usize;
+            let former = (self.visits[id] > 0).then(|| self.last[id]);
+            self.alike.replace(former, loss);
             self.average[id] = if self.visits[id] == 0 {
                 loss
             } else {
@@ -79,6 +112,13 @@ impl Memory {
         (sum / count.max(1) as f64) as f32
     }
 
+    /// `V = (E g)²/E g²` of the instances that were ever trained on, g = 1 − e^(−last loss): 1 if all
+    /// teach equally much, near 0 if a few teach all there is. Skipping can be for nothing only as far
+    /// as the share kept stays above it.
+    pub fn v(&self) -> Option<f64> {
+        self.alike.v()
+    }
+
     /// How often the instance was trained on.
     pub fn visits(&self, id: usize) -> u32 {
         self.visits[id]
@@ -100,6 +140,9 @@ impl Memory {
             self.right.len(),
         ] == [n; 4]
             && self.last.iter().chain(&self.average).all(|x| x.is_finite())
+            && [self.alike.sum, self.alike.squares]
+                .iter()
+                .all(|x| x.is_finite())
     }
 }
 
@@ -123,6 +166,9 @@ const FROM_MEMORY: usize = 8;
 const FEATURE_OPS: u64 = 3 * SIGMOID_OPS + 17;
 /// Operations of entering one record: the average is 3.
 pub const OBSERVE_OPS: u64 = 3;
+/// Operations of keeping V up to date for one record, where something depends on it: the exponentials
+/// of the former loss and the new, and what is done with them.
+pub const ALIKE_OPS: u64 = 2 * SIGMOID_OPS + 9;
 
 /// Where the model starts, and what it is regularised to: `4·(averaged loss / mean loss − 1)`, a
 /// rule that is good in itself, with what was never seen a little above the average.
@@ -176,6 +222,28 @@ pub fn block(memory: &Memory, instances: &Instances, ids: &[u32], at: Moment) ->
 mod tests {
     use super::super::Inputs;
     use super::*;
+
+    #[test]
+    fn v_is_one_where_all_teach_alike_and_small_where_few_do() {
+        let mut memory = Memory::new(100);
+        assert_eq!(memory.v(), None);
+        let ids: Vec<u32> = (0..100).collect();
+        memory.observe(0, &ids, &[2.3; 100], &[false; 100]);
+        assert!((memory.v().unwrap() - 1.0).abs() < 1e-12);
+        // By the definition, however often they were seen before.
+        let losses: Vec<f32> = (0..100).map(|i| 4.0 / (1.0 + i as f32)).collect();
+        for step in 1..50 {
+            memory.observe(step, &ids, &losses, &[true; 100]);
+        }
+        let g = losses.iter().map(|l| 1.0 - (-f64::from(*l)).exp());
+        let (sum, squares) = g.fold((0.0, 0.0), |(s, q), g| (s + g, q + g * g));
+        let exact = sum * sum / (100.0 * squares);
+        assert!((memory.v().unwrap() - exact).abs() < 1e-12 && exact < 0.5);
+        // Nothing teaches any more: not a number, hence nothing to go by.
+        memory.observe(50, &ids, &[0.0; 100], &[true; 100]);
+        assert!(memory.v().is_none_or(|v| (0.0..=1.0).contains(&v)));
+        assert!(memory.is_sound());
+    }
 
     #[test]
     fn memory_averages_and_features_tell_it() {

@@ -45,6 +45,7 @@ struct Queue {
     counters: Counters,
     /// The Assistant's as of the last batch taken.
     quality: Quality,
+    v: Option<f64>,
     stop: bool,
     failed: Option<String>,
 }
@@ -86,6 +87,7 @@ impl Feeder {
             received: 0,
             counters: Counters::default(),
             quality: Quality::default(),
+            v: None,
             stop: false,
             failed: None,
         };
@@ -111,6 +113,7 @@ impl Feeder {
             received: state.received,
             counters: state.counters,
             quality: state.quality,
+            v: state.v,
             stop: false,
             failed: None,
         };
@@ -192,6 +195,7 @@ impl Feeder {
             sweeps: lock(&shared.sweeps).clone(),
             ready: queue.ready.iter().cloned().collect(),
             quality: queue.quality.clone(),
+            v: queue.v,
             feedback: queue.feedback.iter().cloned().collect(),
             next: queue.next,
             received: queue.received,
@@ -219,6 +223,11 @@ impl Feeder {
     /// batch taken.
     pub fn quality(&self) -> Quality {
         lock(&self.shared.queue).quality.clone()
+    }
+
+    /// [`Memory::v`](super::Memory::v) as of the last batch taken.
+    pub fn v(&self) -> Option<f64> {
+        lock(&self.shared.queue).v
     }
 }
 
@@ -253,8 +262,9 @@ impl Shared {
                     batch,
                     ops,
                     quality,
+                    v,
                 } = ready;
-                queue.quality = quality;
+                (queue.quality, queue.v) = (quality, v);
                 let counters = &mut queue.counters;
                 counters.count(&batch);
                 counters.assist_ops = ops;
@@ -282,7 +292,7 @@ impl Shared {
     fn help_oneself(&self, mut queue: MutexGuard<'_, Queue>) -> Batch {
         let number = queue.next;
         queue.next += 1;
-        let phase = self.plan.phase(lock(&self.sweeps).spent());
+        let phase = self.plan.phase(self.config.done(&lock(&self.sweeps)));
         let (size, costs) = (self.config.batch, &self.instances.costs);
         let batch = Batch::unchosen(number, size, costs, &self.sweeps);
         queue.counters.count(&batch);
@@ -394,11 +404,11 @@ impl Shared {
             assistant.renumber(batch.number, queue.next);
             batch.number = queue.next;
             queue.next += 1;
-            let (ops, quality) = (assistant.ops(), assistant.quality().clone());
             queue.ready.push_back(Ready {
                 batch,
-                ops,
-                quality,
+                ops: assistant.ops(),
+                quality: assistant.quality().clone(),
+                v: assistant.v(),
             });
             self.ready.notify_one();
         }

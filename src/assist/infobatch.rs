@@ -2,8 +2,11 @@
 //! sweep an instance whose last loss is below the mean of all last losses is pruned with
 //! probability r; what survives of these is weighted by 1/(1 − r).
 //!
-//! Each instance is decided on its own, as in the paper's text (the authors' code prunes an exact
-//! number). Never seen instances are kept and are not in the mean, so the first sweep is whole.
+//! Each instance is decided on its own, as in the paper's text. The authors' code differs in two ways:
+//! it prunes an exact number of those below the mean, and its anneal begins with the first epoch not
+//! before 0.875·E, in which, where 0.875·E is not whole, the weights of the epoch before are never
+//! reset. Here the anneal is the last eighth of what is spent, on all data, and every weight is 1.
+//! Never seen instances are kept and are not in the mean, so the first sweep is whole.
 //! Weights are not divided by their mean: a batch's gradient then is, in expectation, that of the
 //! unpruned data times the ratio of their numbers, so that a sweep of fewer steps goes as far.
 

@@ -153,6 +153,18 @@ impl Plan {
         }
     }
 
+    /// A rate at which no batch costs too much to fill.
+    pub fn least_rate(rate: f64) -> f32 {
+        rate.clamp(LEAST_RATE, 1.0) as f32
+    }
+
+    /// Share of E sweeps' operations that is spent if `rate` of the candidates is kept between the
+    /// first phase and the last.
+    pub fn budget_of(rate: f64) -> f64 {
+        // The two take 2·FULL_DATA of what is spent, and see as much.
+        rate / (1.0 - 2.0 * FULL_DATA * (1.0 - rate))
+    }
+
     /// Share of candidates to keep, by cost, when `spent` went into batches and candidates of cost
     /// `drawn` were seen, so that both what is to be trained on and the candidates of the sweeps
     /// are used up when the anneal starts.
@@ -320,6 +332,17 @@ mod tests {
             inputs: Inputs::None,
         };
         Plan::new(&instances, batch, epochs.into(), budget)
+    }
+
+    #[test]
+    fn a_rate_and_its_budget_belong_together() {
+        for budget in [0.3, 0.6, 1.0] {
+            let nominal = 0.8 * budget / (1.0 - 0.2 * budget);
+            assert!(
+                (Plan::budget_of(nominal) - budget).abs() < 1e-12,
+                "{budget}"
+            );
+        }
     }
 
     #[test]

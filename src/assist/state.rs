@@ -51,6 +51,7 @@ pub struct AssistState {
     pub(super) ready: Vec<Ready>,
     /// As of the last batch taken.
     pub(super) quality: Quality,
+    pub(super) v: Option<f64>,
     pub(super) feedback: Vec<Feedback>,
     pub(super) next: u64,
     pub(super) received: u64,
@@ -88,6 +89,7 @@ pub(super) struct Ready {
     pub(super) batch: Batch,
     pub(super) ops: u64,
     pub(super) quality: Quality,
+    pub(super) v: Option<f64>,
 }
 
 /// What is counted from batch to batch, across resumes.
@@ -132,6 +134,7 @@ impl AssistState {
         });
         let sound = self.sweeps.is_sound(config.seed, n)
             && numbered
+            && self.v.is_none_or(|v| (0.0..=1.0).contains(&v))
             && self.ready.iter().all(|Ready { batch, quality, .. }| {
                 let full = batch.ids.len() == config.batch;
                 full && known(&batch.ids) && quality.is_sound()

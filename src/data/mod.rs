@@ -15,6 +15,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::rng::hash;
 use rayon::prelude::*;
 
 pub use cifar::{cifar10, cifar100};
@@ -92,6 +93,9 @@ fn fnv(words: impl Iterator<Item = u64>) -> u64 {
     })
 }
 
+/// Salt of the order in which images are held out.
+const HELD_OUT: u64 = 0x6865_6c64;
+
 /// A training and a test set over the same classes.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -103,6 +107,8 @@ pub struct Dataset {
     pub train: Arc<Images>,
     /// Evaluated on, never trained on.
     pub test: Arc<Images>,
+    /// Whether what is evaluated on was held out of the training images, and the test images are gone.
+    pub held_out: bool,
     /// Whether a mirrored image is as good an example.
     pub flip: bool,
     /// What was left out of it and why, each for a line.
@@ -193,8 +199,57 @@ impl Dataset {
             classes,
             train,
             test,
+            held_out: false,
             flip,
             notes: Vec::new(),
+        })
+    }
+
+    /// Holds a `share` of each class of the training images out, in place of the test images: what is
+    /// tuned is judged by these. They are the same for every seed of training.
+    ///
+    /// # Errors
+    /// [`DataError::Inconsistent`] if that is not a single image, or one class has nothing left.
+    pub fn hold_out(self, share: f64) -> Result<Dataset, DataError> {
+        let images = &self.train;
+        let mut of_class = vec![Vec::new(); self.classes.len()];
+        for (id, &label) in images.labels.iter().enumerate() {
+            of_class[label as usize].push(id);
+        }
+        let mut held = vec![false; images.len()];
+        for ids in &mut of_class {
+            ids.sort_by_key(|&id| hash(HELD_OUT, id as u64, 0));
+            let count = (share * ids.len() as f64).round() as usize;
+            ids.iter().take(count).for_each(|&id| held[id] = true);
+        }
+        let part = |of: bool| {
+            let ids = (0..images.len()).filter(|&id| held[id] == of);
+            let (pixels, labels): (Vec<&[u8]>, Vec<u32>) =
+                ids.map(|id| (images.image(id), images.labels[id])).unzip();
+            let pixels = pixels.concat();
+            Samples { pixels, labels }
+        };
+        let (train, valid) = (part(false), part(true));
+        let empty = |ids: &Vec<usize>| !ids.is_empty() && ids.iter().all(|&id| held[id]);
+        if valid.labels.is_empty() || of_class.iter().any(empty) {
+            let many = if valid.labels.is_empty() {
+                "no image"
+            } else {
+                "all of a class"
+            };
+            return Err(DataError::Inconsistent {
+                name: self.name,
+                problem: format!(
+                    "a share of {share} of each class holds {many} out for validation"
+                ),
+            });
+        }
+        let shape = [images.height, images.width, images.channels];
+        let data = Dataset::new(self.name, self.classes, shape, train, valid, self.flip)?;
+        Ok(Dataset {
+            held_out: true,
+            notes: self.notes,
+            ..data
         })
     }
 
@@ -277,6 +332,41 @@ mod tests {
             assert_eq!(images.std, [0.5, 1.0 / 255.0]);
         }
         assert_eq!(data.train.image(1), [0, 9, 255, 9]);
+    }
+
+    #[test]
+    fn what_is_held_out_is_the_same_share_of_each_class() {
+        let labels: Vec<u32> = (0..300).map(|i| u32::from(i % 3 == 0)).collect();
+        let pixels: Vec<u8> = (0..300u16)
+            .flat_map(|i| [(i / 2) as u8, i as u8, 7, 9])
+            .collect();
+        let whole = dataset(2, samples(&pixels, &labels), samples(&[1, 2, 3, 4], &[1])).unwrap();
+        let data = whole.clone().hold_out(0.1).unwrap();
+        assert!(data.held_out && !whole.held_out);
+        assert_eq!((data.train.len(), data.test.len()), (270, 30));
+        let of_class = |images: &Images| images.labels.iter().filter(|&&l| l == 1).count();
+        assert_eq!((of_class(&data.train), of_class(&data.test)), (90, 10));
+        // None is in both, none is lost, and none is a test image.
+        let all = |data: &Dataset| {
+            let images = [&data.train, &data.test].into_iter();
+            let mut all: Vec<Vec<u8>> = images
+                .flat_map(|set| (0..set.len()).map(|id| set.image(id).to_vec()))
+                .collect();
+            all.sort();
+            all
+        };
+        let mut train: Vec<Vec<u8>> = pixels.chunks(4).map(<[u8]>::to_vec).collect();
+        train.sort();
+        assert_eq!(all(&data), train);
+        // Normalised by what is trained on, and different data to a checkpoint.
+        assert_eq!(data.train.mean, moments(&data.train.pixels, 2).0);
+        assert_ne!(data.fingerprint(), whole.fingerprint());
+        let again = whole.clone().hold_out(0.1).unwrap();
+        assert_eq!(again.fingerprint(), data.fingerprint());
+        for share in [0.001, 0.999] {
+            let error = whole.clone().hold_out(share).unwrap_err().to_string();
+            assert!(error.contains("out for validation"), "{error}");
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub enum CheckpointError {
 }
 
 /// Changed whenever the meaning of a stored value changes.
-const VERSION: &str = "4";
+const VERSION: &str = "5";
 /// What is not the network's.
 const ASSIST: &str = "assist";
 

@@ -97,7 +97,7 @@ impl Comparison {
         if assistant.is_some() {
             lines.push("* the Assistant".into());
         }
-        lines.push("± one standard error; a difference counts from two on".into());
+        lines.push("± one standard error".into());
         lines.join("\n")
     }
 }

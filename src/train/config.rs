@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-use super::TrainError;
+use super::{Budget, TrainError};
 
 /// How the Assistant chooses (`--assist`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -16,15 +16,16 @@ pub enum Assist {
     Paper,
     /// Keeps as many without looking: the control.
     Random,
-    /// Prunes half of the instances whose loss is below the mean, weights the others of them by two;
-    /// has no rate to meet, so the budget decides how many sweeps it makes.
+    /// Prunes half of the instances whose loss is below the mean, each by its own coin, and weights
+    /// the others of them by two; all data, unweighted, in the last eighth of the budget. It has no
+    /// rate to meet, so the budget decides how many sweeps it makes.
     Infobatch,
     /// Keeps all.
     Off,
 }
 
 /// One side of a comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Arm {
     /// Every instance in every sweep, at the whole budget: the reference for quality.
@@ -95,7 +96,7 @@ impl Arm {
     /// The run's settings with this arm's Assistant and budget.
     pub fn apply(self, config: &Config) -> Config {
         let (assist, budget) = match self {
-            Arm::Full => (Assist::Off, 1.0),
+            Arm::Full => (Assist::Off, Budget::Share(1.0)),
             Arm::Uniform => (Assist::Off, config.budget),
             Arm::Random => (Assist::Random, config.budget),
             Arm::Paper => (Assist::Paper, config.budget),
@@ -147,10 +148,17 @@ pub struct Options {
     /// How instances are chosen [default: memory]
     #[arg(long, value_enum, help_heading = "What the Assistant does")]
     pub assist: Option<Assist>,
-    /// Share of full training's operations to spend, above 0 and at most 1 [default: 0.65]
-    #[arg(long, help_heading = "What the Assistant does")]
-    pub budget: Option<f64>,
-    /// Weight kept instances by p^(-K): 0 not at all, 1 unbiased [default: 0]
+    /// Share of full training's operations to spend, above 0 and at most 1; or auto: all sweeps, of
+    /// which only as much is skipped as can be for nothing (see V in the report) [default: 0.65]
+    #[arg(
+        long,
+        value_name = "SHARE|auto",
+        help_heading = "What the Assistant does"
+    )]
+    pub budget: Option<Budget>,
+    /// Weight kept instances by p^(-K), p the probability to keep them: 0 not at all, 1 unbiased. The
+    /// weights are above 1, so a step goes further, with K = 1 as far as 1/keep rate steps: lower
+    /// --lr, or shrink --batch to its keep rate's share, for steps as long as before [default: 0]
     #[arg(long, value_name = "K", help_heading = "What the Assistant does")]
     pub rescale: Option<f64>,
     /// Train these arms one after the other and compare them: full, uniform, random, paper, memory,
@@ -215,6 +223,17 @@ pub enum ConfigError {
     /// Flags that exclude or need each other.
     #[error("{0}")]
     Together(String),
+    /// Another process has the folder.
+    #[error(
+        "{} is in use by {owner}: wait until that is done, or stop it, or choose another folder",
+        dir.display()
+    )]
+    InUse {
+        /// Which.
+        dir: PathBuf,
+        /// Who.
+        owner: String,
+    },
     /// The file cannot be read.
     #[error("cannot read configuration {}: {source}", path.display())]
     Read {
@@ -240,7 +259,7 @@ pub enum ConfigError {
 pub struct Config {
     pub device: String,
     pub assist: Assist,
-    pub budget: f64,
+    pub budget: Budget,
     pub rescale: f64,
     #[serde(serialize_with = "whole")]
     pub epochs: f64,
@@ -264,11 +283,14 @@ pub struct Config {
 }
 
 /// Reads a TOML file into what it has keys for.
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    text: &str,
+) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|e| {
         let line = e
             .span()
-            .map_or(1, |s| text[..s.start].lines().count().max(1));
+            .map_or(1, |s| text[..s.start].matches('\n').count() + 1);
         let reason = format!("line {line}: {}", e.message().replace('\n', " "));
         ConfigError::Parse {
             path: path.to_path_buf(),
@@ -370,7 +392,7 @@ impl Options {
         let config = Config {
             device: self.device.unwrap_or_else(|| "auto".into()),
             assist: self.assist.unwrap_or(Assist::Memory),
-            budget: self.budget.unwrap_or(0.65),
+            budget: self.budget.unwrap_or(Budget::Share(0.65)),
             rescale: self.rescale.unwrap_or(0.0),
             epochs: self.epochs.unwrap_or(defaults.epochs),
             batch: self.batch.unwrap_or(defaults.batch),
@@ -405,8 +427,21 @@ impl Config {
     /// The first setting that makes no sense.
     pub fn check(&self) -> Result<(), ConfigError> {
         let share = "give a share above 0 and at most 1, such as 0.65";
-        let budget_ok = self.budget > 0.0 && self.budget <= 1.0;
+        let budget_ok = match self.budget {
+            Budget::Share(share) => share > 0.0 && share <= 1.0,
+            Budget::Auto => true,
+        };
         require(budget_ok, "budget", &self.budget, share)?;
+        if self.budget == Budget::Auto && !self.compare.is_empty() {
+            let remedy = "--budget auto finds its own operations, and a comparison takes arms of the \
+                          same: run it alone, then compare at the --budget that it came to";
+            return Err(ConfigError::Together(remedy.into()));
+        }
+        if self.budget == Budget::Auto && self.assist == Assist::Off {
+            let remedy =
+                "--budget auto says how much an Assistant skips; --assist off skips nothing";
+            return Err(ConfigError::Together(remedy.into()));
+        }
         let within = |v: f64, max: f64| v >= 0.0 && v <= max;
         let (rescale, remedy) = (self.rescale, "give a number from 0 to 1");
         require(within(rescale, 1.0), "rescale", &rescale, remedy)?;

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::job::Job;
-use super::{Arm, ConfigError, Console, TrainError};
+use super::{Arm, ConfigError, Console, TrainError, files_error};
 use crate::files::{self, WriteError};
 use clap::ValueEnum;
 use std::collections::HashSet;
@@ -343,10 +343,24 @@ fn in_use(dir: &Path, owner: &str) -> ConfigError {
         "" => "another run",
         owner => owner,
     };
-    ConfigError::Together(format!(
-        "{} is in use by {owner}: wait until that is done, or stop it, or choose another folder",
-        dir.display()
-    ))
+    ConfigError::InUse {
+        dir: dir.to_path_buf(),
+        owner: owner.into(),
+    }
+}
+
+/// Waits until the process that owns a folder has given it up, however that ended.
+///
+/// # Errors
+/// A lock that cannot be waited for.
+pub fn wait_for(dir: &Path) -> Result<(), TrainError> {
+    let path = dir.join(LOCK);
+    match File::open(&path) {
+        Ok(file) => file.lock_shared().map_err(|e| files_error(&path, e)),
+        // Given up already.
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(files_error(&path, e)),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::config::PROGRAM;
 use super::console::Console;
 use super::stop::Stop;
 use super::task::{Boss, Task};
-use super::{Assist, Config, ConfigError, TrainError};
+use super::{Assist, Budget, Config, ConfigError, TrainError};
 use crate::assist::{AssistConfig, AssistError, Assistant, Preset};
 use crate::nn;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,11 @@ impl Job<'_> {
             preset,
             epochs: config.epochs,
             batch: self.task.pool(config.batch),
-            budget: config.budget,
+            budget: match config.budget {
+                Budget::Share(share) => share,
+                Budget::Auto => 1.0,
+            },
+            by_v: config.budget == Budget::Auto,
             floor: EXPLORATION,
             rescale: config.rescale as f32,
             seed: config.seed,

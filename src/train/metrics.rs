@@ -41,6 +41,13 @@ pub enum Point {
         accuracy: f64,
         /// Operations of the instances taken over those of their candidates, if any were taken.
         keep_rate: Option<f64>,
+        /// V = (E g)²/E g², g = 1 − e^(−loss), of all instances when they were trained on last.
+        #[serde(default)]
+        v: Option<f64>,
+        /// What V says of the noise of the gradient at this keep rate, relative to that on all data:
+        /// at least so much.
+        #[serde(default)]
+        noise: Option<f64>,
         /// Learning rate of the last step.
         lr: f64,
         /// Training speed.
@@ -86,6 +93,8 @@ impl Point {
                 loss,
                 accuracy,
                 keep_rate,
+                v,
+                noise,
                 lr,
                 instances_per_second,
                 ops_saved,
@@ -99,9 +108,16 @@ impl Point {
                     ("instances_per_second", instances_per_second),
                     ("ops_saved", ops_saved),
                 ];
-                let kept = keep_rate.map(|rate| ("keep_rate", rate));
-                let auc = assist_auc.map(|auc| ("assist_auc", auc));
-                always.into_iter().chain(kept).chain(auc).collect()
+                let some = [
+                    ("keep_rate", keep_rate),
+                    ("v", v),
+                    ("noise", noise),
+                    ("assist_auc", assist_auc),
+                ];
+                let some = some
+                    .into_iter()
+                    .filter_map(|(tag, value)| Some((tag, value?)));
+                always.into_iter().chain(some).collect()
             }
             Point::Eval { loss, accuracy, .. } => {
                 vec![("eval/loss", loss), ("eval/accuracy", accuracy)]

@@ -1,5 +1,7 @@
 //! Training: settings, the loop, its ledger, checkpoints, measurements, comparisons and the report.
 
+mod answers;
+mod budget;
 mod checkpoint;
 mod compare;
 mod config;
@@ -11,6 +13,7 @@ pub mod images;
 mod interval;
 mod job;
 mod metrics;
+mod paired;
 mod pools;
 pub mod program;
 pub(crate) mod report;
@@ -20,23 +23,28 @@ mod run;
 mod schedule;
 mod single;
 mod stop;
+pub mod study;
 mod summary;
 pub mod task;
 mod tensorboard;
 pub mod translation;
+mod value;
 mod verdict;
 
+pub use answers::Answers;
+pub use budget::Budget;
 pub use compare::compare;
 pub use config::{Arm, Arms, Assist, Config, ConfigError, Defaults, Options};
 pub use console::Console;
 pub use examples::Guess;
 pub use job::Job;
+pub use paired::Paired;
 pub use run::{Start, resume, train};
 pub use schedule::Schedule;
 pub use single::{evaluate_only, overfit_one_batch};
 pub use stop::Stop;
 pub use summary::{ArmResult, Comparison, Difference, Estimate, Outcome, Summary};
-pub use verdict::Verdict;
+pub use verdict::{Claim, Verdict};
 
 use crate::backend::DeviceError;
 use crate::files::WriteError;
@@ -94,6 +102,9 @@ pub enum TrainError {
     /// The user asked to stop what leaves nothing behind.
     #[error("stopped; nothing was kept")]
     Stopped,
+    /// The user asked to stop a study.
+    #[error("stopped; the same command goes on with the study")]
+    StudyStopped,
     /// The user asked to stop before training began.
     #[error(
         "stopped while the data were read; the same command begins again, and goes on with a download"
@@ -159,6 +170,7 @@ impl TrainError {
             TrainError::Interrupted { .. }
             | TrainError::Abandoned { .. }
             | TrainError::Stopped
+            | TrainError::StudyStopped
             | TrainError::StoppedReading => 130,
         }
     }

@@ -4,7 +4,9 @@ use super::config::{overlay, read};
 use super::folders::{RunFolder, check_free, write_settings};
 use super::resumed;
 use super::stop::end;
-use super::task::Task;
+use super::task::{Task, Words};
+use super::value;
+use super::verdict::WOULD_TELL;
 use super::{
     Config, ConfigError, Console, Defaults, Job, Options, Start, Stop, TrainError, compare,
     evaluate_only, faults, overfit_one_batch, resume, train,
@@ -31,6 +33,8 @@ pub trait Program {
     const DEMONSTRATION: &'static str;
     /// Commands to start from, for `--help`.
     const EXAMPLES: &'static str;
+    /// How it speaks of its instances and of a result on the test set.
+    const WORDS: &'static Words;
     /// Whose names the parameters have in exported files.
     const NAMES: &'static str;
     /// Its own flags.
@@ -174,17 +178,27 @@ pub fn command<P: Program>() -> clap::Command {
 /// Runs what the command line asks for, and says what went wrong.
 pub fn main<P: Program>(matches: &clap::ArgMatches) -> ExitCode {
     let args = Flags::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
-    faults::say(P::NAME);
-    let console = Console { quiet: args.quiet };
-    let stop: &Stop = Box::leak(Box::new(Stop::new(P::NAME)));
+    guarded(P::NAME, args.quiet, |console, stop| {
+        run::<P>(args, console, stop)
+    })
+}
+
+/// Does `work` so that no panic and no signal goes unheeded, and says what went wrong.
+pub(super) fn guarded(
+    name: &'static str,
+    quiet: bool,
+    work: impl FnOnce(Console, &'static Stop) -> Result<(), TrainError>,
+) -> ExitCode {
+    faults::say(name);
+    let console = Console { quiet };
+    let stop: &Stop = Box::leak(Box::new(Stop::new(name)));
     if let Err(e) = stop.listen(console) {
         console.note(format_args!(
-            "{}: Ctrl-C will lose what is not checkpointed: {e}",
-            P::NAME
+            "{name}: Ctrl-C will lose what is not checkpointed: {e}"
         ));
     }
-    match catch_unwind(AssertUnwindSafe(|| run::<P>(args, console, stop))) {
-        Ok(result) => exit_code(P::NAME, result),
+    match catch_unwind(AssertUnwindSafe(|| work(console, stop))) {
+        Ok(result) => exit_code(name, result),
         // It has been said what happened.
         Err(_) => ExitCode::FAILURE,
     }
@@ -323,13 +337,17 @@ fn run<P: Program>(
     };
     export(&args, &job.dir)?;
     // The last step is a whole one, whatever is left of the sweeps: a few may take more than all.
+    let value = value::advice(summary.v, summary.v_choosing);
+    let value = value
+        .map(|advice| format!("{advice}\n"))
+        .unwrap_or_default();
     let saved = match 100.0 * summary.ops_saved {
         saved if saved >= 0.05 => format!("{saved:.1} % of full training's operations saved"),
         _ => "no operations saved".into(),
     };
     console.say(format_args!(
-        "{}, {saved}, {:.0} {}/s\n\
-         Whether that was worth it takes a comparison: --compare full,uniform,memory\nreport: {}",
+        "{}, {saved}, {:.0} {}/s\n{value}\
+         Whether that was worth it takes a comparison: {WOULD_TELL}\nreport: {}",
         words.result(&summary.score),
         summary.instances_per_second,
         words.many,
@@ -349,9 +367,11 @@ fn export<T: Args>(args: &Flags<T>, run: &Path) -> Result<(), TrainError> {
 }
 
 fn print_json<T: Args>(args: &Flags<T>, value: &impl Serialize) -> Result<(), TrainError> {
-    if !args.json {
-        return Ok(());
-    }
+    if args.json { json_line(value) } else { Ok(()) }
+}
+
+/// The last line on standard output, for programs.
+pub(super) fn json_line(value: &impl Serialize) -> Result<(), TrainError> {
     let text = serde_json::to_string(value).map_err(TrainError::failed)?;
     match writeln!(std::io::stdout(), "{text}") {
         // Who has closed the pipe wants no more.

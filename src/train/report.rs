@@ -15,6 +15,7 @@ use std::fmt::Write;
 use super::task::{Curve, Words};
 use super::{Arm, Estimate, Guess, Verdict};
 use crate::assist::Calibration;
+pub(in crate::train) use chart::colour;
 use chart::{Axes, Scale, Series};
 
 /// All that a report shows.
@@ -107,6 +108,8 @@ pub struct Point {
     /// Share of what was offered since the last point that was trained on, by operations, where one
     /// chooses.
     pub keep_rate: Option<f64>,
+    /// How alike instances are in what they teach, where it is known.
+    pub v: Option<f64>,
     /// Where the network was evaluated: accuracy, in percent, or loss.
     pub evaluation: Option<f64>,
     /// The Assistant's area under the ROC curve since the last point, where it chose.
@@ -224,14 +227,15 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
         page += &chart::legend(&arms);
         page += "<div class=\"charts\">\n";
         let (heading, unit) = match words.curve {
-            Curve::TestAccuracy => ("Test accuracy", "%"),
+            Curve::Accuracy if words.score.starts_with("valid") => ("Validation accuracy", "%"),
+            Curve::Accuracy => ("Test accuracy", "%"),
             Curve::ValidLoss => ("Validation loss", ""),
         };
         let evaluation = Quantity {
             heading,
             unit,
             scale: match words.curve {
-                Curve::TestAccuracy => Scale::Data(0.0, 100.0),
+                Curve::Accuracy => Scale::Data(0.0, 100.0),
                 Curve::ValidLoss => LOSS,
             },
             marks: true,
@@ -257,6 +261,22 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
             ..train_loss
         };
         page += &figure(&arms, &keep_rate)?;
+        let v = Quantity {
+            heading: "V",
+            unit: "%",
+            of: |p| p.v.map(|v| 100.0 * v),
+            note: format!(
+                "How alike {} are in what they still teach. Where the keep rate is above V, skipping \
+                 can be for nothing; below, it makes gradients noisier than all data would.",
+                words.many
+            ),
+            ..keep_rate
+        };
+        page += &figure(&arms, &v)?;
+        let keep_rate = Quantity {
+            note: String::new(),
+            ..v
+        };
         if report.runs.iter().any(|run| run.assist_auc.is_some()) {
             let auc = Quantity {
                 heading: "The Assistant’s AUC",

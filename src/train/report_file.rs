@@ -19,7 +19,7 @@ pub fn write_run(job: &Job, result: &ArmResult) -> Result<(), TrainError> {
 
 /// The report of a comparison, into its folder.
 pub fn write_comparison(job: &Job, comparison: &Comparison) -> Result<(), TrainError> {
-    write(job, comparison.judge(job.task.words()), comparison)
+    write(job, comparison.judge(job.task.words()).1, comparison)
 }
 
 fn write(job: &Job, verdict: Verdict, comparison: &Comparison) -> Result<(), TrainError> {
@@ -84,12 +84,14 @@ fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
                 ops_fraction,
                 loss,
                 keep_rate,
+                v,
                 assist_auc,
                 ..
             } => curve.push(report::Point {
                 ops_fraction,
                 train_loss: loss,
                 keep_rate,
+                v,
                 evaluation: None,
                 assist_auc,
             }),
@@ -101,13 +103,14 @@ fn run(job: &Job, result: &ArmResult, points: &[Point]) -> Run {
             } => {
                 let train_loss = curve.last().map_or(f64::NAN, |p| p.train_loss);
                 let evaluation = Some(match job.task.words().curve {
-                    Curve::TestAccuracy => 100.0 * accuracy,
+                    Curve::Accuracy => 100.0 * accuracy,
                     Curve::ValidLoss => loss,
                 });
                 let point = report::Point {
                     ops_fraction,
                     train_loss,
                     keep_rate: None,
+                    v: None,
                     evaluation,
                     assist_auc: None,
                 };

@@ -9,7 +9,8 @@ use super::metrics::{Metrics, Point, environment};
 use super::pools::Pools;
 use super::summary::{ArmResult, Summary};
 use super::task::{Boss, SLOTS, Score, Task};
-use super::{Arm, Assist, TrainError, report_file};
+use super::value;
+use super::{Arm, Assist, Budget, TrainError, report_file};
 use crate::assist::{Drain, Feeder, FeederConfig, sweeps};
 use crate::backend::{DeviceError, StepInputs, wait_for_records};
 use crate::files;
@@ -39,10 +40,8 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
     if run.progress.step == 0 {
         run.checkpoint()?;
     }
-    let bar = job
-        .console
-        .bar(&run.label, run.budget_ops, run.progress.boss_ops);
-    while run.progress.boss_ops < run.budget_ops {
+    let bar = job.console.bar(&run.label, run.budget_ops, run.done_ops());
+    while !run.over() {
         if run.eval_due() {
             run.evaluate(&bar)?;
         }
@@ -54,7 +53,7 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
         if !run.step()? {
             continue;
         }
-        bar.set_position(run.progress.boss_ops);
+        bar.set_position(run.done_ops());
         bar.set_message(run.interval.message(run.job.task.words().short));
         let done = run.progress.step;
         if done.is_multiple_of(run.metrics_every) {
@@ -136,7 +135,8 @@ struct Run<'a> {
     arm: Arm,
     label: String,
     boss: Box<dyn Boss>,
-    /// Operations of all sweeps over all instances, and the share of them to spend.
+    /// Operations of all sweeps over all instances, and the share of them to spend, or, where V says
+    /// how much is skipped, to draw candidates for.
     full_ops: u64,
     budget_ops: u64,
     /// Operations from one evaluation to the next; 0 for none before the end.
@@ -168,7 +168,10 @@ impl<'a> Run<'a> {
         let full_ops = sweeps(sweep_ops, config.epochs);
         // The tolerance is for budgets like 0.65, which no f64 is: a whole number of batches must
         // stay one.
-        let budget_ops = (config.budget * full_ops as f64 * (1.0 - 1e-12)).ceil() as u64;
+        let budget_ops = match config.budget {
+            Budget::Share(share) => (share * full_ops as f64 * (1.0 - 1e-12)).ceil() as u64,
+            Budget::Auto => full_ops,
+        };
         let coupling = FeederConfig {
             slots: SLOTS,
             deterministic: config.deterministic,
@@ -210,7 +213,7 @@ impl<'a> Run<'a> {
             metrics.push(environment(job, &device))?;
         }
         let arm = match (config.assist, config.budget) {
-            (Assist::Off, 1.0) => Arm::Full,
+            (Assist::Off, Budget::Share(1.0)) => Arm::Full,
             (Assist::Off, _) => Arm::Uniform,
             (Assist::Random, _) => Arm::Random,
             (Assist::Paper, _) => Arm::Paper,
@@ -238,6 +241,33 @@ impl<'a> Run<'a> {
             feeder,
             job,
         })
+    }
+
+    /// Operations done of `budget_ops`.
+    fn done_ops(&self) -> u64 {
+        match self.job.config.budget {
+            Budget::Share(_) => self.progress.boss_ops,
+            Budget::Auto => (self.feeder.stats().offered as f64 * self.ops_per_cost) as u64,
+        }
+    }
+
+    /// Whether the budget is spent, or the last candidates are trained on.
+    fn over(&self) -> bool {
+        let begun = match self.job.config.budget {
+            Budget::Share(_) => false,
+            Budget::Auto => !self.pools.exhausted(),
+        };
+        !begun && self.done_ops() >= self.budget_ops
+    }
+
+    /// Share of the run that is over in the middle of a step of so many operations.
+    fn position(&self, step_ops: u64) -> f64 {
+        let done = match self.job.config.budget {
+            Budget::Share(_) => self.progress.boss_ops as f64 + 0.5 * step_ops as f64,
+            // Whose candidates are counted already, and were at least as many.
+            Budget::Auto => (self.done_ops() as f64 - 0.5 * step_ops as f64).max(0.0),
+        };
+        done / self.budget_ops as f64
     }
 
     fn ops_fraction(&self) -> f64 {
@@ -295,9 +325,8 @@ impl<'a> Run<'a> {
             return Ok(false);
         }
         let launch = self.pools.launch();
-        let spent = self.progress.boss_ops as f64 + 0.5 * launch.ops as f64;
         let schedule = self.job.task.schedule();
-        let lr = schedule.rate(self.job.config.lr, spent / self.budget_ops as f64);
+        let lr = schedule.rate(self.job.config.lr, self.position(launch.ops));
         let rows = launch.ids.len();
         self.drain.launching(step, rows);
         let inputs = StepInputs {
@@ -401,12 +430,15 @@ impl<'a> Run<'a> {
         let interval = std::mem::replace(&mut self.interval, next);
         let loss = interval.loss / interval.losses as f64;
         self.progress.train_loss = Some(loss);
+        let (v, keep_rate) = (self.feeder.v(), interval.keep_rate());
         self.metrics.push(Point::Train {
             step: self.progress.step,
             ops_fraction: self.ops_fraction(),
             loss,
             accuracy: interval.right as f64 / interval.losses as f64,
-            keep_rate: interval.keep_rate(),
+            keep_rate,
+            v,
+            noise: value::noise(v, keep_rate),
             lr: interval.lr,
             instances_per_second: interval.instances as f64 / interval.seconds,
             ops_saved: self.saved_so_far(),
@@ -516,6 +548,8 @@ impl<'a> Run<'a> {
             feed_stall_seconds: stats.feed_stall_seconds,
             assist_cpu_seconds: stats.assist_cpu_seconds,
             feedback_lag_steps: stats.feedback_lag_steps,
+            v: self.feeder.v(),
+            v_choosing: value::while_choosing(&self.metrics.points),
             assist_auc: quality.auc(),
             assist_calibration: quality.calibration(),
             device,

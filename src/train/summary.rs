@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-use super::Arm;
+use super::paired::{self, Paired};
 use super::task::Score;
 use super::task::Words;
+use super::{Arm, Claim};
 use crate::assist::Calibration;
 
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Summary {
     /// On the test set.
     #[serde(flatten)]
@@ -48,6 +50,11 @@ pub struct Summary {
     pub assist_cpu_seconds: f64,
     /// Mean age, in steps, of the newest loss that the Assistant knew when it composed a batch.
     pub feedback_lag_steps: f64,
+    /// V = (E g)²/E g² at the end, g = 1 − e^(−loss): skipping can be for nothing as far as the share
+    /// kept stays above it.
+    pub v: Option<f64>,
+    /// Its mean over the part of the run in which an Assistant chooses.
+    pub v_choosing: Option<f64>,
     /// Area under the ROC curve of "the loss will be above the mean" by the Assistant's scores, on
     /// instances drawn without regard to them; null where there are no scores.
     pub assist_auc: Option<f64>,
@@ -108,7 +115,7 @@ impl ArmResult {
 
     /// That which the finite test set leaves them.
     fn variance(&self) -> f64 {
-        let score = self.summary.score;
+        let score = &self.summary.score;
         (score.per_point() * score.standard_error).powi(2)
     }
 }
@@ -128,6 +135,8 @@ pub struct Outcome<'a> {
     pub last: &'a Summary,
     /// In one sentence.
     pub verdict: String,
+    /// What must hold for the Assistant to be worth it, and whether it does.
+    pub claims: Vec<Claim>,
     /// Every arm against `full` and against `uniform`, over the seeds that both have.
     pub differences: Vec<Difference>,
     /// All runs.
@@ -168,7 +177,8 @@ impl Estimate {
         } else {
             0.0
         };
-        let sampling = values.iter().map(|(_, var)| var).sum::<f64>().sqrt() / n;
+        // All runs have one test set in common.
+        let sampling = (values.iter().map(|(_, var)| var).sum::<f64>() / n).sqrt();
         (n > 0.0).then_some(Estimate {
             mean,
             error: scatter.max(sampling),
@@ -212,14 +222,24 @@ impl Comparison {
         Estimate::of(&runs.collect::<Vec<_>>())
     }
 
-    /// Difference in points between two arms, over the seeds that both have.
-    pub fn difference(&self, arm: Arm, reference: Arm) -> Option<Estimate> {
+    /// The scores of two arms with the seeds that both have.
+    fn pairs(&self, arm: Arm, reference: Arm) -> Vec<(&Score, &Score)> {
         let pairs = self.of(arm).filter_map(|a| {
             let mut others = self.of(reference);
             let b = others.find(|b| b.summary.seed == a.summary.seed)?;
-            Some((a.points() - b.points(), a.variance() + b.variance()))
+            Some((&a.summary.score, &b.summary.score))
         });
-        Estimate::of(&pairs.collect::<Vec<_>>())
+        pairs.collect()
+    }
+
+    /// Difference in points between two arms, over the seeds that both have.
+    pub fn difference(&self, arm: Arm, reference: Arm) -> Option<Estimate> {
+        paired::estimate(&self.pairs(arm, reference))
+    }
+
+    /// The same with its bounds.
+    pub fn paired(&self, arm: Arm, reference: Arm) -> Option<Paired> {
+        Paired::new(&self.pairs(arm, reference))
     }
 
     /// The arms, in order.
@@ -248,9 +268,11 @@ impl Comparison {
                 })
             })
         };
+        let (claims, verdict) = self.judge(words);
         Outcome {
             last,
-            verdict: self.verdict(words),
+            verdict: verdict.to_string(),
+            claims,
             differences: self.names().into_iter().flat_map(against).collect(),
             arms: &self.arms,
         }
@@ -266,14 +288,17 @@ impl Comparison {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::train::Answers;
 
     /// Of arms with their accuracies, seed by seed from 0, on so many test images.
     pub fn comparison(accuracies: &[(Arm, &[f64])], test_images: usize) -> Comparison {
         let result = |arm, seed, accuracy: f64| {
             let variance = accuracy * (1.0 - accuracy) / test_images as f64;
+            let right = (0..test_images).map(|i| (i as f64) < accuracy * test_images as f64 - 0.5);
             let score = Score {
                 test_accuracy: Some(accuracy),
                 standard_error: variance.sqrt(),
+                answers: Some(Answers::new(right.collect())),
                 ..Score::default()
             };
             let summary = Summary {

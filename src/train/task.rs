@@ -1,7 +1,7 @@
 //! What the training loop does not know: a network with its data.
 
 use super::report::{Sample, Shown};
-use super::{Config, Guess, TrainError};
+use super::{Answers, Config, Guess, TrainError};
 use crate::assist::{Instances, LossRing};
 use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
 use crate::files::WriteError;
@@ -36,8 +36,8 @@ pub struct Words {
 /// What evaluations during training are judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
-    /// Accuracy on the test images.
-    TestAccuracy,
+    /// Accuracy on the images that training does not see.
+    Accuracy,
     /// Loss on the validation sentences.
     ValidLoss,
 }
@@ -58,7 +58,7 @@ impl Words {
     /// An evaluation, for a line on a terminal.
     pub fn evaluation(&self, result: Evaluation) -> String {
         match self.curve {
-            Curve::TestAccuracy => format!("test accuracy {:.2} %", 100.0 * result.accuracy),
+            Curve::Accuracy => format!("{} {:.2} %", self.score, 100.0 * result.accuracy),
             Curve::ValidLoss => format!("validation loss {:.3}", result.loss),
         }
     }
@@ -122,12 +122,16 @@ pub struct Evaluation {
     pub accuracy: f64,
 }
 
-/// The result of training, on the test set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The result of training, on the test set, or, where one was held out, on the validation set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Share of the test images that the network has right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_accuracy: Option<f64>,
+    /// Share of the images held out for validation that the network has right: then it has not seen
+    /// the test images, and neither has whoever reads this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_accuracy: Option<f64>,
     /// BLEU of its translations of the test set, 0 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bleu: Option<f64>,
@@ -137,13 +141,17 @@ pub struct Score {
     /// Standard error of the score that the finite test set leaves, in the score's own unit.
     #[serde(default)]
     pub standard_error: f64,
+    /// Image by image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
 }
 
 impl Score {
     /// Percent of right answers, or BLEU. NaN if there is none.
     pub fn points(&self) -> f64 {
+        let accuracy = self.test_accuracy.or(self.valid_accuracy);
         self.bleu
-            .unwrap_or(self.per_point() * self.test_accuracy.unwrap_or(f64::NAN))
+            .unwrap_or(self.per_point() * accuracy.unwrap_or(f64::NAN))
     }
 
     /// Points in one of the score's own unit.

@@ -69,6 +69,7 @@ pub fn config(preset: Preset, batch: usize, budget: f64) -> AssistConfig {
         epochs: 8.0,
         batch,
         budget,
+        by_v: false,
         floor: 0.3,
         rescale: 0.0,
         seed: 11,

@@ -179,8 +179,10 @@ fn words_that_foretell_nothing_have_no_say() {
         if batch.scored {
             chosen += 50;
             assert!(batch.candidates > 50);
+            let first = batch.weights[0];
+            assert!(first > 1.0, "as it is");
             assert!(
-                batch.weights.iter().all(|&w| w == 1.0),
+                batch.weights.iter().all(|&w| w == first),
                 "of one probability"
             );
         }
@@ -321,19 +323,19 @@ fn inputs_are_needed_where_they_are_read() {
 }
 
 #[test]
-fn weights_have_mean_one_and_undo_the_choice() {
+fn weights_undo_the_choice_and_go_as_far_as_all_candidates() {
     let mut config = config(Preset::Memory, 64, 0.6);
     config.rescale = 1.0;
     let mut run = Run::new(4000, config);
     let plan = run.assistant.plan();
-    let (mut hard, mut total) = (0.0, 0.0);
+    let (mut hard, mut total, mut candidates) = (0.0, 0.0, 0);
     for batch in run.all() {
         if phase(plan, &batch) != Phase::Select {
             assert!(batch.weights.is_empty());
             continue;
         }
-        let mean = batch.weights.iter().sum::<f32>() / 64.0;
-        assert!((mean - 1.0).abs() < 1e-5);
+        candidates += batch.candidates;
+        assert!(batch.weights.iter().all(|&w| w >= 1.0));
         // p lies between the floor, half the rate at most, and 1.
         let (least, most) = batch
             .weights
@@ -345,6 +347,8 @@ fn weights_have_mean_one_and_undo_the_choice() {
             total += f64::from(w);
         }
     }
+    let goes = total / candidates as f64;
+    assert!((goes - 1.0).abs() < 0.05, "{goes} of all candidates' way");
     let share = (0..4000).filter(|&id| is_hard(id)).count() as f64 / 4000.0;
     assert!(
         (hard / total / share - 1.0).abs() < 0.05,
@@ -527,4 +531,44 @@ fn a_free_run_fills_every_batch_and_can_be_resumed() {
     assert_eq!(memory.len(), n);
     assert!((0..n).all(|id| memory.visits(id) <= boss.visits[id]));
     assert!((0..n).any(|id| memory.average_loss(id).is_some_and(|x| x > 0.0)));
+}
+
+#[test]
+fn by_v_as_much_is_kept_as_teaches_and_the_candidates_come_to_an_end() {
+    for preset in [Preset::Memory, Preset::Random, Preset::Paper] {
+        let mut config = config(preset, 50, 1.0);
+        config.by_v = true;
+        let all = if preset == Preset::Paper {
+            sentence_pairs(4000)
+        } else {
+            instances(4000)
+        };
+        let sweep: u64 = all.costs.iter().sum();
+        let mut run = Run::over(all, config);
+        let (mut offered, mut number) = (0, 0);
+        let (mut taken, mut wanted, mut candidates) = (0.0, 0.0, 0);
+        while offered < 8 * sweep {
+            let before = offered;
+            // Known to whoever composes: the feedback of K steps before.
+            let batch = run.step(number);
+            let v = run.assistant.v();
+            number += 1;
+            offered += batch.offered;
+            let share = before as f64 / (8 * sweep) as f64;
+            if (0.1..0.88).contains(&share) {
+                let v = v.expect("all were seen");
+                taken += batch.cost as f64;
+                wanted += v * batch.offered as f64;
+                candidates += 1;
+            } else if !(0.09..0.9).contains(&share) {
+                assert_eq!(batch.keep_rate, 1.0, "all data first and last: {share}");
+            }
+        }
+        assert!(candidates > 50);
+        assert!(
+            (taken / wanted - 1.0).abs() < 0.08,
+            "{preset:?}: {}",
+            taken / wanted
+        );
+    }
 }

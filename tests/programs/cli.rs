@@ -158,7 +158,6 @@ fn a_comparison_on_a_folder_of_images_says_everything_the_contract_names() {
     assert!(
         [
             "WORTH IT",
-            "WORTH IT, AT A PRICE",
             "NOT WORTH IT",
             "UNDECIDED whether it was worth it"
         ]
@@ -306,6 +305,10 @@ fn a_small_network_overfits_one_batch() {
 fn bad_arguments_are_named_with_their_remedy() {
     for (args, flag) in [
         (&["--budget", "0"][..], "--budget"),
+        (&["--budget", "auto"], "--budget auto"),
+        (&["--budget", "auto", "--assist", "off"], "--budget auto"),
+        (&["--valid-share", "1"], "--valid-share"),
+        (&["--valid-share", "NaN"], "--valid-share"),
         (&["--budget", "1.5"], "--budget"),
         (&["--budget", "NaN"], "--budget"),
         (&["--lr=-0.1"], "--lr"),

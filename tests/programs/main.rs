@@ -29,6 +29,7 @@ mod resume;
 #[cfg(simt)]
 mod simt_run;
 mod stops;
+mod study;
 mod translation;
 mod weights;
 #[cfg(simt_counted)]

@@ -55,6 +55,54 @@ fn the_rivals_resume_bit_for_bit_too() {
 }
 
 #[test]
+fn as_much_as_v_allows_is_skipped_the_same_before_and_after_a_kill() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    images::write_folder(&data, &["blue", "green"], 64);
+    let run = |name: &str| {
+        let out = temp.path().join(name);
+        let mut command = fresh(&data, &out, "12");
+        command.args(["--budget", "auto", "--json"]);
+        (out, command)
+    };
+    let (whole, mut command) = run("whole");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\nV 0."), "{text}");
+    let json: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let of = |key: &str| json[key].as_f64().unwrap();
+    // Two colours are soon learnt: few images teach what is left, and most are skipped.
+    assert!(
+        of("v") < 0.9 && (0.05..0.9).contains(&of("ops_saved")),
+        "{text}"
+    );
+    let sweeps = of("candidates_seen") / 128.0;
+    assert!((12.0..12.5).contains(&sweeps), "{sweeps} sweeps");
+    let config = std::fs::read_to_string(whole.join("config.toml")).unwrap();
+    assert!(config.contains("budget = \"auto\""), "{config}");
+    let metrics = std::fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    let last = metrics
+        .lines()
+        .rfind(|line| line.contains("\"train\""))
+        .unwrap();
+    assert!(
+        last.contains("\"v\":0.") && last.contains("\"noise\":1."),
+        "{last}"
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    let step = |line: &str| line.split_once(" step ")?.1.split_once(',')?.0.parse().ok();
+    let steps: Vec<u64> = said.lines().filter_map(step).collect();
+    assert!(steps.len() > 3, "{said}");
+    for step in [steps[1], steps[steps.len() - 2]] {
+        let (out, command) = run(&format!("killed-{step}"));
+        assert_eq!(strike(command, step, libc::SIGKILL), None, "killed");
+        finish(resume(&out));
+        assert!(weights(&out) == weights(&whole), "killed at {step}");
+    }
+}
+
+#[test]
 fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");

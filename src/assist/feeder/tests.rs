@@ -18,6 +18,7 @@ fn feeder(preset: Preset, deterministic: bool) -> Feeder {
         epochs: 10.0,
         batch: 10,
         budget: 0.6,
+        by_v: false,
         floor: 0.3,
         rescale: 0.0,
         seed: 1,

@@ -5,7 +5,7 @@ use crate::backend::{self, Augment, DataId, DeviceError, Executor, Pass, Sgd, St
 use crate::data::Dataset;
 use crate::nn::{Architecture, InputShape, Params, ResNet};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
-use crate::train::{Config, Guess, TrainError};
+use crate::train::{Answers, Config, Guess, TrainError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +24,7 @@ pub struct ImageBoss {
     train: DataId,
     test: DataId,
     test_images: usize,
+    held_out: bool,
     classes: Vec<String>,
     batch: usize,
     augment: Augment,
@@ -58,6 +59,7 @@ impl ImageBoss {
             train,
             test,
             test_images: data.test.len(),
+            held_out: data.held_out,
             classes: data.classes.clone(),
             batch: config.batch,
             augment: Augment {
@@ -71,6 +73,33 @@ impl ImageBoss {
                 weight_decay: config.weight_decay as f32,
             },
         })
+    }
+
+    /// Mean loss on the images that training does not see, and which of them are right.
+    fn look(&mut self, stop: &AtomicBool) -> Result<Option<(f64, Vec<bool>)>, DeviceError> {
+        let (mut loss, mut right) = (0.0, Vec::with_capacity(self.test_images));
+        let (net, data) = (&self.net, self.test);
+        for start in (0..self.test_images).step_by(self.batch) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
+                .map(|i| i as u32)
+                .collect();
+            let rows = ids.len();
+            let inputs = StepInputs {
+                ids,
+                ..StepInputs::default()
+            };
+            let pass = Pass::Eval;
+            self.exec
+                .step(pass, inputs, &|exec| net.eval_step(exec, data))?;
+            let losses = self.exec.read(net.loss.loss)?;
+            loss += losses[..rows].iter().map(|v| f64::from(*v)).sum::<f64>();
+            let rights = self.exec.read(net.loss.right)?;
+            right.extend(rights[..rows].iter().map(|v| *v > 0.5));
+        }
+        Ok(Some((loss / self.test_images as f64, right)))
     }
 
     /// What a training step does.
@@ -129,31 +158,10 @@ impl Boss for ImageBoss {
     }
 
     fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError> {
-        let (mut loss, mut right) = (0.0, 0.0);
-        let (net, data) = (&self.net, self.test);
-        for start in (0..self.test_images).step_by(self.batch) {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
-                .map(|i| i as u32)
-                .collect();
-            let rows = ids.len();
-            let inputs = StepInputs {
-                ids,
-                ..StepInputs::default()
-            };
-            let pass = Pass::Eval;
-            self.exec
-                .step(pass, inputs, &|exec| net.eval_step(exec, data))?;
-            let sum = |v: Vec<f32>| v[..rows].iter().map(|v| f64::from(*v)).sum::<f64>();
-            loss += sum(self.exec.read(net.loss.loss)?);
-            right += sum(self.exec.read(net.loss.right)?);
-        }
-        let n = self.test_images as f64;
-        Ok(Some(Evaluation {
-            loss: loss / n,
-            accuracy: right / n,
+        let seen = self.look(stop)?;
+        Ok(seen.map(|(loss, right)| Evaluation {
+            loss,
+            accuracy: share(&right),
         }))
     }
 
@@ -187,15 +195,23 @@ impl Boss for ImageBoss {
 
     /// Each image is right or not, so that the error is that of a share.
     fn score(&mut self, _: Option<&Path>) -> Result<Score, TrainError> {
-        let all = self.evaluate(&AtomicBool::new(false));
-        let accuracy = all.map_err(TrainError::failed)?.expect("all seen").accuracy;
+        let all = self.look(&AtomicBool::new(false));
+        let (_, right) = all.map_err(TrainError::failed)?.expect("all seen");
+        let accuracy = share(&right);
         let variance = accuracy * (1.0 - accuracy) / self.test_images as f64;
         Ok(Score {
-            test_accuracy: Some(accuracy),
+            test_accuracy: (!self.held_out).then_some(accuracy),
+            valid_accuracy: self.held_out.then_some(accuracy),
             standard_error: variance.sqrt(),
+            answers: Some(Answers::new(right)),
             ..Score::default()
         })
     }
+}
+
+/// How many of them are right, of one.
+fn share(right: &[bool]) -> f64 {
+    right.iter().filter(|r| **r).count() as f64 / right.len() as f64
 }
 
 /// The class of the largest logit, and its probability.

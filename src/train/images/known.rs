@@ -204,16 +204,18 @@ mod tests {
             assert!(error.contains(says) && error.contains(FILE), "{error}");
         }
         let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
-        for (from, to) in [
-            ("0.4", "0.0"),
-            ("0.5", "-0.5"),
-            ("0.4", "1e39"),
-            ("0.1", "123.7"),
-        ] {
+        for (from, to) in [("0.4", "0.0"), ("0.5", "-0.5"), ("0.1", "123.7")] {
             std::fs::write(dir.path().join(FILE), text.replacen(from, to, 1)).unwrap();
             let error = apply(data(["cat", "dog"], 3)).unwrap_err();
             assert!(error.contains("pixels in 0..1 do not have mean"), "{error}");
         }
+        let beyond = text.replacen("0.4", "1e39", 1);
+        std::fs::write(dir.path().join(FILE), beyond).unwrap();
+        let error = apply(data(["cat", "dog"], 3)).unwrap_err();
+        assert!(
+            error.contains(FILE) && error.contains("out of range"),
+            "{error}"
+        );
         std::fs::write(dir.path().join(FILE), "{}").unwrap();
         let error = apply(data(["cat", "dog"], 3)).unwrap_err();
         assert!(error.contains(FILE) && error.contains("classes"), "{error}");

@@ -52,6 +52,10 @@ pub struct ImageOptions {
     /// Fetch the data set unless it is there, into --data-dir or ~/.cache/autoassist
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub download: Option<bool>,
+    /// Judge by this share of each class of the training images, held out, instead of by the test
+    /// images: for choosing settings
+    #[arg(long, value_name = "SHARE")]
+    pub valid_share: Option<f64>,
     /// Layers of the network: 8, 14, 20, 32, 44, 56, 110, 18, 34, 50 or 101 [default: 8]
     #[arg(long)]
     pub depth: Option<u32>,
@@ -67,6 +71,8 @@ pub struct ImageConfig {
     pub data_dir: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub download: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_share: Option<f64>,
     pub depth: u32,
 }
 
@@ -83,10 +89,12 @@ impl Program for Resnet {
     const EXAMPLES: &'static str = "Examples:
   resnet                                              the demonstration
   resnet --data cifar10 --download --compare full,uniform,memory
+  resnet study benches/studies/fashion.toml           what a claim takes
   resnet --data folder --data-dir DIR --epochs 0.5    a quick look
   resnet --data folder --data-dir DIR --depth 20 --out my-run
   resnet --resume my-run                              after Ctrl-C, or a kill
   resnet --data folder --data-dir DIR --init my-run --eval-only";
+    const WORDS: &'static Words = &WORDS;
     const NAMES: &'static str = "torchvision's";
     type Options = ImageOptions;
     type Config = ImageConfig;
@@ -110,6 +118,7 @@ impl Program for Resnet {
             data: options.data.unwrap_or(Data::Synthetic),
             data_dir: options.data_dir.map(absolute),
             download: options.download.unwrap_or(false),
+            valid_share: options.valid_share,
             depth: options.depth.unwrap_or(8),
         }
     }
@@ -119,6 +128,10 @@ impl Program for Resnet {
         let depth_ok = Architecture::of_depth(config.depth).is_some();
         let remedy = format!("choose one of {depths}");
         require(depth_ok, "depth", &config.depth, &remedy)?;
+        if let Some(share) = config.valid_share {
+            let remedy = "give a share above 0 and below 1, such as 0.1";
+            require(share > 0.0 && share < 1.0, "valid-share", &share, remedy)?;
+        }
         let together = |remedy: &str| Err(ConfigError::Together(remedy.into()));
         if config.download && matches!(config.data, Data::Synthetic | Data::Folder) {
             return together(
@@ -148,6 +161,9 @@ impl Program for Resnet {
         let init = init.map(|file| WeightFile::of_program(file, Resnet::NAME));
         let init = init.transpose().map_err(TrainError::unusable)?;
         let mut data = data::load(&config, console, interrupt)?;
+        if let Some(share) = config.valid_share {
+            data = data.hold_out(share).map_err(TrainError::unusable)?;
+        }
         for line in read(&data) {
             console.note(line);
         }
@@ -176,10 +192,11 @@ fn read(data: &Dataset) -> Vec<String> {
         names.push("…".into());
     }
     let first = format!(
-        "{}: {} training and {} test images of {}x{}x{} in {} classes ({})",
+        "{}: {} training and {} {} images of {}x{}x{} in {} classes ({})",
         data.name,
         images.len(),
         data.test.len(),
+        if data.held_out { "validation" } else { "test" },
         images.height,
         images.width,
         images.channels,
@@ -207,7 +224,13 @@ pub(super) const WORDS: Words = Words {
     score: "test accuracy",
     unit: " %",
     signature: None,
-    curve: Curve::TestAccuracy,
+    curve: Curve::Accuracy,
+};
+
+/// The same where images were held out.
+const VALID_WORDS: Words = Words {
+    score: "validation accuracy",
+    ..WORDS
 };
 
 impl Task for ImageTask {
@@ -217,11 +240,20 @@ impl Task for ImageTask {
 
     fn data(&self) -> String {
         let (train, test) = (self.data.train.len(), self.data.test.len());
-        format!("{}, {train} + {test} images", self.data.name)
+        let which = if self.data.held_out {
+            " (validation)"
+        } else {
+            ""
+        };
+        format!("{}, {train} + {test}{which} images", self.data.name)
     }
 
     fn words(&self) -> &'static Words {
-        &WORDS
+        if self.data.held_out {
+            &VALID_WORDS
+        } else {
+            &WORDS
+        }
     }
 
     fn about(&self) -> About {

@@ -28,6 +28,11 @@ fn look(arm: Arm) -> (RGBColor, &'static str, &'static str) {
     }
 }
 
+/// An arm's colour by day.
+pub(in crate::train) fn colour(arm: Arm) -> RGBColor {
+    look(arm).0
+}
+
 /// Neither too dark nor too light for either background.
 const GRID: RGBColor = RGBColor(0x88, 0x88, 0x88);
 

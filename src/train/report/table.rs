@@ -151,7 +151,7 @@ pub(super) fn terms(arms: &[Group], words: &Words) -> String {
          known.\n\
          <dt>points<dd>{points}\n</dl>\n",
         points = match words.curve {
-            Curve::TestAccuracy => "Differences of two percentages.",
+            Curve::Accuracy => "Differences of two percentages.",
             Curve::ValidLoss => "Of BLEU, which goes from 0 to 100.",
         },
     );

@@ -12,6 +12,7 @@ fn run(arm: Arm, seed: u64) -> Run {
             ops_fraction: share * t,
             train_loss: 2.3 * (-2.0 * t).exp() + seed as f64 * 0.01,
             keep_rate: memory.then_some(1.0 - 0.5 * t),
+            v: Some(1.0 - 0.4 * t),
             evaluation: (i % 10 == 0).then_some(80.0 * t),
             assist_auc: memory.then_some(0.6 + 0.1 * t),
         }
@@ -118,6 +119,7 @@ fn the_verdict_comes_first_and_all_parts_follow() {
     .into_iter()
     .chain([
         "Keep rate, %</h3>",
+        "V, %</h3>",
         "AUC</h3>",
         "Calibration: observed, %</h3>",
         "<dl class=\"terms\">",
@@ -130,7 +132,7 @@ fn the_verdict_comes_first_and_all_parts_follow() {
     assert_eq!(html.matches("data:image/png;base64,").count(), 3);
     assert!(html.contains("<b>80.00 <small>±\u{a0}0.50</small></b>"));
     assert!(html.contains("+0.50") && html.contains("−1.00"));
-    assert_eq!(html.matches("role=\"img\"").count(), 5);
+    assert_eq!(html.matches("role=\"img\"").count(), 6);
     // Without an Assistant that scores there is nothing to say of it.
     let html = render(&report(vec![run(Arm::Full, 0), run(Arm::Infobatch, 0)])).unwrap();
     assert!(!html.contains("AUC</h3>") && !html.contains("Calibration"));
@@ -189,6 +191,7 @@ fn missing_and_broken_numbers_are_no_error() {
             point.evaluation = None;
             point.keep_rate = Some(f64::INFINITY);
             point.assist_auc = Some(f64::NAN);
+            point.v = Some(f64::NAN);
             point.train_loss = f64::NAN;
         }
         for number in [
@@ -209,14 +212,14 @@ fn missing_and_broken_numbers_are_no_error() {
             .iter_mut()
             .for_each(|bin| bin.observed = f64::NAN);
         let alone = render(&report(vec![broken.clone()])).unwrap();
-        assert!(!alone.contains("NaN") && alone.matches("Nothing measured").count() == 5);
+        assert!(!alone.contains("NaN") && alone.matches("Nothing measured").count() == 6);
         let says = format!("{points} value(s) were not finite");
         assert_eq!(
             alone.matches(&says).count(),
-            if points == 0 { 0 } else { 3 }
+            if points == 0 { 0 } else { 4 }
         );
         let beside = render(&report(vec![run(Arm::Memory, 1), broken])).unwrap();
-        assert_eq!(beside.matches("role=\"img\"").count(), 5);
+        assert_eq!(beside.matches("role=\"img\"").count(), 6);
     }
     let mut nothing = report(vec![]);
     nothing.examples = Examples::default();

@@ -269,7 +269,7 @@ impl Boss for TranslationBoss {
             bleu: Some(bleu::bleu(&translations, references).score),
             valid_loss: Some(valid_loss),
             standard_error: bleu::standard_error(&translations, references, BOOTSTRAP),
-            test_accuracy: None,
+            ..Score::default()
         })
     }
 }

@@ -50,6 +50,7 @@ impl Program for TransformerProgram {
               --out my-run
   transformer --resume my-run              after Ctrl-C, or a kill
   transformer translate --model my-run < sentences.de";
+    const WORDS: &'static Words = &WORDS;
     const NAMES: &'static str = "fairseq's";
     type Options = TranslationOptions;
     type Config = TranslationConfig;
