@@ -9,5 +9,5 @@ use std::process::ExitCode;
 static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
-    program::main::<Resnet>(&program::command::<Resnet>().get_matches())
+    program::main::<Resnet>(program::command::<Resnet>().try_get_matches())
 }

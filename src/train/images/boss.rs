@@ -4,8 +4,9 @@ use crate::assist::LossRing;
 use crate::backend::{self, Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs, Tensor};
 use crate::data::Dataset;
 use crate::nn::{Architecture, InputShape, Params, ResNet};
-use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
+use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score, own_part};
 use crate::train::{Config, Guess, TrainError};
+use crate::world::world;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,7 @@ pub struct ImageBoss {
     test: DataId,
     test_images: usize,
     classes: Vec<String>,
+    /// Images that the network takes at a time: this rank's part of a batch.
     batch: usize,
     augment: Augment,
     smoothing: f32,
@@ -41,8 +43,9 @@ impl ImageBoss {
         let mut exec = backend::open(&config.device).map_err(TrainError::unusable)?;
         let (height, width) = (data.train.height, data.train.width);
         let channels = data.train.channels;
+        let batch = world().largest_part(config.batch);
         let input = InputShape {
-            batch: config.batch,
+            batch,
             height,
             width,
             channels,
@@ -50,7 +53,7 @@ impl ImageBoss {
         let net = ResNet::new(&mut *exec, architecture, input, data.classes.len());
         let train = exec.attach_images(data.train.clone());
         let test = exec.attach_images(data.test.clone());
-        let ring = exec.create_ring(SLOTS, config.batch);
+        let ring = exec.create_ring(SLOTS, world().ring_rows(config.batch));
         Ok(ImageBoss {
             ring: ring.map_err(TrainError::unusable)?,
             exec,
@@ -59,7 +62,7 @@ impl ImageBoss {
             test,
             test_images: data.test.len(),
             classes: data.classes.clone(),
-            batch: config.batch,
+            batch,
             augment: Augment {
                 crop: CROP,
                 flip: data.flip,
@@ -120,20 +123,23 @@ impl Boss for ImageBoss {
             self.exec
                 .prepare(Pass::Eval, [0; 3], &|exec| net.eval_step(exec, test))
         });
-        prepared.map_err(|e| TrainError::unusable(e.at_batch(self.batch)))
+        prepared.map_err(|e| TrainError::unusable(e.at_batch(world().size() * self.batch)))
     }
 
     fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError> {
         let train = self.training();
+        let inputs = own_part(inputs, |ids| ids.len() as u64);
         self.exec.step(Pass::Train, inputs, &train)
     }
 
     fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError> {
-        let (mut loss, mut right) = (0.0, 0.0);
-        let (net, data) = (&self.net, self.test);
-        for start in (0..self.test_images).step_by(self.batch) {
+        let (mut loss, mut right, mut stopped) = (0.0, 0.0, 0.0);
+        let (net, data, world) = (&self.net, self.test, world());
+        let batches = (0..self.test_images).step_by(self.batch);
+        for start in batches.skip(world.rank()).step_by(world.size()) {
             if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+                stopped = 1.0;
+                break;
             }
             let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
                 .map(|i| i as u32)
@@ -149,6 +155,10 @@ impl Boss for ImageBoss {
             let sum = |v: Vec<f32>| v[..rows].iter().map(|v| f64::from(*v)).sum::<f64>();
             loss += sum(self.exec.read(net.loss.loss)?);
             right += sum(self.exec.read(net.loss.right)?);
+        }
+        let [loss, right, stopped] = world.sums("evaluation", [loss, right, stopped])?;
+        if stopped > 0.0 {
+            return Ok(None);
         }
         let n = self.test_images as f64;
         Ok(Some(Evaluation {

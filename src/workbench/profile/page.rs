@@ -129,10 +129,7 @@ fn verdict(specs: &Specs, ladder: &Ladder) -> String {
     let Some(last) = ladder.steps.last() else {
         return "No step takes this shape.".into();
     };
-    let mut groups: Vec<&[Step]> = ladder
-        .steps
-        .chunk_by(|a, b| a.shape == b.shape)
-        .collect();
+    let mut groups: Vec<&[Step]> = ladder.steps.chunk_by(|a, b| a.shape == b.shape).collect();
     groups.sort_by_key(|steps| steps[0].shape != ladder.shape);
     let said = groups.iter().enumerate().map(|(i, steps)| match i {
         0 => gain(specs, steps),
