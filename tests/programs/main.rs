@@ -29,3 +29,4 @@ mod translation;
 mod weights;
 #[cfg(simt_counted)]
 mod workbench;
+mod world;
