@@ -34,18 +34,21 @@
 //!
 //! ```text
 //!  floor   room                          what it is
-//!    9     bin                           arguments, and whom to call
-//!    8     train     workbench           the loop and what people see of it;
+//!   10     bin                           arguments, and whom to call
+//!    9     train     workbench           the loop and what people see of it;
 //!                                        kernels checked, profiled, packed
-//!    7     nn                            networks, written once
-//!    6     backend                       the op set, and who computes it:
+//!    8     nn                            networks, written once
+//!    7     backend                       the op set, and who computes it:
 //!            cpu/   conv/ gemm/            in Rust, a file or folder an op
 //!            gpu/   ops/                   by kernels/, a file or folder an op
-//!    5     simt                          runs, checks and counts kernels on the
+//!    6     simt                          runs, checks and counts kernels on the
 //!                                        CPU, with kernels/simt/
+//!    5     world                         the processes that train together, MPI
 //!    4     backend/gpu/driver            what a machine for kernels has to do
+//!          backend/wait                  how long a host waits
 //!    3     backend/error                 why a device cannot be used
 //!    2     assist                        the loss ring, the Assistant, its thread
+//!          world/error                   why processes do not come together
 //!    1     data                          data sets, read and fetched
 //!    0     files  html  rng  cpu/simd    files, random numbers, vectors
 //! ```
@@ -57,6 +60,7 @@
 //! - [`backend`]: the op set, [`Executor`](backend::Executor); [`Cpu`](backend::cpu::Cpu);
 //!   [`Gpu`](backend::gpu::Gpu), which turns an op into launches on any
 //!   [`Driver`](backend::gpu::driver::Driver).
+//! - [`world`](mod@world): the ranks that share each step of a training, and what carries sums between them.
 //! - [`simt`]: [`Simt`](simt::Simt), a driver that needs no GPU; [`Checker`](simt::checker::Checker)
 //!   and [`Profiler`](simt::profiler::Profiler), who watch what kernels do there.
 //! - [`assist`]: the [loss ring](assist::LossRing), the [`Feeder`](assist::Feeder)'s thread, the
@@ -93,3 +97,4 @@ pub mod rng;
 pub mod simt;
 pub mod train;
 pub mod workbench;
+pub mod world;

@@ -359,6 +359,11 @@ impl Executor for Recorder {
         );
     }
 
+    /// One process has nothing to share.
+    fn all_reduce(&mut self, _: Tensor) {}
+
+    fn share_results(&mut self) {}
+
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
         let work = Work::of(0.0, &[], &[params, params, grads, buf, buf]);
         self.note(format!("sgd {}", params.len()), work, move |exec| {

@@ -7,16 +7,12 @@
 extern "C" {
 // In a kernel: an error of the launch, with the thread that it is about. Otherwise as the C library
 // has it.
-[[noreturn]] void simt_assert_failed(const char *condition, const char *file, unsigned line,
-                                     const char *function);
-// How often it was called in kernels.
-unsigned long simt_assertions();
+[[noreturn]] void simt_assert_failed(const char *condition, const char *file, unsigned line);
 }
 #endif
 
 #ifndef NDEBUG
 #undef assert
-#define assert(...)                                                                   \
-    ((__VA_ARGS__) ? void(0)                                                          \
-                   : simt_assert_failed(#__VA_ARGS__, __FILE__, __LINE__, __func__))
+#define assert(...) \
+    ((__VA_ARGS__) ? void(0) : simt_assert_failed(#__VA_ARGS__, __FILE__, __LINE__))
 #endif

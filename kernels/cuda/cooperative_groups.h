@@ -288,8 +288,9 @@ template <unsigned Size>
 constexpr bool is_tile = Size > 0 && Size <= 1024 && (Size & (Size - 1)) == 0;
 
 [[noreturn]] inline void no_tile_memory(int line, const char *file) {
-    simt_assert_failed("this_thread_block() was given block_tile_memory", file, unsigned(line),
-                       "tiled_partition of more than 32 threads");
+    simt_assert_failed("tiled_partition of more than 32 threads: this_thread_block() was given "
+                       "block_tile_memory",
+                       file, unsigned(line));
 }
 
 // Lanes of the tile of so many that the thread is in.

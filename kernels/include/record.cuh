@@ -12,9 +12,12 @@
 
 #include "kernel.cuh"
 
-DEVICE void store_record(uint64_t *p, float loss, bool right, uint64_t step) {
+DEVICE uint64_t record_word(float loss, bool right, uint64_t step) {
     uint32_t high = (uint32_t(step + 1) & 0x7fffffffu) | uint32_t(right) << 31;
-    uint64_t word = uint64_t(high) << 32 | __float_as_uint(loss);
+    return uint64_t(high) << 32 | __float_as_uint(loss);
+}
+
+DEVICE void store_word(uint64_t *p, uint64_t word) {
 #ifdef __CUDACC__
     asm volatile("st.relaxed.sys.global.b64 [%0], %1;"
                  :
@@ -24,4 +27,8 @@ DEVICE void store_record(uint64_t *p, float loss, bool right, uint64_t step) {
     // Release, because here the host learns of everything before it through this word alone.
     __atomic_store_n(p, word, __ATOMIC_RELEASE);
 #endif
+}
+
+DEVICE void store_record(uint64_t *p, float loss, bool right, uint64_t step) {
+    store_word(p, record_word(loss, right, step));
 }

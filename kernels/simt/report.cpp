@@ -192,21 +192,9 @@ void simt_trap(int line, const char *file) {
     simt::current->fail(simt::current->running(), "__trap() at %s:%d", file, line);
 }
 
-namespace {
-
-std::atomic<uint64_t> assertions{0};
-
-}  // namespace
-
-uint64_t simt_assertions() {
-    return assertions.load();
-}
-
-void simt_assert_failed(const char *condition, const char *file, unsigned line,
-                        const char *function) {
+void simt_assert_failed(const char *condition, const char *file, unsigned line) {
     if (!simt::current)
-        __assert_fail(condition, file, line, function);
-    assertions++;
-    simt::current->fail(simt::current->running(), "%s:%u: %s: Assertion `%s` failed.", file, line,
-                        function, condition);
+        __assert_fail(condition, file, line, nullptr);
+    simt::current->fail(simt::current->running(), "%s:%u: Assertion `%s` failed.", file, line,
+                        condition);
 }

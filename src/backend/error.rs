@@ -1,6 +1,7 @@
 //! Why a device cannot be used, or stopped working.
 
 use super::cpu::simd::IsaError;
+use crate::world::error::WorldError;
 use std::time::Duration;
 
 /// How to give a build its CUDA kernels.
@@ -15,6 +16,9 @@ pub enum DeviceError {
     /// A wish in the environment that cannot be met.
     #[error(transparent)]
     Cpu(#[from] IsaError),
+    /// The ranks that train together do not come together.
+    #[error(transparent)]
+    World(#[from] WorldError),
     /// The build found no C++ compiler, or the machine is of another kind.
     #[error(
         "--device simt: this build has no SIMT executor; on x86-64 Linux, install g++ and build \

@@ -15,25 +15,21 @@ pub mod cpu;
 pub(crate) mod error;
 pub mod gpu;
 mod open;
+mod records;
 pub mod sequence;
-mod wait;
+pub(crate) mod wait;
 
 pub use error::{DeviceError, NVCC_REMEDY};
 pub use open::open;
-pub use wait::wait_for_records;
+pub use records::wait_for_records;
+pub(crate) use wait::say;
 
 use crate::assist::LossRing;
 use crate::data::Images;
 use sequence::Sequence;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-
-/// A line for people, on standard error. Nobody need listen.
-pub(crate) fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
 
 /// What the elements of a buffer are; an executor picks the storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +225,10 @@ pub struct StepInputs {
     pub seed: u64,
     /// Padded sizes of the batch, for passes whose ops depend on them.
     pub shape: [u32; 3],
+    /// Rows of the step on all ranks together, where there are several.
+    pub total: u32,
+    /// Whether this rank wants to stop.
+    pub vote: bool,
 }
 
 /// Random change of the training images. Drawn from (seed, step, id) alone, so it does not depend
@@ -430,6 +430,15 @@ pub trait Executor: Send {
         out: LossOutputs,
         record: bool,
     );
+
+    /// Begins to make of `t`, in place, the mean over all [ranks](crate::world): of what is ready, while
+    /// the backward pass goes on, in the same order on all ranks. Nothing where there is one.
+    fn all_reduce(&mut self, t: Tensor);
+    /// Ends what [`all_reduce`](Executor::all_reduce) has begun. Brings the records of all ranks' rows
+    /// to every rank and stores them in the ring, by their rows in the whole step, and behind them the
+    /// number of ranks that vote to stop, as a loss. Nothing where there is one rank, whose losses are
+    /// recorded in the ring at once.
+    fn share_results(&mut self);
 
     /// PyTorch's SGD on flat buffers: `g = grad + wd·p; buf = µ·buf + g; p −= lr·(nesterov ? g +
     /// µ·buf : buf)`.

@@ -1,6 +1,7 @@
 //! Which executor a name means.
 
 use super::{DeviceError, Executor, cpu, gpu, say, wait};
+use crate::world::world;
 use std::sync::OnceLock;
 
 /// Opens `auto`, `cpu`, `simt` or `cuda[:N]`. `auto` is `cuda` where the build has kernels and the
@@ -15,12 +16,25 @@ pub fn open(device: &str) -> Result<Box<dyn Executor>, DeviceError> {
         .map_or((device, None), |(n, i)| (n, Some(i)));
     match (name, number.map(str::parse::<u32>)) {
         ("auto", None) => auto(),
-        ("cpu", None) => Ok(Box::new(cpu::Cpu::new()?)),
-        ("simt", None) => Ok(Box::new(gpu::Gpu::simt()?)),
-        ("cuda", None) => Ok(Box::new(gpu::Gpu::cuda(0)?)),
+        ("cpu", None) => cpu(),
+        ("simt", None) => {
+            world().check_engine("simt")?;
+            Ok(Box::new(gpu::Gpu::simt()?))
+        }
+        ("cuda", None) => Ok(Box::new(gpu::Gpu::cuda(own_gpu())?)),
         ("cuda", Some(Ok(ordinal))) => Ok(Box::new(gpu::Gpu::cuda(ordinal)?)),
         _ => Err(DeviceError::Unknown(device.into())),
     }
+}
+
+fn cpu() -> Result<Box<dyn Executor>, DeviceError> {
+    world().check_engine("cpu")?;
+    Ok(Box::new(cpu::Cpu::new()?))
+}
+
+/// Ranks on one machine take a GPU each.
+fn own_gpu() -> u32 {
+    world().local_rank() as u32
 }
 
 /// `cuda` or `cpu`. A process decides once: runs that are compared run on the same.
@@ -30,7 +44,7 @@ fn auto() -> Result<Box<dyn Executor>, DeviceError> {
     static ON_CUDA: OnceLock<bool> = OnceLock::new();
     let mut opened = None;
     let on_cuda = *ON_CUDA.get_or_init(|| {
-        let found = gpu::Gpu::cuda(0);
+        let found = gpu::Gpu::cuda(own_gpu());
         found
             .as_ref()
             .err()
@@ -42,8 +56,8 @@ fn auto() -> Result<Box<dyn Executor>, DeviceError> {
     });
     match opened {
         Some(gpu) => Ok(Box::new(gpu)),
-        None if on_cuda => Ok(Box::new(gpu::Gpu::cuda(0)?)),
-        None => Ok(Box::new(cpu::Cpu::new()?)),
+        None if on_cuda => Ok(Box::new(gpu::Gpu::cuda(own_gpu())?)),
+        None => cpu(),
     }
 }
 

@@ -1,10 +1,15 @@
 //! Hosts that wait for devices: how often they look, when they speak of it, and when they give up.
 
-use super::{DeviceError, Executor, say};
-use crate::assist::{Drain, StepRecords};
+use super::error::DeviceError;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// A line for people, on standard error. Nobody need listen.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// Seconds that a step may take on a GPU.
 const LIMIT: &str = "AUTOASSIST_STEP_LIMIT";
@@ -112,7 +117,8 @@ impl Patience {
         Ok(())
     }
 
-    fn judge(
+    /// The same; what there is to say of it is left to the caller.
+    pub(crate) fn judge(
         &mut self,
         waited: Duration,
         what: &dyn Fn() -> String,
@@ -141,26 +147,6 @@ impl Patience {
             "{what}: still running after {} s{end}",
             waited.as_secs()
         )))
-    }
-}
-
-/// The records of the oldest step in flight, for a host that has nothing else to do.
-///
-/// # Errors
-/// A failure of the device: a crashed kernel writes no records, and neither does one that hangs.
-pub fn wait_for_records(
-    exec: &mut dyn Executor,
-    drain: &mut Drain,
-) -> Result<StepRecords, DeviceError> {
-    let mut wait = Wait::begin();
-    loop {
-        if let Some(records) = drain.poll() {
-            return Ok(records);
-        }
-        if let Some(waited) = wait.long() {
-            exec.overdue(drain.seen(), waited)?;
-        }
-        wait.pause();
     }
 }
 

@@ -13,12 +13,12 @@ static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
     let command = program::command::<Resnet>().subcommand(study::command());
-    let matches = command.get_matches();
-    match matches.subcommand() {
-        Some((_, matches)) => {
-            let flags = StudyFlags::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
-            study::main::<Resnet>(&flags)
-        }
-        None => program::main::<Resnet>(&matches),
+    let parsed = command.try_get_matches();
+    if let Ok(matches) = &parsed
+        && let Some((_, matches)) = matches.subcommand()
+    {
+        let flags = StudyFlags::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
+        return study::main::<Resnet>(&flags);
     }
+    program::main::<Resnet>(parsed)
 }

@@ -4,7 +4,7 @@
 use autoassist::train::faults::Memory;
 use autoassist::train::program;
 use autoassist::train::translation::{TransformerProgram, TranslateFlags, translate};
-use clap::{Args, FromArgMatches};
+use clap::{ArgMatches, Args, FromArgMatches};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -13,12 +13,12 @@ static MEMORY: Memory = Memory;
 fn main() -> ExitCode {
     let subcommand = TranslateFlags::augment_args(clap::Command::new("translate"));
     let command = program::command::<TransformerProgram>().subcommand(subcommand);
-    let matches = command.get_matches();
-    match matches.subcommand() {
-        Some((_, matches)) => {
+    let parsed = command.try_get_matches();
+    match parsed.as_ref().map(ArgMatches::subcommand) {
+        Ok(Some((_, matches))) => {
             let flags = TranslateFlags::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
             program::exit_code("transformer", translate(&flags))
         }
-        None => program::main::<TransformerProgram>(&matches),
+        _ => program::main::<TransformerProgram>(parsed),
     }
 }

@@ -178,25 +178,31 @@ impl ParamList {
                 .map(|(i, e)| (e.name.clone(), i))
                 .collect()
         };
+        let values = exec.alloc(Kind::Float, learned);
+        let reduced = exec.alloc(Kind::Float, [1, 1, 1, learned[3] + buffers[3]]);
         Params {
             learned_index: index(&self.learned),
             buffer_index: index(&self.buffers),
-            values: exec.alloc(Kind::Float, learned),
-            grads: exec.alloc(Kind::Float, learned),
+            values,
+            reduced,
+            grads: reduced.view(0, learned),
             momentum: exec.alloc(Kind::Float, learned),
-            buffers: exec.alloc(Kind::Float, buffers),
+            buffers: reduced.view(learned[3], buffers),
             learned: self.learned,
             buffer_list: self.buffers,
         }
     }
 }
 
-/// A network's parameters on an executor: one flat buffer each for values, gradients and momentum,
-/// one for running statistics.
+/// A network's parameters on an executor: one flat buffer each for values and momentum, one for
+/// gradients and running statistics.
 pub struct Params {
     /// All learned values.
     pub values: Tensor,
-    /// Their gradients, in the same order.
+    /// Gradients, and behind them running statistics: of what each rank has its own of the present
+    /// batch, and all take the mean.
+    pub reduced: Tensor,
+    /// Gradients of the learned values, in the same order.
     pub grads: Tensor,
     /// The optimiser's momentum, in the same order.
     pub momentum: Tensor,
@@ -237,6 +243,21 @@ impl Params {
             self.values.view(e.start, dims),
             self.grads.view(e.start, dims),
         )
+    }
+
+    /// The gradient of the first tensor whose name begins so.
+    pub fn first_grad(&self, beginning: &str) -> Option<Tensor> {
+        let mut all = self.learned.iter();
+        let first = all.find(|e| e.name.starts_with(beginning))?;
+        Some(self.grads.view(first.start, first.dims))
+    }
+
+    /// What the ranks take the mean of, from this gradient up to the beginning of what comes after it.
+    pub fn reduced_from(&self, grad: Tensor, end: &mut usize) -> Tensor {
+        let start = grad.offset - self.reduced.offset;
+        let part = self.reduced.view(start, [1, 1, 1, *end - start]);
+        *end = start;
+        part
     }
 
     /// The buffer (running statistic) of that name.

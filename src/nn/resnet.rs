@@ -282,6 +282,7 @@ impl ResNet {
             true,
         );
         self.backward(exec);
+        exec.share_results();
         exec.sgd(
             self.params.values,
             self.params.grads,
@@ -330,7 +331,7 @@ impl ResNet {
     }
 
     /// Gradients of all parameters from `loss.dlogits`, after [`forward`](ResNet::forward) in
-    /// training mode.
+    /// training mode; the ranks' mean of them is under way.
     pub fn backward(&self, exec: &mut dyn Executor) {
         let (w, dw) = (
             self.params.value("fc.weight"),
@@ -340,6 +341,7 @@ impl ResNet {
         let db = self.params.grad("fc.bias");
         exec.gap_linear_backward(self.pooled, w, self.loss.dlogits, top.g, dw, db);
         exec.bn_backward_sums(top.g, Some(top.out), top.last().y, top.last().bn);
+        let mut reduced = self.params.reduced.len();
         for (i, block) in self.blocks.iter().enumerate().rev() {
             let (input, below, d_input) = match i.checked_sub(1).map(|i| &self.blocks[i]) {
                 None => (
@@ -382,9 +384,14 @@ impl ResNet {
                 sums,
             };
             block.units[0].backward(exec, input, g, Some(dx));
+            // Where a stage begins, the gradients of all that follow are complete.
+            if block.projection.is_some() {
+                exec.all_reduce(self.params.reduced_from(block.units[0].dw, &mut reduced));
+            }
         }
         self.stem
             .backward(exec, Load::plain(self.x), self.stem_g, None);
+        exec.all_reduce(self.params.reduced_from(self.stem.dw, &mut reduced));
     }
 
     /// What every ReLU saw in the last forward pass, with the β whose change shifts it: `[pixels,

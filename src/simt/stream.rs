@@ -6,8 +6,10 @@ use super::checker::{self, Checker};
 use super::profiler::Profiler;
 use crate::backend::error::DeviceError;
 use crate::backend::gpu::driver::{
-    self, Capability, Driver, Graph, Launch, Mapped, Scratch, TensorMap, Value,
+    self, ALL_GATHER, ALL_REDUCE, Arg, Capability, Driver, Graph, Launch, Mapped, Scratch,
+    TensorMap, Value,
 };
+use crate::world::world;
 use std::any::Any;
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
@@ -78,8 +80,19 @@ fn encode(map: TensorMap) -> Value {
     Value(words)
 }
 
+/// A launch that was checked.
+enum Ready {
+    Kernel(KernelLaunch),
+    /// What ranks do together.
+    Collective {
+        name: &'static str,
+        address: u64,
+        count: usize,
+    },
+}
+
 /// A launch that was checked against its kernel's parameters.
-struct Ready {
+struct KernelLaunch {
     kernel: *const Kernel,
     raw: RawLaunch,
     values: Vec<Value>,
@@ -87,18 +100,44 @@ struct Ready {
 }
 
 // SAFETY: the kernel lies in an immutable table; the rest is plain data.
-unsafe impl Send for Ready {}
+unsafe impl Send for KernelLaunch {}
 // SAFETY: as above.
-unsafe impl Sync for Ready {}
+unsafe impl Sync for KernelLaunch {}
 
 impl Ready {
+    fn run(&self, watcher: Option<&Watcher>) -> Result<(), DeviceError> {
+        match *self {
+            Ready::Kernel(ref launch) => launch.run(watcher).map_err(DeviceError::Fault),
+            Ready::Collective {
+                name,
+                address,
+                count,
+            } => {
+                let at = address as *mut u8;
+                // SAFETY: the executor's launch code gives a tensor or a block of its own, which the
+                // stream's order keeps all others from meanwhile; both kinds of words may have any
+                // bits, and blocks are aligned for them.
+                unsafe {
+                    match name {
+                        ALL_REDUCE => {
+                            world().mean(std::slice::from_raw_parts_mut(at.cast(), count))
+                        }
+                        _ => world().gather(std::slice::from_raw_parts_mut(at.cast(), count)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl KernelLaunch {
     fn new(
         launch: &Launch,
         kernels: &[*const Kernel],
         schedule: Schedule,
         landing: Landing,
         shared_limit: u32,
-    ) -> Result<Ready, DeviceError> {
+    ) -> Result<KernelLaunch, DeviceError> {
         let fault = |what: String| DeviceError::Fault(format!("{}: {what}", launch.kernel));
         // SAFETY: pointers in the table are good for as long as the program runs.
         let all = kernels.iter().map(|&k| (k, unsafe { &*k }));
@@ -120,7 +159,7 @@ impl Ready {
             Schedule::High => (1, 0),
             Schedule::Random(seed) => (2, seed),
         };
-        Ok(Ready {
+        Ok(KernelLaunch {
             kernel,
             raw: RawLaunch {
                 grid: launch.grid,
@@ -216,7 +255,7 @@ enum Command {
 struct Shared {
     /// Commands sent and not yet done.
     pending: AtomicU64,
-    fault: Mutex<Option<String>>,
+    fault: Mutex<Option<DeviceError>>,
 }
 
 impl Shared {
@@ -224,7 +263,7 @@ impl Shared {
         let fault = self.fault.lock().expect("no holder panics");
         match &*fault {
             None => Ok(()),
-            Some(text) => Err(DeviceError::Fault(text.clone())),
+            Some(fault) => Err(fault.clone()),
         }
     }
 }
@@ -325,8 +364,8 @@ impl Simt {
                             if state.fault().is_err() {
                                 break;
                             }
-                            if let Err(text) = launch.run(watching.as_ref()) {
-                                *state.fault.lock().expect("no holder panics") = Some(text);
+                            if let Err(fault) = launch.run(watching.as_ref()) {
+                                *state.fault.lock().expect("no holder panics") = Some(fault);
                             }
                         }
                         state.pending.fetch_sub(1, Ordering::Release);
@@ -422,12 +461,26 @@ impl Driver for Simt {
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
-        let kernels = match self.watcher {
-            Some(_) => checker::kernels(),
-            None => kernels(),
+        let ready = match (launch.kernel, &launch.args[..]) {
+            (name @ (ALL_REDUCE | ALL_GATHER), &[Arg::Ptr(address), Arg::U64(count)]) => {
+                Ready::Collective {
+                    name,
+                    address,
+                    count: count as usize,
+                }
+            }
+            _ => {
+                let kernels = match self.watcher {
+                    Some(_) => checker::kernels(),
+                    None => kernels(),
+                };
+                let limit = self.capability.block_shared;
+                let (schedule, landing) = (self.schedule, self.landing);
+                Ready::Kernel(KernelLaunch::new(
+                    launch, kernels, schedule, landing, limit,
+                )?)
+            }
         };
-        let limit = self.capability.block_shared;
-        let ready = Ready::new(launch, kernels, self.schedule, self.landing, limit)?;
         match &mut self.capture {
             Some(launches) => launches.push(ready),
             None => self.run(Arc::new([ready]))?,

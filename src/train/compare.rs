@@ -8,6 +8,7 @@ use super::summary::{ArmResult, Comparison, Summary};
 use super::task::Words;
 use super::verdict::percent;
 use super::{Arm, Config, TrainError, report_file};
+use crate::world::world;
 use std::path::{Path, PathBuf};
 
 /// Folder of one run of a comparison.
@@ -38,6 +39,9 @@ pub fn compare(job: &Job) -> Result<Comparison, TrainError> {
     }
     results.sort_by_key(|r| config.compare.iter().position(|a| *a == r.arm));
     let comparison = Comparison::new(results);
+    if !world().is_first() {
+        return Ok(comparison);
+    }
     report_file::write_comparison(job, &comparison)?;
     let all = comparison.outcome(job.task.words());
     let text = serde_json::to_string_pretty(&all).expect("plain data");
@@ -47,16 +51,25 @@ pub fn compare(job: &Job) -> Result<Comparison, TrainError> {
 }
 
 fn run_arm(job: &Job, config: &Config, dir: PathBuf) -> Result<Summary, TrainError> {
-    let folder = RunFolder::arm(&dir, job.console)?;
+    let first = world().is_first();
+    let folder = first.then(|| RunFolder::arm(&dir, job.console));
+    let _folder = folder.transpose()?;
+    // As the first finds it: the others may look when it is there already.
+    let begun = Checkpoint::path(&dir).exists();
+    let begun = world()
+        .first("an arm", &[u8::from(begun)])
+        .map_err(TrainError::failed)?;
     let arm_job = Job {
         config,
         dir,
         ..*job
     };
-    if Checkpoint::path(folder.path()).exists() {
+    if begun == [1] {
         resume(&arm_job)
     } else {
-        write_settings(&arm_job).map_err(TrainError::failed)?;
+        if first {
+            write_settings(&arm_job).map_err(TrainError::failed)?;
+        }
         train(&arm_job, Start::Fresh)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use super::folders::give_up_all;
+use crate::world::world;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,12 +93,22 @@ pub fn say(program: &'static str) {
 )]
 struct NoThreads(rayon::ThreadPoolBuildError);
 
-/// Starts the threads that compute: as many as are asked for, or one a core.
+/// How many threads there are, to rayon.
+const VARIABLE: &str = "RAYON_NUM_THREADS";
+
+/// Starts the threads that compute: as many as are asked for, or one a core, of which each rank on
+/// this machine has a part.
 ///
 /// # Errors
 /// The system gives none.
 pub fn start_threads(threads: Option<usize>) -> Result<(), TrainError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    // rayon's own variable says what rank and machine have nothing to do with.
+    let shared = || {
+        world()
+            .threads()
+            .filter(|_| std::env::var_os(VARIABLE).is_none())
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.or_else(shared).unwrap_or(0));
     pool.build_global()
         .map_err(|e| TrainError::unusable(NoThreads(e)))
 }

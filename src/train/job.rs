@@ -7,6 +7,7 @@ use super::task::{Boss, Task};
 use super::{Assist, Budget, Config, ConfigError, TrainError};
 use crate::assist::{AssistConfig, AssistError, Assistant, Preset};
 use crate::nn;
+use crate::world::world;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,6 +36,17 @@ impl Job<'_> {
     /// A batch is drawn from the data without repetition.
     pub(super) fn check_batch(&self) -> Result<(), ConfigError> {
         let (instances, batch) = (self.task.size(), self.config.batch);
+        let ranks = world().size();
+        if batch < ranks {
+            return Err(ConfigError::Value {
+                flag: "batch",
+                value: batch.to_string(),
+                remedy: format!(
+                    "{ranks} processes share each batch, of which every one needs a part; raise \
+                     --batch or start fewer"
+                ),
+            });
+        }
         if batch <= instances {
             return Ok(());
         }

@@ -126,16 +126,29 @@ impl Point {
     }
 }
 
-/// The open file, and its lines so far.
+/// The open files, and the lines so far.
 pub struct Metrics {
-    path: PathBuf,
-    file: std::fs::File,
-    events: Events,
+    /// None on a rank that does not write.
+    files: Option<Files>,
     /// Every line in order.
     pub points: Vec<Point>,
 }
 
+struct Files {
+    path: PathBuf,
+    file: std::fs::File,
+    events: Events,
+}
+
 impl Metrics {
+    /// For a rank that does not write.
+    pub fn unwritten() -> Metrics {
+        Metrics {
+            files: None,
+            points: Vec::new(),
+        }
+    }
+
     /// The lines of a run's file.
     ///
     /// # Errors
@@ -165,12 +178,8 @@ impl Metrics {
         let file = file.map_err(|e| files_error(&path, e))?;
         let step = points.iter().rev().find_map(Point::step);
         let events = Events::create(dir, step.map_or(0, |step| step + 1))?;
-        Ok(Metrics {
-            path,
-            file,
-            events,
-            points,
-        })
+        let files = Some(Files { path, file, events });
+        Ok(Metrics { files, points })
     }
 
     /// Appends a line.
@@ -178,12 +187,13 @@ impl Metrics {
     /// # Errors
     /// A full disk.
     pub fn push(&mut self, point: Point) -> Result<(), TrainError> {
-        let text = line(&point) + "\n";
-        self.file
-            .write_all(text.as_bytes())
-            .map_err(|e| files_error(&self.path, e))?;
-        if let Some(step) = point.step() {
-            self.events.write(step, &point.scalars())?;
+        if let Some(Files { path, file, events }) = &mut self.files {
+            let text = line(&point) + "\n";
+            file.write_all(text.as_bytes())
+                .map_err(|e| files_error(path, e))?;
+            if let Some(step) = point.step() {
+                events.write(step, &point.scalars())?;
+            }
         }
         self.points.push(point);
         Ok(())

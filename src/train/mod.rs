@@ -48,6 +48,7 @@ pub use verdict::{Claim, Verdict};
 
 use crate::backend::DeviceError;
 use crate::files::WriteError;
+use crate::world::world;
 use std::path::{Path, PathBuf};
 
 /// Of this library, with the commit that it was built from where that is known.
@@ -158,6 +159,15 @@ impl TrainError {
         )
     }
 
+    /// Whether all ranks that share the run end with it.
+    fn is_common(&self) -> bool {
+        let common = matches!(
+            self,
+            TrainError::Interrupted { .. } | TrainError::NotFinite { .. }
+        );
+        common || world().has_agreed()
+    }
+
     /// 2 for unusable arguments or data, 1 for a run that failed, 130 after Ctrl-C.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -172,6 +182,16 @@ impl TrainError {
             | TrainError::Stopped
             | TrainError::StudyStopped
             | TrainError::StoppedReading => 130,
+        }
+    }
+}
+
+/// What cannot be used, or ranks that do not come together: nothing was trained.
+impl From<DeviceError> for TrainError {
+    fn from(e: DeviceError) -> TrainError {
+        match e {
+            DeviceError::Hung { .. } | DeviceError::Interrupted { .. } => TrainError::failed(e),
+            e => TrainError::unusable(e),
         }
     }
 }

@@ -13,11 +13,14 @@ use super::{
 };
 use crate::backend::gpu::catalog::TOOLKIT;
 use crate::files;
+use crate::world::{self, hash, world};
 use clap::builder::UnknownArgumentValueParser;
-use clap::{Arg, Args, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -176,28 +179,58 @@ pub fn command<P: Program>() -> clap::Command {
 }
 
 /// Runs what the command line asks for, and says what went wrong.
-pub fn main<P: Program>(matches: &clap::ArgMatches) -> ExitCode {
-    let args = Flags::from_arg_matches(matches).unwrap_or_else(|e| e.exit());
-    guarded(P::NAME, args.quiet, |console, stop| {
-        run::<P>(args, console, stop)
-    })
+pub fn main<P: Program>(parsed: Result<ArgMatches, clap::Error>) -> ExitCode {
+    faults::say(P::NAME);
+    let parsed = parsed.and_then(|matches| Flags::from_arg_matches(&matches));
+    let stop: &Stop = Box::leak(Box::new(Stop::new(P::NAME)));
+    let joined = world::join(stop.share()).map_err(TrainError::from);
+    // Before anybody is met all find the same by themselves.
+    let speaks = joined.is_ok() || world::speaks_for_all();
+    let world = world();
+    let args = match parsed {
+        Ok(args) => args,
+        Err(usage) => {
+            let line = usage
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_string();
+            let refusal = Err::<(), _>(ConfigError::Together(line).into());
+            let _: Result<_, TrainError> = world.together("the command line", refusal);
+            if speaks && world.is_first() {
+                let _ = usage.print();
+            }
+            world.leave();
+            return ExitCode::from(usage.exit_code() as u8);
+        }
+    };
+    let met = joined.and_then(|()| world.together("the command line", Ok(())));
+    if let Err(e) = met {
+        return match speaks {
+            true => exit_code(P::NAME, Err(e)),
+            false => ExitCode::from(e.exit_code()),
+        };
+    }
+    let console = Console {
+        quiet: args.quiet || !world.is_first(),
+    };
+    guarded(P::NAME, console, stop, || run::<P>(args, console, stop))
 }
 
 /// Does `work` so that no panic and no signal goes unheeded, and says what went wrong.
 pub(super) fn guarded(
-    name: &'static str,
-    quiet: bool,
-    work: impl FnOnce(Console, &'static Stop) -> Result<(), TrainError>,
+    name: &str,
+    console: Console,
+    stop: &'static Stop,
+    work: impl FnOnce() -> Result<(), TrainError>,
 ) -> ExitCode {
-    faults::say(name);
-    let console = Console { quiet };
-    let stop: &Stop = Box::leak(Box::new(Stop::new(name)));
     if let Err(e) = stop.listen(console) {
         console.note(format_args!(
             "{name}: Ctrl-C will lose what is not checkpointed: {e}"
         ));
     }
-    match catch_unwind(AssertUnwindSafe(|| work(console, stop))) {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => exit_code(name, result),
         // It has been said what happened.
         Err(_) => ExitCode::FAILURE,
@@ -206,13 +239,26 @@ pub(super) fn guarded(
 
 /// One line about an error, and the code to end with.
 pub fn exit_code(program: &str, result: Result<(), TrainError>) -> ExitCode {
+    let world = world();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            world.leave();
+            ExitCode::SUCCESS
+        }
         Err(e) => {
             // A terminal that is gone is no reason for another code.
-            let _ = writeln!(std::io::stderr(), "{program}: {e}");
+            let _ = match world.rank() {
+                0 => writeln!(std::io::stderr(), "{program}: {e}"),
+                // The first says it.
+                _ if e.is_common() => Ok(()),
+                rank => writeln!(std::io::stderr(), "{program}: rank {rank}: {e}"),
+            };
             if e.hangs() {
                 end(e.exit_code());
+            }
+            // Who leaves waits for all: where another may have failed, the launcher ends them.
+            if e.is_common() {
+                world.leave();
             }
             ExitCode::from(e.exit_code())
         }
@@ -255,31 +301,42 @@ fn settings<P: Program>(args: &Flags<P::Options>) -> Result<(Settings<P>, bool),
     Ok(((config, own), demonstration))
 }
 
-fn run<P: Program>(
-    args: Flags<P::Options>,
+/// What a program's arguments lead to, before anything is computed.
+struct Prepared {
+    config: Config,
+    task: Box<dyn Task>,
+    /// None for what leaves nothing behind, and on a rank that does not write.
+    folder: Option<RunFolder>,
+    /// The settings are not those in the folder.
+    changed: bool,
+}
+
+fn prepare<P: Program>(
+    args: &Flags<P::Options>,
     console: Console,
     stop: &'static Stop,
-) -> Result<(), TrainError> {
-    if let Some(file) = &args.export {
+) -> Result<Prepared, TrainError> {
+    let first = world().is_first();
+    if let Some(file) = args.export.as_ref().filter(|_| first) {
         files::check_folder_of(file).map_err(TrainError::unusable)?;
     }
     let single = args.eval_only || args.overfit_one_batch;
     let (mut folder, mut changed) = (None, true);
     let (config, own) = match &args.resume {
         Some(dir) => {
-            folder = Some(RunFolder::open(dir, console)?);
+            folder = first.then(|| RunFolder::open(dir, console)).transpose()?;
             let settings = resumed::settings::<P>(dir, &args.options, &args.own)?;
             changed = settings.1;
             settings.0
         }
         None => {
-            let (settings, demonstration) = settings::<P>(&args)?;
+            let (settings, demonstration) = settings::<P>(args)?;
             if demonstration {
                 console.note(P::DEMONSTRATION);
             }
             if single && args.out.is_some() {
                 console.note("--out is not used: this writes no folder");
-            } else {
+            } else if first {
                 check_free(args.out.as_deref())?;
             }
             settings
@@ -289,12 +346,47 @@ fn run<P: Program>(
     let run = args.resume.as_deref();
     let load = || P::load(&config, own, run, console, stop.flag());
     let task = stop.at_once(TrainError::StoppedReading, load)?;
+    if folder.is_none() && !single && first {
+        folder = Some(RunFolder::create(args.out.as_deref(), P::NAME, console)?);
+    }
+    Ok(Prepared {
+        config,
+        task,
+        folder,
+        changed,
+    })
+}
+
+/// Makes sure that all ranks train the same on the same data, wherever those are.
+fn compare_ranks(config: &Config, task: &dyn Task) -> Result<(), TrainError> {
+    let mut settings = toml::Table::try_from(config).expect("settings are plain values");
+    settings.extend(task.settings());
+    for place in resumed::PLACES {
+        settings.remove(place);
+    }
+    let settings = hash(settings.to_string());
+    let all = [("settings", settings), ("data", task.fingerprint())];
+    Ok(world().compare(all)?)
+}
+
+fn run<P: Program>(
+    args: Flags<P::Options>,
+    console: Console,
+    stop: &'static Stop,
+) -> Result<(), TrainError> {
+    let prepared = world().together("the data", prepare::<P>(&args, console, stop))?;
+    let Prepared {
+        config,
+        task,
+        folder,
+        changed,
+    } = prepared;
+    compare_ranks(&config, &*task)?;
     let words = task.words();
-    let folder = match folder {
-        None if !single => Some(RunFolder::create(args.out.as_deref(), P::NAME, console)?),
-        folder => folder,
-    };
-    let whole = folder.as_ref().map_or(Path::new(""), RunFolder::path);
+    // The first has chosen the name.
+    let path = folder.as_ref().map_or(Path::new(""), RunFolder::path);
+    let path = world().first("the folder", path.as_os_str().as_bytes())?;
+    let whole = Path::new(OsStr::from_bytes(&path));
     let job = Job {
         program: P::NAME,
         config: &config,
@@ -313,7 +405,7 @@ fn run<P: Program>(
         let learn = || overfit_one_batch(&job);
         return print_json(&args, &stop.at_once(TrainError::Stopped, learn)?);
     }
-    if changed {
+    if changed && world().is_first() {
         write_settings(&job).map_err(TrainError::unusable)?;
     }
     let report = job.dir.join("report.html");
@@ -358,7 +450,7 @@ fn run<P: Program>(
 
 /// Copies the trained weights to where `--export` says.
 fn export<T: Args>(args: &Flags<T>, run: &Path) -> Result<(), TrainError> {
-    let Some(to) = &args.export else {
+    let Some(to) = args.export.as_ref().filter(|_| world().is_first()) else {
         return Ok(());
     };
     let model = run.join(crate::nn::MODEL);
@@ -367,7 +459,10 @@ fn export<T: Args>(args: &Flags<T>, run: &Path) -> Result<(), TrainError> {
 }
 
 fn print_json<T: Args>(args: &Flags<T>, value: &impl Serialize) -> Result<(), TrainError> {
-    if args.json { json_line(value) } else { Ok(()) }
+    match args.json && world().is_first() {
+        true => json_line(value),
+        false => Ok(()),
+    }
 }
 
 /// The last line on standard output, for programs.

@@ -5,7 +5,7 @@ use super::examples::{self, Examples};
 use super::job::Job;
 use super::metrics::{Metrics, Point};
 use super::report::{self, Report, Run, Standing};
-use super::summary::{ArmResult, Comparison};
+use super::summary::{ArmResult, Comparison, Summary};
 use super::task::Curve;
 use super::verdict::Verdict;
 use super::{Arm, TrainError};
@@ -37,7 +37,17 @@ fn write(job: &Job, verdict: Verdict, comparison: &Comparison) -> Result<(), Tra
             ..
         }) = points.first()
         {
-            environment = format!("autoassist {version} · {device} · {cpu} · {data} · {started}");
+            let shared = match &result.summary {
+                Summary {
+                    world_size: 0 | 1, ..
+                } => String::new(),
+                shared => format!(
+                    " · {} processes, {:.1} s of exchanges",
+                    shared.world_size, shared.reduce_seconds
+                ),
+            };
+            environment =
+                format!("autoassist {version} · {device}{shared} · {cpu} · {data} · {started}");
         }
         runs.push(run(job, result, &points));
     }

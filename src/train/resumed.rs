@@ -11,7 +11,7 @@ use toml::{Table, Value};
 /// What changes what is computed from here on.
 const TRAINING: [&str; 3] = ["lr", "epochs", "device"];
 /// How fast it is computed, and where the same data have moved to.
-const PLACES: [&str; 4] = ["threads", "data-dir", "src", "tgt"];
+pub(super) const PLACES: [&str; 4] = ["threads", "data-dir", "src", "tgt"];
 
 /// The settings of the run in `dir`, with the flags that stand beside `--resume`, and whether there
 /// are any.

@@ -11,11 +11,12 @@ use super::summary::{ArmResult, Summary};
 use super::task::{Boss, SLOTS, Score, Task};
 use super::value;
 use super::{Arm, Assist, Budget, TrainError, report_file};
-use crate::assist::{Drain, Feeder, FeederConfig, sweeps};
+use crate::assist::{Drain, Feeder, FeederConfig, StepRecords, sweeps};
 use crate::backend::{DeviceError, StepInputs, wait_for_records};
 use crate::files;
 use crate::nn;
 use crate::rng::Stream;
+use crate::world::{hash, world};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -45,7 +46,7 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
         if run.eval_due() {
             run.evaluate(&bar)?;
         }
-        if job.stop.asked() {
+        if run.must_stop()? {
             bar.finish_and_clear();
             run.checkpoint()?;
             return Err(run.interrupted());
@@ -73,7 +74,8 @@ pub fn train(job: &Job, start: Start) -> Result<Summary, TrainError> {
 /// # Errors
 /// Those of [`train`], and a checkpoint that is missing, damaged or of another run.
 pub fn resume(job: &Job) -> Result<Summary, TrainError> {
-    let mut checkpoint = Checkpoint::load(&job.dir).map_err(TrainError::unusable)?;
+    let checkpoint = Checkpoint::load(&job.dir).map_err(TrainError::unusable);
+    let mut checkpoint = world().together("the checkpoint", checkpoint)?;
     if !checkpoint.progress.finished {
         checkpoint.assist.lengthen(job.config.epochs);
         return train(job, Start::Resume(Box::new(checkpoint)));
@@ -129,6 +131,13 @@ fn restore_boss(
     Ok(())
 }
 
+/// The same for equal numbers.
+fn hash_of(state: &BTreeMap<String, Vec<f32>>) -> u64 {
+    let parts = state.iter();
+    let parts = parts.map(|(name, values)| (name, bytemuck::cast_slice::<_, u8>(values)));
+    hash(parts.collect::<Vec<_>>())
+}
+
 /// A run under way.
 struct Run<'a> {
     job: &'a Job<'a>,
@@ -149,15 +158,33 @@ struct Run<'a> {
     metrics: Metrics,
     metrics_every: u64,
     progress: Progress,
+    /// The step before which all ranks stop, where several share the run and one of them has to: all
+    /// have seen its vote, or its loss, by then.
+    stop_at: Option<u64>,
+    /// A loss that was not finite, for which they stop.
+    not_finite: Option<TrainError>,
     /// Steps that the checkpoint on disk has done.
     good_step: u64,
     interval: Interval,
     started: Instant,
     seconds_before: f64,
+    reduce_seconds_before: f64,
 }
 
 impl<'a> Run<'a> {
+    /// On all ranks, or none.
     fn new(job: &'a Job<'a>, start: Start) -> Result<Run<'a>, TrainError> {
+        let world = world();
+        let mut run = world.together("the network", Run::alone(job, start))?;
+        if world.is_shared() {
+            let state = run.state().map(|state| hash_of(&state));
+            let (state, step) = (world.together("its state", state)?, run.progress.step);
+            world.compare([("a checkpoint", step), ("weights to start from", state)])?;
+        }
+        Ok(run)
+    }
+
+    fn alone(job: &'a Job<'a>, start: Start) -> Result<Run<'a>, TrainError> {
         let (config, task) = (job.config, job.task);
         job.check_batch()?;
         let mut boss = job.boss()?;
@@ -174,7 +201,8 @@ impl<'a> Run<'a> {
         };
         let coupling = FeederConfig {
             slots: SLOTS,
-            deterministic: config.deterministic,
+            // Ranks compose the same batches because all compose them of the same feedback.
+            deterministic: config.deterministic || world().is_shared(),
         };
         let (progress, feeder, pools, interval) = match start {
             Start::Fresh => {
@@ -207,9 +235,12 @@ impl<'a> Run<'a> {
             }
         };
         boss.prepare()?;
-        let mut metrics = Metrics::open(&job.dir, progress.metrics_lines)?;
+        let mut metrics = match world().is_first() {
+            true => Metrics::open(&job.dir, progress.metrics_lines)?,
+            false => Metrics::unwritten(),
+        };
         if metrics.points.is_empty() {
-            let device = boss.parts().0.describe();
+            let device = world().describe(boss.parts().0.describe());
             metrics.push(environment(job, &device))?;
         }
         let arm = match (config.assist, config.budget) {
@@ -235,7 +266,10 @@ impl<'a> Run<'a> {
             metrics_every: (sweep_steps / 8).max(1),
             good_step: progress.step,
             seconds_before: progress.wall_seconds,
+            reduce_seconds_before: world().seconds(),
             progress,
+            stop_at: None,
+            not_finite: None,
             interval,
             started: Instant::now(),
             feeder,
@@ -298,6 +332,21 @@ impl<'a> Run<'a> {
         self.evals_passed() > self.progress.evals
     }
 
+    /// Whether no step is begun any more. Ranks that share the run stop before the same step.
+    ///
+    /// # Errors
+    /// They stop for a loss that was not finite.
+    fn must_stop(&mut self) -> Result<bool, TrainError> {
+        if !world().is_shared() {
+            return Ok(self.job.stop.asked());
+        }
+        let stops = self.stop_at.is_some_and(|at| self.progress.step >= at);
+        match self.not_finite.take_if(|_| stops) {
+            Some(e) => Err(e),
+            None => Ok(stops),
+        }
+    }
+
     /// Asked to stop, with all that is done in the checkpoint.
     fn interrupted(&self) -> TrainError {
         TrainError::Interrupted {
@@ -321,14 +370,14 @@ impl<'a> Run<'a> {
             self.wait()?;
         }
         // A step can take long: none is begun any more.
-        if self.job.stop.asked() {
+        if self.must_stop()? {
             return Ok(false);
         }
         let launch = self.pools.launch();
         let schedule = self.job.task.schedule();
         let lr = schedule.rate(self.job.config.lr, self.position(launch.ops));
         let rows = launch.ids.len();
-        self.drain.launching(step, rows);
+        self.drain.launching(step, world().ring_rows(rows));
         let inputs = StepInputs {
             step,
             ids: launch.ids,
@@ -336,6 +385,8 @@ impl<'a> Run<'a> {
             lr: lr as f32,
             seed: self.job.config.seed,
             shape: launch.shape,
+            total: rows as u32,
+            vote: self.job.stop.asked(),
         };
         self.boss.step(inputs).map_err(|e| self.fault(e))?;
         self.collect()?;
@@ -354,7 +405,7 @@ impl<'a> Run<'a> {
     /// Takes what the loss kernel has stored and hands it to the Assistant.
     fn collect(&mut self) -> Result<(), TrainError> {
         while let Some(records) = self.drain.poll() {
-            self.hand_over(&records.losses, &records.right, records.step)?;
+            self.hand_over(records)?;
         }
         Ok(())
     }
@@ -363,7 +414,7 @@ impl<'a> Run<'a> {
     fn wait(&mut self) -> Result<(), TrainError> {
         let records = wait_for_records(self.boss.parts().0, &mut self.drain);
         let records = records.map_err(|e| self.fault(e))?;
-        self.hand_over(&records.losses, &records.right, records.step)
+        self.hand_over(records)
     }
 
     /// Waits for the losses of all steps under way.
@@ -371,7 +422,7 @@ impl<'a> Run<'a> {
         while self.drain.in_flight() > 0 {
             self.wait()?;
         }
-        Ok(())
+        self.not_finite.take().map_or(Ok(()), Err)
     }
 
     /// The device failed in one of the steps under way, or whoever wants to stop does not wait for
@@ -392,26 +443,47 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn hand_over(&mut self, losses: &[f32], right: &[bool], step: u64) -> Result<(), TrainError> {
+    fn hand_over(&mut self, records: StepRecords) -> Result<(), TrainError> {
+        let StepRecords {
+            step,
+            mut losses,
+            right,
+        } = records;
+        let several = world().is_shared();
+        // Behind the rows. No rank is past this step, and all see it before they launch that one.
+        let after = step + SLOTS as u64 - 1;
+        if several && losses.pop().is_some_and(|votes| votes > 0.0) {
+            self.stop_at.get_or_insert(after);
+        }
+        if self.not_finite.is_some() {
+            return Ok(());
+        }
+        let right = &right[..losses.len()];
         if let Some(row) = losses.iter().position(|l| !l.is_finite()) {
             let (job, lr) = (self.job, self.job.config.lr / 2.0);
             let remedy = match job.whole == job.dir {
                 true => format!("--resume {} --lr {lr} goes on so", job.dir.display()),
                 false => "for all arms alike, in another --out".into(),
             };
-            return Err(TrainError::NotFinite {
+            let error = TrainError::NotFinite {
                 step,
                 instance: self.pools.instance(row),
                 loss: losses[row],
                 checkpoint: Checkpoint::path(&self.job.dir),
                 good_step: self.good_step,
                 remedy,
-            });
+            };
+            if several {
+                self.stop_at = Some(self.stop_at.map_or(after, |at| at.min(after)));
+                self.not_finite = Some(error);
+                return Ok(());
+            }
+            return Err(error);
         }
         self.interval.losses += losses.len() as u64;
         self.interval.loss += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
         self.interval.right += right.iter().filter(|r| **r).count() as u64;
-        match self.pools.record(losses, right) {
+        match self.pools.record(&losses, right) {
             Some(feedback) => self.feeder.feedback(feedback).map_err(TrainError::failed),
             None => Ok(()),
         }
@@ -451,6 +523,7 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self, bar: &indicatif::ProgressBar) -> Result<(), TrainError> {
         let result = self.boss.evaluate(self.job.stop.flag());
         let Some(result) = result.map_err(|e| self.fault(e))? else {
+            self.stop_at = Some(self.progress.step);
             return Ok(());
         };
         self.progress.evals = self.evals_passed();
@@ -485,18 +558,27 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<(), TrainError> {
-        self.drain()?;
-        self.progress.wall_seconds = self.seconds();
-        self.progress.metrics_lines = self.metrics.points.len();
+    /// All that a checkpoint holds of the network.
+    fn state(&mut self) -> Result<BTreeMap<String, Vec<f32>>, TrainError> {
         let mut state = BTreeMap::new();
         for (name, tensor) in self.boss.state() {
             let values = self.boss.parts().0.read(tensor);
             state.insert(name.to_string(), values.map_err(|e| self.fault(e))?);
         }
+        Ok(state)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), TrainError> {
+        self.drain()?;
+        self.progress.wall_seconds = self.seconds();
+        self.progress.metrics_lines = self.metrics.points.len();
+        if !world().is_first() {
+            self.good_step = self.progress.step;
+            return Ok(());
+        }
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
-            state,
+            state: self.state()?,
             assist: self.feeder.snapshot().map_err(TrainError::failed)?,
             pool: self.pools.rest(),
             interval: self.interval.clone(),
@@ -522,11 +604,7 @@ impl<'a> Run<'a> {
         self.evaluate(&indicatif::ProgressBar::hidden())?;
         let (dir, end) = (&self.job.dir, self.interrupted());
         let score: Score = self.job.stop.at_once(end, || self.boss.score(Some(dir)))?;
-        let (model, about) = (dir.join(nn::MODEL), self.job.task.about());
-        let (exec, params) = self.boss.parts();
-        let exported = nn::export(exec, params, self.progress.step, &about, &model);
-        exported.map_err(TrainError::failed)?;
-        let device = exec.describe();
+        let device = world().describe(self.boss.parts().0.describe());
         let (stats, quality) = (self.feeder.stats(), self.feeder.quality());
         let (progress, full_ops) = (&self.progress, self.full_ops);
         let spent = progress.boss_ops + stats.assist_ops;
@@ -552,10 +630,19 @@ impl<'a> Run<'a> {
             v_choosing: value::while_choosing(&self.metrics.points),
             assist_auc: quality.auc(),
             assist_calibration: quality.calibration(),
+            world_size: world().size(),
+            reduce_seconds: world().seconds() - self.reduce_seconds_before,
             device,
             seed: self.job.config.seed,
             run_dir: dir.clone(),
         };
+        if !world().is_first() {
+            return Ok(summary);
+        }
+        let (model, about) = (dir.join(nn::MODEL), self.job.task.about());
+        let (exec, params) = self.boss.parts();
+        let exported = nn::export(exec, params, self.progress.step, &about, &model);
+        exported.map_err(TrainError::failed)?;
         let text = serde_json::to_string_pretty(&summary).expect("plain data");
         files::write(&dir.join("summary.json"), text.as_bytes()).map_err(TrainError::failed)?;
         let state = self.feeder.snapshot().map_err(TrainError::failed)?;

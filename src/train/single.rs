@@ -5,6 +5,7 @@ use super::{ConfigError, Summary, TrainError};
 use crate::assist::Drain;
 use crate::backend::{StepInputs, wait_for_records};
 use crate::nn;
+use crate::world::world;
 use std::path::Path;
 
 /// Evaluates the weights of `--init` on the test set, and writes them as a run would have to
@@ -18,15 +19,19 @@ pub fn evaluate_only(job: &Job, export: Option<&Path>) -> Result<Summary, TrainE
         return Err(ConfigError::Together(remedy.into()).into());
     }
     let evaluated = job.stop.at_once(TrainError::Stopped, || {
-        let mut boss = job.boss()?;
-        job.initialise(&mut *boss)?;
-        boss.prepare()?;
+        let opened = || {
+            let mut boss = job.boss()?;
+            job.initialise(&mut *boss)?;
+            boss.prepare()?;
+            Ok::<_, TrainError>(boss)
+        };
+        let mut boss = world().together("the network", opened())?;
         let score = boss.score(None)?;
         Ok::<_, TrainError>((boss, score))
     });
     let (mut boss, score) = evaluated?;
     let (exec, params) = boss.parts();
-    if let Some(file) = export {
+    if let Some(file) = export.filter(|_| world().is_first()) {
         nn::export(exec, params, 0, &job.task.about(), file).map_err(TrainError::failed)?;
     }
     Ok(Summary {
@@ -34,7 +39,8 @@ pub fn evaluate_only(job: &Job, export: Option<&Path>) -> Result<Summary, TrainE
         // Nothing was trained: null in JSON.
         train_loss: f64::NAN,
         seed: job.config.seed,
-        device: boss.parts().0.describe(),
+        world_size: world().size(),
+        device: world().describe(boss.parts().0.describe()),
         ..Summary::default()
     })
 }
@@ -57,11 +63,15 @@ struct NotOverfitted(f64);
 pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let batch = job.config.batch;
     job.check_batch()?;
-    let mut boss = job.boss()?;
-    boss.plain();
+    let opened = || {
+        let mut boss = job.boss()?;
+        boss.plain();
+        job.initialise(&mut *boss)?;
+        boss.prepare()?;
+        Ok::<_, TrainError>(boss)
+    };
+    let mut boss = world().together("the network", opened())?;
     let mut drain = Drain::new(boss.ring(), 0);
-    job.initialise(&mut *boss)?;
-    boss.prepare()?;
     // Spread over the data set, which may be sorted.
     let stride = job.task.size() / batch;
     let spread: Vec<u32> = (0..batch).map(|i| (i * stride) as u32).collect();
@@ -70,18 +80,19 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let (mut loss, mut step) = (f64::INFINITY, 0);
     let started = std::time::Instant::now();
     while step < OVERFIT_STEPS && loss > OVERFIT_LOSS {
-        drain.launching(step, ids.len());
+        drain.launching(step, world().ring_rows(ids.len()));
         let inputs = StepInputs {
             step,
             ids: ids.clone(),
             lr: job.config.lr as f32,
             seed: job.config.seed,
             shape: planned.shape,
+            total: ids.len() as u32,
             ..StepInputs::default()
         };
         boss.step(inputs).map_err(TrainError::failed)?;
         let records = wait_for_records(boss.parts().0, &mut drain).map_err(TrainError::failed)?;
-        let losses = records.losses;
+        let losses = &records.losses[..ids.len()];
         loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
         if step % 20 == 0 {
             job.console
@@ -111,7 +122,8 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
         steps: step,
         wall_seconds,
         instances_per_second: instances as f64 / wall_seconds,
-        device: boss.parts().0.describe(),
+        world_size: world().size(),
+        device: world().describe(boss.parts().0.describe()),
         seed: job.config.seed,
         ..Summary::default()
     })

@@ -2,6 +2,7 @@
 
 use super::folders::give_up_all;
 use super::{Console, TrainError};
+use crate::world::world;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{IsTerminal, Write};
@@ -96,7 +97,9 @@ impl Stop {
             let mut stderr = std::io::stderr();
             // Not behind a progress bar, or what the keyboard echoed.
             let line = if stderr.is_terminal() { "\n" } else { "" };
-            let _ = writeln!(stderr, "{line}{}: {why}", self.program);
+            if world().is_first() {
+                let _ = writeln!(stderr, "{line}{}: {why}", self.program);
+            }
             end(EXIT_CODE);
         }
     }

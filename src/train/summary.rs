@@ -61,12 +61,24 @@ pub struct Summary {
     /// The scores, as probabilities, against what became of those instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assist_calibration: Vec<Calibration>,
+    /// Processes that have trained together.
+    #[serde(default = "alone")]
+    pub world_size: usize,
+    /// Seconds that the first of them has spent on exchanges with the others in training steps, since
+    /// it was started or resumed; unknown, and 0, where a GPU makes them.
+    #[serde(default)]
+    pub reduce_seconds: f64,
     /// The executor.
     pub device: String,
     /// Of everything random.
     pub seed: u64,
     /// Where the files are.
     pub run_dir: PathBuf,
+}
+
+/// Of a run from before there was a choice.
+fn alone() -> usize {
+    1
 }
 
 impl Summary {

@@ -6,6 +6,7 @@ use crate::assist::{Instances, LossRing};
 use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
 use crate::files::WriteError;
 use crate::nn::{About, Params};
+use crate::world::world;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -111,6 +112,29 @@ pub struct Planned {
     pub shape: [u32; 3],
     /// Operations of forward and backward passes, padding included.
     pub ops: u64,
+}
+
+/// This rank's part of a training step, where several share it: its rows, with weights by which the
+/// mean over the ranks is that over all rows. `counts` is what instances count in a step's loss.
+pub fn own_part(inputs: StepInputs, counts: impl Fn(&[u32]) -> u64) -> StepInputs {
+    let world = world();
+    if !world.is_shared() {
+        return inputs;
+    }
+    let StepInputs { ids, weights, .. } = &inputs;
+    let rows = match world.part(ids.len()) {
+        // With nothing to do it keeps the others company.
+        part if part.is_empty() => 0..1,
+        part => part,
+    };
+    let own = counts(&ids[world.part(ids.len())]) as f64;
+    let scale = (world.size() as f64 * own / counts(ids) as f64) as f32;
+    let scaled = |row: usize| scale * weights.get(row).unwrap_or(&1.0);
+    StepInputs {
+        weights: rows.clone().map(scaled).collect(),
+        ids: ids[rows].to_vec(),
+        ..inputs
+    }
 }
 
 /// Mean loss and share of right answers on the data that training does not see.

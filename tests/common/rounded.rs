@@ -320,6 +320,14 @@ impl Executor for Rounded {
         self.round(out.dlogits);
     }
 
+    fn all_reduce(&mut self, t: Tensor) {
+        self.cpu.all_reduce(t);
+    }
+
+    fn share_results(&mut self) {
+        self.cpu.share_results();
+    }
+
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
         self.cpu.sgd(params, grads, buf, config);
     }

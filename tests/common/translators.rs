@@ -111,6 +111,7 @@ impl<'a> Setup<'a> {
             lr: 0.002,
             seed: 9,
             shape: [shape.sentences, shape.source, shape.target].map(|size| size as u32),
+            ..StepInputs::default()
         };
         if pass == Pass::Train {
             self.drain.launching(step, rows as usize);

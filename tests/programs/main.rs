@@ -34,3 +34,4 @@ mod translation;
 mod weights;
 #[cfg(simt_counted)]
 mod workbench;
+mod world;

@@ -85,7 +85,7 @@ fn an_assertion_in_a_kernel_ends_the_launch_alone() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     let wanted = "kernel positive (tests/cuda/assertion.cu), block (1,0,0), thread (5,0,0): \
-                  tests/cuda/assertion.cu:8: positive: Assertion `p[i] > 0 && \"a message, with \
+                  tests/cuda/assertion.cu:8: Assertion `p[i] > 0 && \"a message, with \
                   a comma\"` failed.";
     assert!(said.contains(wanted), "{said}");
     // The host's code goes on.

@@ -22,6 +22,11 @@ impl Memory {
         &self.buffers[t.buffer][t.range()]
     }
 
+    /// Where a tensor's elements are, for as long as there is the memory.
+    pub fn pointer(&mut self, t: Tensor) -> *mut [f32] {
+        &raw mut self.buffers[t.buffer][t.range()]
+    }
+
     /// Overwrites a tensor.
     pub fn set(&mut self, t: Tensor, values: &[f32]) {
         self.buffers[t.buffer][t.range()].copy_from_slice(values);

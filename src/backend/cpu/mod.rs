@@ -20,6 +20,7 @@ mod math;
 mod memory;
 mod norm;
 mod optim;
+mod records;
 mod scratch;
 mod sentence_loss;
 mod sequence;
@@ -35,9 +36,11 @@ use super::{
 use crate::assist::LossRing;
 use crate::data::Images;
 use crate::data::pairs::SentencePairs;
+use crate::world::{Mean, world};
 use conv::{Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums};
 use memory::{Memory, Others};
 use norm::Normalised;
+use records::Records;
 use simd::Isa;
 pub use simd::IsaError;
 use std::sync::Arc;
@@ -49,8 +52,12 @@ pub struct Cpu {
     labels: Vec<Vec<i32>>,
     images: Vec<Arc<Images>>,
     pairs: Vec<Arc<SentencePairs>>,
-    ring: Option<Arc<LossRing>>,
+    records: Records,
     inputs: StepInputs,
+    /// Of gradients that are ready, under way.
+    means: Vec<Mean>,
+    /// Of a step's exchange with the other ranks.
+    fault: Option<DeviceError>,
 }
 
 impl Cpu {
@@ -70,8 +77,25 @@ impl Cpu {
             labels: Vec::new(),
             images: Vec::new(),
             pairs: Vec::new(),
-            ring: None,
+            records: Records::default(),
             inputs: StepInputs::default(),
+            means: Vec::new(),
+            fault: None,
+        }
+    }
+}
+
+impl Cpu {
+    /// Between two ops of a backward pass: lets the exchange of what is ready go on.
+    fn advance(&mut self) {
+        let advanced = self.means.iter_mut().try_for_each(Mean::advance);
+        self.note(advanced);
+    }
+
+    /// Keeps the first failure of a step.
+    fn note(&mut self, result: Result<(), DeviceError>) {
+        if let Err(e) = result {
+            self.fault.get_or_insert(e);
         }
     }
 }
@@ -109,15 +133,6 @@ fn added<'a>(memory: &'a Others, spec: &InputGrad) -> Add<'a> {
 
 fn labels_of(labels: &[Vec<i32>], t: Tensor) -> &[i32] {
     &labels[t.buffer][t.range()]
-}
-
-/// Stores the records of a step's instances.
-fn record_losses(ring: &Option<Arc<LossRing>>, inputs: &StepInputs, loss: &[f32], right: &[f32]) {
-    let ring = ring.as_deref();
-    let ring = ring.expect("a ring is attached before losses are recorded");
-    for row in 0..inputs.ids.len() {
-        ring.store(inputs.step, row, loss[row], right[row] == 1.0);
-    }
 }
 
 fn conv_shape(x: Tensor, w: Tensor, window: Window) -> ConvShape {
@@ -200,7 +215,7 @@ impl Executor for Cpu {
 
     fn create_ring(&mut self, slots: usize, rows: usize) -> Result<Arc<LossRing>, DeviceError> {
         let ring = Arc::new(LossRing::new(slots, rows));
-        self.ring = Some(ring.clone());
+        self.records = Records::into(ring.clone());
         Ok(ring)
     }
 
@@ -222,7 +237,7 @@ impl Executor for Cpu {
         assert!(inputs.weights.is_empty() || inputs.weights.len() == inputs.ids.len());
         self.inputs = inputs;
         ops(self);
-        Ok(())
+        self.fault.take().map_or(Ok(()), Err)
     }
 
     fn gather(
@@ -278,6 +293,7 @@ impl Executor for Cpu {
         dw: Tensor,
         dx: Option<InputGrad>,
     ) {
+        self.advance();
         let (isa, shape) = (self.isa, conv_shape(x.x, w, window));
         let backward = |memory: &Others, dw: &mut [f32], out: Option<InputGradOut>| {
             let grad = GradSource {
@@ -456,8 +472,8 @@ impl Executor for Cpu {
         out: LossOutputs,
         record: bool,
     ) {
-        let (isa, inputs) = (self.isa, &self.inputs);
-        let ring = record.then_some(&self.ring);
+        let (inputs, records) = (&self.inputs, record.then_some(&mut self.records));
+        let isa = self.isa;
         let labels = labels_of(&self.labels, labels);
         let written = [out.dlogits, out.loss, out.right];
         self.memory
@@ -469,14 +485,36 @@ impl Executor for Cpu {
                     smoothing,
                 };
                 loss::softmax_xent(isa, &rows, dlogits, loss, right);
-                if let Some(ring) = ring {
-                    record_losses(ring, inputs, loss, right);
+                if let Some(records) = records {
+                    records.store(inputs, loss, right);
                 }
             });
     }
 
     fn sequence(&mut self) -> Option<&mut dyn Sequence> {
         Some(self)
+    }
+
+    fn all_reduce(&mut self, t: Tensor) {
+        if world().is_shared() {
+            let x = self.memory.pointer(t);
+            // SAFETY: buffers do not move, ops that follow leave the tensor alone, and the engine
+            // touches it only while it is called, which is in no op: `advance` and `share_results`.
+            let begun = unsafe { world().begin_mean(x) };
+            let begun = begun.map(|mean| self.means.push(mean));
+            self.note(begun);
+        }
+    }
+
+    fn share_results(&mut self) {
+        if world().is_shared() {
+            for mean in std::mem::take(&mut self.means) {
+                let ended = mean.end();
+                self.note(ended);
+            }
+            let shared = self.records.share(&self.inputs);
+            self.note(shared);
+        }
     }
 
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {

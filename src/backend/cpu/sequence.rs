@@ -5,7 +5,7 @@ use super::dropout::Mask;
 use super::linear_layer::{self, Layer};
 use super::memory::Others;
 use super::sentence_loss::{self, Sentences};
-use super::{Cpu, adam, embedding, labels_of, layer_norm, record_losses};
+use super::{Cpu, adam, embedding, labels_of, layer_norm};
 use crate::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
     LinearInputGrad, PairBatch, SentenceLoss, Sequence,
@@ -151,6 +151,7 @@ impl Sequence for Cpu {
         grad: LinearGrad,
         dx: Option<LinearInputGrad>,
     ) {
+        self.advance();
         let isa = self.isa;
         let params = |memory: &Others, dw: &mut [f32], db: Option<&mut [f32]>| {
             let accumulate = grad.accumulate;
@@ -221,6 +222,7 @@ impl Sequence for Cpu {
         dx: Tensor,
         branch: Option<(Tensor, Dropout)>,
     ) {
+        self.advance();
         let isa = self.isa;
         let mask = self.mask(branch.map(|(_, dropout)| dropout));
         let backward = |memory: &Others, out: layer_norm::GradOutput| {
@@ -282,6 +284,7 @@ impl Sequence for Cpu {
     }
 
     fn attention_backward(&mut self, a: Attention, grad: AttentionGrad) {
+        self.advance();
         let isa = self.isa;
         let key_len = labels_of(&self.labels, a.mask.key_len);
         // Gradients that lie side by side in one tensor are one output.
@@ -332,7 +335,7 @@ impl Sequence for Cpu {
     fn sentence_xent(&mut self, loss: SentenceLoss, record: bool) {
         let isa = self.isa;
         let [labels, offsets] = [loss.labels, loss.offsets].map(|t| labels_of(&self.labels, t));
-        let (inputs, ring) = (&self.inputs, record.then_some(&self.ring));
+        let (inputs, records) = (&self.inputs, record.then_some(&mut self.records));
         let written = [loss.dlogits, loss.token_loss, loss.loss, loss.right];
         self.memory
             .write(written, |memory, [dlogits, token_loss, mean, right]| {
@@ -351,8 +354,8 @@ impl Sequence for Cpu {
                     right: &mut *right,
                 };
                 sentence_loss::sentence_xent(isa, &input, out);
-                if let Some(ring) = ring {
-                    record_losses(ring, inputs, loss, right);
+                if let Some(records) = records {
+                    records.store(inputs, loss, right);
                 }
             });
     }

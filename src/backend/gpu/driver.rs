@@ -100,6 +100,13 @@ impl From<f32> for Arg {
     }
 }
 
+/// A launch of this name is no kernel's: floats at an address, so many, become their mean over all
+/// [ranks](crate::world). Like a kernel's it is captured and replayed.
+pub const ALL_REDUCE: &str = "all_reduce";
+/// The same for 64-bit words at an address, of which each rank has an equal part: all ranks get all
+/// parts.
+pub const ALL_GATHER: &str = "all_gather";
+
 /// A kernel with everything it needs to run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {

@@ -1,6 +1,7 @@
 //! [`Gpu`] as an [`Executor`]: memory and steps here, ops in the file of each.
 
 use super::arena::Purpose;
+use super::ops::share::{self, Shared};
 use super::ops::{conv, gather, linear, loss, norm, optim};
 use super::{Buffer, Gpu, Held, Ring, SLOTS, bytes_of};
 use crate::assist::LossRing;
@@ -10,6 +11,7 @@ use crate::backend::{
     Pass, Sgd, StepInputs, Tensor, Window,
 };
 use crate::data::Images;
+use crate::world::world;
 use half::bf16;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -123,6 +125,10 @@ impl Executor for Gpu {
             host: host.clone(),
             device: memory.device,
         });
+        let world = world();
+        self.shared = world
+            .is_shared()
+            .then(|| Shared::plan(self, world.size(), world.words(rows)));
         self.make_steps(slots, rows)?;
         Ok(host)
     }
@@ -290,6 +296,18 @@ impl Executor for Gpu {
         record: bool,
     ) {
         self.op(|gpu| loss::softmax_xent(gpu, logits, labels, weights, smoothing, out, record));
+    }
+
+    fn all_reduce(&mut self, t: Tensor) {
+        if world().is_shared() {
+            self.op(|gpu| gpu.reducing.push(t));
+        }
+    }
+
+    fn share_results(&mut self) {
+        if world().is_shared() {
+            self.op(share::share_results);
+        }
     }
 
     fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {

@@ -26,11 +26,13 @@ use super::{DataId, DeviceError, Executor, Kind, Pass, Tensor};
 use crate::assist::LossRing;
 #[cfg(simt)]
 use crate::simt::{Landing, Schedule, Simt, checker::Checker, profiler::Profiler};
+use crate::world::world;
 use arena::{Arena, Purpose};
 use data::{Data, Held, Resident};
 use driver::{Arg, Counted, Driver, Graph, Launch};
 pub use ladder::Ladder;
 use ladder::Limits;
+use ops::share::Shared;
 use shadow::Shadows;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -82,6 +84,10 @@ pub struct Gpu {
     buffers: Vec<Buffer>,
     data: Vec<Data>,
     ring: Option<Ring>,
+    /// Where several ranks share a step.
+    shared: Option<Shared>,
+    /// Of which the ranks take the mean when the backward pass is done.
+    reducing: Vec<Tensor>,
     steps: Option<Steps>,
     graphs: HashMap<StepKey, Captured>,
     pass: Pass,
@@ -207,6 +213,8 @@ impl Gpu {
             buffers: Vec::new(),
             data: Vec::new(),
             ring: None,
+            shared: None,
+            reducing: Vec::new(),
             steps: None,
             graphs: HashMap::new(),
             pass: Pass::Train,
@@ -335,7 +343,11 @@ impl Gpu {
         steps.buffers(&self.arena, self.pass)
     }
 
+    /// Where the loss kernel stores its records: what several ranks share goes into the ring later.
     fn ring_buffer(&self) -> Option<RingBuffer> {
+        if let Some(shared) = self.shared {
+            return Some(shared.ring(self, world().rank()));
+        }
         self.ring.as_ref().map(|ring| RingBuffer {
             address: ring.device,
             slots: ring.host.slots() as u32,
@@ -481,12 +493,16 @@ impl Gpu {
         // Once more, now that scratch and shadows have their addresses.
         let launches = self.plan(pass, ops);
         let steps = self.steps.as_ref().expect("made by claim");
+        let vote = match (pass, self.shared) {
+            (Pass::Train, Some(shared)) => shared.vote(self, world().rank()),
+            _ => Arg::NULL,
+        };
         let begin = Launch {
             kernel: BEGIN,
             grid: [1, 1, 1],
             threads: BEGIN_THREADS,
             shared: 0,
-            args: steps.begin_args(&self.arena, pass),
+            args: steps.begin_args(&self.arena, pass, vote),
             scratch: None,
         };
         let graph = self.record(|gpu| {

@@ -13,6 +13,8 @@ struct SlotHeader {
     seed: u64,
     rows: u32,
     lr: f32,
+    total: u32,
+    vote: f32,
 }
 
 /// The device's copy of a header, with the step's number.
@@ -23,6 +25,8 @@ struct StepState {
     seed: u64,
     rows: u32,
     lr: f32,
+    total: u32,
+    unused: u32,
 }
 
 /// Device addresses of what a step trains on.
@@ -87,8 +91,8 @@ impl Steps {
         }
     }
 
-    /// Arguments of `begin_step`.
-    pub fn begin_args(&self, arena: &Arena, pass: Pass) -> Vec<Arg> {
+    /// Arguments of `begin_step`, which stores this rank's vote in `vote`.
+    pub fn begin_args(&self, arena: &Arena, pass: Pass, vote: Arg) -> Vec<Arg> {
         // The slot of evaluation lies behind those of training.
         let (first, count) = match pass {
             Pass::Train => (0, self.count),
@@ -104,6 +108,7 @@ impl Steps {
             Arg::Ptr(buffers.state),
             Arg::Ptr(buffers.ids),
             Arg::Ptr(buffers.weights),
+            vote,
         ]
     }
 
@@ -139,6 +144,8 @@ impl Steps {
             seed: inputs.seed,
             rows: rows as u32,
             lr: inputs.lr,
+            total: inputs.total,
+            vote: f32::from(u8::from(inputs.vote)),
         };
         let ones;
         let weights = if inputs.weights.is_empty() {

@@ -389,7 +389,7 @@ impl Bound<'_> {
         exec.sentence_xent(spec, record);
     }
 
-    /// From the gradient in `logits` those of all parameters.
+    /// From the gradient in `logits` those of all parameters; the ranks' mean of them is under way.
     pub fn backward(&self, exec: &mut dyn Sequence) {
         let (net, params) = (self.net, &self.net.params);
         let (table, dtable) = (params.value(TABLE), params.grad(TABLE));
@@ -415,11 +415,20 @@ impl Bound<'_> {
             memory,
             Some(encoder.gradient()),
         );
+        let mut reduced = params.reduced.len();
+        let mut reduce = |exec: &mut dyn Sequence, first: Option<Tensor>| {
+            if let Some(grad) = first {
+                exec.all_reduce(params.reduced_from(grad, &mut reduced));
+            }
+        };
+        reduce(exec, params.first_grad("decoder."));
         let embedding = self.embedding(self.pairs.previous, decoder.embedding_site(), true);
         exec.embed_backward(embedding, decoder.gradient(), dtable);
         encoder.backward(exec, self.pairs.source_len, None, None);
+        reduce(exec, params.first_grad("encoder.layer"));
         let embedding = self.embedding(self.pairs.source, encoder.embedding_site(), true);
         exec.embed_backward(embedding, encoder.gradient(), dtable);
+        reduce(exec, Some(dtable));
     }
 
     /// A training step: batch, forward, loss with records, backward, clipping, update.
@@ -429,6 +438,7 @@ impl Bound<'_> {
         self.decode(exec, true);
         self.loss(exec, spec.smoothing, true);
         self.backward(exec);
+        exec.share_results();
         self.update(exec, spec);
     }
 

@@ -4,8 +4,9 @@ use crate::assist::LossRing;
 use crate::backend::{self, Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs, Tensor};
 use crate::data::Dataset;
 use crate::nn::{Architecture, InputShape, Params, ResNet};
-use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
+use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score, own_part};
 use crate::train::{Answers, Config, Guess, TrainError};
+use crate::world::world;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ pub struct ImageBoss {
     test_images: usize,
     held_out: bool,
     classes: Vec<String>,
+    /// Images that the network takes at a time: this rank's part of a batch.
     batch: usize,
     augment: Augment,
     smoothing: f32,
@@ -42,8 +44,9 @@ impl ImageBoss {
         let mut exec = backend::open(&config.device).map_err(TrainError::unusable)?;
         let (height, width) = (data.train.height, data.train.width);
         let channels = data.train.channels;
+        let batch = world().largest_part(config.batch);
         let input = InputShape {
-            batch: config.batch,
+            batch,
             height,
             width,
             channels,
@@ -51,7 +54,7 @@ impl ImageBoss {
         let net = ResNet::new(&mut *exec, architecture, input, data.classes.len());
         let train = exec.attach_images(data.train.clone());
         let test = exec.attach_images(data.test.clone());
-        let ring = exec.create_ring(SLOTS, config.batch);
+        let ring = exec.create_ring(SLOTS, world().ring_rows(config.batch));
         Ok(ImageBoss {
             ring: ring.map_err(TrainError::unusable)?,
             exec,
@@ -61,7 +64,7 @@ impl ImageBoss {
             test_images: data.test.len(),
             held_out: data.held_out,
             classes: data.classes.clone(),
-            batch: config.batch,
+            batch,
             augment: Augment {
                 crop: CROP,
                 flip: data.flip,
@@ -75,31 +78,46 @@ impl ImageBoss {
         })
     }
 
-    /// Mean loss on the images that training does not see, and which of them are right.
+    /// Mean loss on the images that training does not see, and which of them are right; of each
+    /// rank's batches by that rank.
     fn look(&mut self, stop: &AtomicBool) -> Result<Option<(f64, Vec<bool>)>, DeviceError> {
-        let (mut loss, mut right) = (0.0, Vec::with_capacity(self.test_images));
-        let (net, data) = (&self.net, self.test);
-        for start in (0..self.test_images).step_by(self.batch) {
+        let (mut loss, mut stopped) = (0.0, 0.0);
+        let mut right = vec![0_u8; self.test_images];
+        let (net, data, world) = (&self.net, self.test, world());
+        let batches = (0..self.test_images).step_by(self.batch);
+        for start in batches.skip(world.rank()).step_by(world.size()) {
             if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+                stopped = 1.0;
+                break;
             }
-            let ids: Vec<u32> = (start..(start + self.batch).min(self.test_images))
-                .map(|i| i as u32)
-                .collect();
-            let rows = ids.len();
+            let end = (start + self.batch).min(self.test_images);
             let inputs = StepInputs {
-                ids,
+                ids: (start..end).map(|i| i as u32).collect(),
                 ..StepInputs::default()
             };
             let pass = Pass::Eval;
             self.exec
                 .step(pass, inputs, &|exec| net.eval_step(exec, data))?;
             let losses = self.exec.read(net.loss.loss)?;
-            loss += losses[..rows].iter().map(|v| f64::from(*v)).sum::<f64>();
-            let rights = self.exec.read(net.loss.right)?;
-            right.extend(rights[..rows].iter().map(|v| *v > 0.5));
+            loss += losses
+                .iter()
+                .take(end - start)
+                .map(|v| f64::from(*v))
+                .sum::<f64>();
+            for (right, v) in right[start..end]
+                .iter_mut()
+                .zip(self.exec.read(net.loss.right)?)
+            {
+                *right = u8::from(v > 0.5);
+            }
         }
-        Ok(Some((loss / self.test_images as f64, right)))
+        let [loss, stopped] = world.sums("evaluation", [loss, stopped])?;
+        if stopped > 0.0 {
+            return Ok(None);
+        }
+        let all = world.exchange("evaluation", &right)?;
+        let right = (0..self.test_images).map(|i| all.iter().any(|rank| rank[i] != 0));
+        Ok(Some((loss / self.test_images as f64, right.collect())))
     }
 
     /// What a training step does.
@@ -149,11 +167,12 @@ impl Boss for ImageBoss {
             self.exec
                 .prepare(Pass::Eval, [0; 3], &|exec| net.eval_step(exec, test))
         });
-        prepared.map_err(|e| TrainError::unusable(e.at_batch(self.batch)))
+        prepared.map_err(|e| TrainError::unusable(e.at_batch(world().size() * self.batch)))
     }
 
     fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError> {
         let train = self.training();
+        let inputs = own_part(inputs, |ids| ids.len() as u64);
         self.exec.step(Pass::Train, inputs, &train)
     }
 

@@ -74,9 +74,10 @@ pub fn command() -> clap::Command {
 
 /// Runs what the command line asks for, and says what went wrong.
 pub fn main<P: Program>(flags: &StudyFlags) -> ExitCode {
-    guarded(P::NAME, flags.quiet, |console, stop| {
-        run::<P>(flags, console, stop)
-    })
+    faults::say(P::NAME);
+    let console = Console { quiet: flags.quiet };
+    let stop: &Stop = Box::leak(Box::new(Stop::new(P::NAME)));
+    guarded(P::NAME, console, stop, || run::<P>(flags, console, stop))
 }
 
 /// A study with all that its runs need.

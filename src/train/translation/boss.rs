@@ -10,8 +10,9 @@ use crate::data::text::bucket::{self, BatchLimits, padded};
 use crate::data::text::{Corpus, Tokenizer, Translation, bleu};
 use crate::files;
 use crate::nn::{Params, Room, TrainSpec, Transformer, longest_translation};
-use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score};
+use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score, own_part};
 use crate::train::{Config, Guess, TrainError};
+use crate::world::world;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +64,32 @@ fn room(data: &Translation, limits: BatchLimits, beams: usize) -> Room {
     }
 }
 
+/// What one of the ranks that share a batch has of it, at most: a sentence more than an equal part of
+/// few long ones.
+fn own_limits(data: &Translation, limits: BatchLimits) -> BatchLimits {
+    let world = world();
+    if !world.is_shared() {
+        return limits;
+    }
+    let longest = |side: fn(&SentencePairs) -> usize| {
+        padded(side(&data.train.pairs).max(side(&data.valid.pairs)).max(1))
+    };
+    let pair =
+        longest(|pairs| pairs.source().longest()) + longest(|pairs| pairs.target().longest());
+    BatchLimits {
+        sentences: world.largest_part(limits.sentences),
+        max_tokens: world.largest_part(limits.max_tokens) + pair,
+    }
+}
+
+/// This rank's part of a batch of that shape: all ranks' are of one shape.
+fn own_shape(shape: PairShape) -> PairShape {
+    PairShape {
+        sentences: world().largest_part(shape.sentences),
+        ..shape
+    }
+}
+
 impl TranslationBoss {
     /// Opens the device and allocates the network, with all parameters zero, and a ring.
     pub fn new(
@@ -74,16 +101,17 @@ impl TranslationBoss {
     ) -> Result<TranslationBoss, TrainError> {
         let exec = backend::open(&config.device).map_err(TrainError::unusable)?;
         let all: Vec<u32> = (0..data.valid.pairs.len() as u32).collect();
-        let valid_batches = bucket::batches(&data.valid.pairs, &all, limits);
+        let own_limits = own_limits(data, limits);
+        let valid_batches = bucket::batches(&data.valid.pairs, &all, own_limits);
         let valid_batches = valid_batches.map_err(TrainError::unusable)?;
-        let room = room(data, limits, own.beam);
+        let room = room(data, own_limits, own.beam);
         let mut translator = Translator::new(exec, own, tokenizer.clone(), room)
             .map_err(|e| TrainError::unusable(e.at_batch(config.batch)))?;
         let exec = translator.exec();
         let ops = exec.sequence().expect("the network has its ops");
         let [train, valid] =
             [&data.train, &data.valid].map(|corpus| ops.attach_pairs(corpus.pairs.clone()));
-        let ring = exec.create_ring(SLOTS, config.batch);
+        let ring = exec.create_ring(SLOTS, world().ring_rows(config.batch));
         Ok(TranslationBoss {
             ring: ring.map_err(TrainError::unusable)?,
             translator,
@@ -110,6 +138,23 @@ impl TranslationBoss {
 
     fn net(&self) -> &Transformer {
         &self.translator.net
+    }
+
+    /// Translations of the test set, of which each rank finds a part.
+    fn translations(&mut self) -> Result<Vec<String>, TrainError> {
+        let (world, sources) = (world(), self.test.pairs.source());
+        let own = world.part(self.test.pairs.len()).map(|i| sources.get(i));
+        let own = own.collect::<Sentences>();
+        let found = self.translator.translate(&own)?;
+        let found = postcard::to_stdvec(&found).expect("plain data");
+        let all = world
+            .exchange("translations", &found)
+            .map_err(TrainError::failed)?;
+        let all = all
+            .iter()
+            .map(|found| postcard::from_bytes::<Vec<String>>(found));
+        let all: Result<Vec<_>, _> = all.collect();
+        Ok(all.map_err(TrainError::failed)?.concat())
     }
 
     /// A step of evaluation on validation sentences.
@@ -189,7 +234,7 @@ impl Boss for TranslationBoss {
     fn prepare(&mut self) -> Result<(), TrainError> {
         // The first shape of each pass claims all memory; the others are captured as they come.
         let first: Vec<u32> = (0..self.batch.min(self.pairs.len()) as u32).collect();
-        let train_shape = shape(self.plan(&first)[0].shape);
+        let train_shape = own_shape(shape(self.plan(&first)[0].shape));
         let valid_shape = self.valid_batches[0].1;
         let (train, valid, spec, batch) = (self.train, self.valid, self.spec, self.batch);
         let (exec, net) = self.translator.parts();
@@ -207,7 +252,16 @@ impl Boss for TranslationBoss {
     }
 
     fn step(&mut self, inputs: StepInputs) -> Result<(), DeviceError> {
-        let (shape, train, spec) = (shape(inputs.shape), self.train, self.spec);
+        let shape = own_shape(shape(inputs.shape));
+        let pairs = self.pairs.target();
+        let tokens = |id: &u32| pairs.get(*id as usize).len() as u64;
+        let inputs = StepInputs {
+            shape: key(shape),
+            // For dropout, of which no two ranks have the same.
+            seed: world().seed(inputs.seed),
+            ..own_part(inputs, |ids| ids.iter().map(tokens).sum())
+        };
+        let (train, spec) = (self.train, self.spec);
         let (exec, net) = self.translator.parts();
         exec.step(Pass::Train, inputs, &|exec| {
             let ops = exec.sequence().expect("the network has its ops");
@@ -218,10 +272,12 @@ impl Boss for TranslationBoss {
     /// Loss a token of the validation set, without label smoothing, and the share of its sentences
     /// of which every token is right, given those before it.
     fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, DeviceError> {
-        let (mut loss, mut tokens, mut right) = (0.0, 0.0, 0.0);
-        for (ids, shape) in self.valid_batches.clone() {
+        let (mut loss, mut tokens, mut right, mut stopped) = (0.0, 0.0, 0.0, 0.0);
+        let (world, batches) = (world(), self.valid_batches.clone());
+        for (ids, shape) in batches.into_iter().skip(world.rank()).step_by(world.size()) {
             if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+                stopped = 1.0;
+                break;
             }
             self.look(ids.clone(), shape)?;
             let results = self.net().bind(shape).results;
@@ -233,6 +289,11 @@ impl Boss for TranslationBoss {
                 tokens += length;
                 right += f64::from(all);
             }
+        }
+        let sums = world.sums("evaluation", [loss, tokens, right, stopped])?;
+        let [loss, tokens, right, stopped] = sums;
+        if stopped > 0.0 {
+            return Ok(None);
         }
         Ok(Some(Evaluation {
             loss: loss / tokens,
@@ -259,8 +320,8 @@ impl Boss for TranslationBoss {
     fn score(&mut self, dir: Option<&Path>) -> Result<Score, TrainError> {
         let all = self.evaluate(&AtomicBool::new(false));
         let valid_loss = all.map_err(TrainError::failed)?.expect("all seen").loss;
-        let translations = self.translator.translate(self.test.pairs.source())?;
-        if let Some(dir) = dir {
+        let translations = self.translations()?;
+        if let Some(dir) = dir.filter(|_| world().is_first()) {
             let text: String = translations.iter().map(|t| format!("{t}\n")).collect();
             files::write(&dir.join(TRANSLATIONS), text.as_bytes()).map_err(TrainError::failed)?;
         }

@@ -69,7 +69,22 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(LINEARS.map(|sizes| case(move |g, r| head(g, r, sizes))));
     cases.extend(pairs::cases());
     cases.push(case(|g, r| network(g, r, 8, true)));
+    cases.push(case(|g, _| share(g)));
     cases
+}
+
+/// A step of 7 rows on 3 ranks.
+fn share(gpu: &mut Gpu) -> Result<(), DeviceError> {
+    let ring = gpu.create_ring(4, 8)?;
+    let inputs = StepInputs {
+        total: 7,
+        ..StepInputs::default()
+    };
+    gpu.step(Pass::Train, inputs, &|_| ())?;
+    gpu.store_of_ranks(3, &[0; 3 * 4])?;
+    gpu.block(|driver| driver.synchronize())?;
+    drop(ring);
+    Ok(())
 }
 
 fn batch_norm(

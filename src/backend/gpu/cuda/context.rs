@@ -156,7 +156,7 @@ impl Context {
         });
     }
 
-    fn lives(&self) -> Result<(), DeviceError> {
+    pub fn lives(&self) -> Result<(), DeviceError> {
         self.dead.get().cloned().map_or(Ok(()), Err)
     }
 

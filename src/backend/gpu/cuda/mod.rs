@@ -6,15 +6,20 @@
 mod context;
 mod fault;
 mod library;
+mod nccl;
 mod tensor_map;
 
-use super::driver::{Capability, Driver, Graph, Launch, Mapped, Value, carve};
+use super::driver::{
+    ALL_GATHER, ALL_REDUCE, Arg, Capability, Driver, Graph, Launch, Mapped, Value, carve,
+};
 use crate::backend::DeviceError;
 use crate::backend::wait::{Patience, Wait, step_limit};
+use crate::world::world;
 use context::Context;
 use cudarc::driver::sys::{self, CUresult};
 pub use fault::STEPWISE;
 use fault::{check, cu};
+use nccl::Nccl;
 use std::ffi::c_void;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
@@ -56,6 +61,8 @@ pub struct Cuda {
     stream: sys::CUstream,
     memory: Vec<sys::CUdeviceptr>,
     graphs: Vec<Captured>,
+    /// Where several ranks train together.
+    nccl: Option<Nccl>,
     /// A capture has begun.
     capturing: bool,
     /// `AUTOASSIST_CUDA_STEPWISE`: every launch is waited for, so that a failure has its kernel's
@@ -81,7 +88,10 @@ impl Cuda {
     /// is too old.
     pub fn new(ordinal: u32) -> Result<Cuda, DeviceError> {
         let limit = step_limit()?;
-        let context = context::open(ordinal)?;
+        let world = world();
+        let context = world.everywhere("the GPU", context::open(ordinal))?;
+        let nccl = world.is_shared().then(|| Nccl::join(&context));
+        let nccl = nccl.transpose()?;
         context.bind()?;
         let mut stream = null_mut();
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
@@ -95,16 +105,40 @@ impl Cuda {
             other => other,
         })?;
         let stepwise = std::env::var_os(STEPWISE).is_some_and(|v| v == "1");
-        Ok(Cuda {
+        let mut cuda = Cuda {
             context,
             stream,
             memory: Vec::new(),
             graphs: Vec::new(),
+            nccl,
             capturing: false,
             stepwise: stepwise.then(Vec::new),
             limit,
             patience: Patience::new(Some(limit)),
-        })
+        };
+        cuda.connect()?;
+        Ok(cuda)
+    }
+
+    /// Ranks connect at their first exchange, which must not be one that is captured.
+    fn connect(&mut self) -> Result<(), DeviceError> {
+        let ranks = match &self.nccl {
+            None => return Ok(()),
+            Some(_) => world().size() as u64,
+        };
+        let at = Arg::Ptr(self.alloc(8 * ranks as usize)?);
+        for (kernel, count) in [(ALL_REDUCE, 1), (ALL_GATHER, ranks)] {
+            let launch = Launch {
+                kernel,
+                grid: [1; 3],
+                threads: 1,
+                shared: 0,
+                args: vec![at, Arg::U64(count)],
+                scratch: None,
+            };
+            self.inside(|cuda| cuda.launch_one(&launch))?;
+        }
+        self.synchronize()
     }
 
     /// Does what wants the context, and remembers what has made an end of it.
@@ -158,6 +192,15 @@ impl Cuda {
     }
 
     fn launch_one(&mut self, launch: &Launch) -> Result<(), DeviceError> {
+        if let (ALL_REDUCE | ALL_GATHER, &[Arg::Ptr(address), Arg::U64(count)]) =
+            (launch.kernel, &launch.args[..])
+        {
+            let nccl = self
+                .nccl
+                .as_ref()
+                .expect("made where there are several ranks");
+            return nccl.launch(launch, (address, count), self.stream);
+        }
         let function = self.context.function(launch.kernel);
         let function = function.ok_or_else(|| DeviceError::Call {
             call: "cuModuleGetFunction",
@@ -416,7 +459,10 @@ impl Driver for Cuda {
     }
 
     fn is_idle(&mut self) -> Result<bool, DeviceError> {
-        self.inside(|cuda| cuda.idle())
+        self.inside(|cuda| {
+            cuda.nccl.as_ref().map_or(Ok(()), Nccl::lives)?;
+            cuda.idle()
+        })
     }
 
     fn upload(&mut self, to: u64, bytes: &[u8]) -> Result<(), DeviceError> {

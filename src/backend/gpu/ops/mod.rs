@@ -16,3 +16,4 @@ pub mod move_rows;
 pub mod norm;
 pub mod optim;
 pub mod sentence_loss;
+pub mod share;
