@@ -85,6 +85,7 @@ cudaError_t run(const ProgramKernel &kernel, const Configuration &shape, void **
     std::copy(shape.block, shape.block + 3, launch.block);
     launch.dynamic_shared = uint32_t(shape.dynamic_shared);
     launch.shared_limit = all.program.device.block_shared;
+    launch.schedule = shape.together ? SIMT_TOGETHER : 0;
     const Reach reach;
     all.fault = cudaError_t(all.program.launch(&kernel.described, &launch, args));
     return all.fault;
@@ -168,7 +169,7 @@ void *simt_function(void *function, uint32_t argc, void (*call)(void *, void **)
 
 void simt_configure(const uint32_t *grid, const uint32_t *block, size_t dynamic_shared,
                     cudaStream_t stream, int line, const char *file) {
-    Configuration shape = {{}, {}, dynamic_shared, stream, line, file, false};
+    Configuration shape = {{}, {}, dynamic_shared, stream, line, file, false, false};
     std::copy(grid, grid + 3, shape.grid);
     std::copy(block, block + 3, shape.block);
     mine().shapes.push_back(shape);
@@ -227,15 +228,36 @@ cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void *
                                          stream,
                                          0,
                                          "cudaLaunchKernel",
+                                         false,
                                          false},
                                         args);
     mine().note.clear();
     return error;
 }
 
-// Its blocks do not run side by side.
-cudaError_t cudaLaunchCooperativeKernel(const void *, dim3, dim3, void **, size_t, cudaStream_t) {
-    return fail(cudaErrorNotSupported);
+cudaError_t cudaLaunchCooperativeKernel(const void *function, dim3 grid, dim3 block, void **args,
+                                        size_t dynamic_shared, cudaStream_t stream) {
+    std::lock_guard<std::recursive_mutex> lock(runtime().mutex);
+    int fitting = 0;
+    const int threads = int(block.x * block.y * block.z);
+    if (const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+            &fitting, function, threads, dynamic_shared))
+        return error;
+    const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
+    if (blocks > uint64_t(fitting) * runtime().program.device.multiprocessors)
+        return fail(cudaErrorCooperativeLaunchTooLarge);
+    const cudaError_t error = launch_at(function,
+                                        {{grid.x, grid.y, grid.z},
+                                         {block.x, block.y, block.z},
+                                         dynamic_shared,
+                                         stream,
+                                         0,
+                                         "cudaLaunchCooperativeKernel",
+                                         false,
+                                         true},
+                                        args);
+    mine().note.clear();
+    return error;
 }
 
 cudaError_t cudaGetLastError() {

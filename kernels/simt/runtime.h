@@ -41,7 +41,8 @@ struct Configuration {
     cudaStream_t stream;
     int line;
     const char *file;
-    bool asks;  // only who it is
+    bool asks;      // only who it is
+    bool together;  // cooperative: its blocks run side by side
 };
 
 using Work = std::function<cudaError_t()>;

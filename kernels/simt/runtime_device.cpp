@@ -64,6 +64,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     p.multiProcessorCount = int(gpu.multiprocessors);
     p.deviceOverlap = p.canMapHostMemory = p.concurrentKernels = p.unifiedAddressing = 1;
     p.managedMemory = p.concurrentManagedAccess = p.streamPrioritiesSupported = 1;
+    p.cooperativeLaunch = 1;
     p.globalL1CacheSupported = p.localL1CacheSupported = p.computePreemptionSupported = 1;
     p.canUseHostPointerForRegisteredMem = p.hostRegisterSupported = p.memoryPoolsSupported = 1;
     p.asyncEngineCount = 2;

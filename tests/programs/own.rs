@@ -7,11 +7,15 @@ use std::process::Output;
 
 /// `kernels run|check tests/cuda/NAME.cu`, which compiles into a folder that all of them share.
 fn kernels(action: &str, name: &str) -> Output {
-    let mut command = Command::cargo_bin("kernels").expect("the program is built");
     let source = Path::new("tests/cuda").join(name).with_extension("cu");
+    command(action, &source).output().expect("it runs")
+}
+
+fn command(action: &str, source: &Path) -> Command {
+    let mut command = Command::cargo_bin("kernels").expect("the program is built");
     command.arg(action).arg(source);
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
-    command.output().expect("it runs")
+    command
 }
 
 /// Of a program that is right: runs it, and checks it, too.
@@ -91,4 +95,112 @@ fn an_assertion_in_a_kernel_ends_the_launch_alone() {
     // The host's code goes on.
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text, "the launch failed\n");
+}
+
+/// Its blocks run side by side, which the checker's do not.
+#[test]
+fn blocks_of_a_cooperative_launch_wait_for_one_another() {
+    let output = kernels("run", "together");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "right\n");
+}
+
+#[test]
+fn bugs_out_of_textbooks_are_found_at_their_lines() {
+    for (bug, wanted) in [
+        (
+            "1",
+            "twice: out of bounds: bytes 4000 to 4003 of device memory",
+        ),
+        (
+            "2",
+            "blur: uninitialised: bytes 516 to 519 of shared variable near",
+        ),
+        ("3", "largest: race: bytes 4 to 7 of shared variable part"),
+    ] {
+        let output = command("check", Path::new("tests/cuda/bugs.cu"))
+            .args(["--", bug])
+            .output();
+        let output = output.expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains(wanted) && text.contains(": 1 finding\n"),
+            "{text}"
+        );
+        let source = std::fs::read_to_string("tests/cuda/bugs.cu").expect("the program");
+        let lines = source.lines().enumerate();
+        let marked = lines.filter(|(_, line)| line.ends_with(&format!("// {bug}")));
+        for (i, _) in marked {
+            assert!(
+                text.contains(&format!("at tests/cuda/bugs.cu:{}\n", i + 1)),
+                "{text}"
+            );
+        }
+    }
+}
+
+/// What `kernels/README.md` quotes is what its commands print.
+#[test]
+fn the_worked_examples_are_as_the_text_says() {
+    let readme = std::fs::read_to_string("kernels/README.md").expect("a README");
+    let (_, section) = readme
+        .split_once("\n## Your own program")
+        .expect("a section");
+    let section = section.split("\n## ").next().expect("it has a text");
+    let quoted = |heading: &str| {
+        let (_, after) = section
+            .split_once(&format!("**{heading}\n```"))
+            .expect(heading);
+        let (_, after) = after.split_once('\n').expect("a block");
+        after.split("\n```").next().expect("its end").to_string()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    for (action, name) in [("check", "sum"), ("profile", "transpose")] {
+        let path = Path::new("tests/cuda").join(name).with_extension("cu");
+        let source = std::fs::read_to_string(&path).expect("the program");
+        let code = quoted(&format!("`{}`**", path.display()));
+        assert!(source.contains(&code), "not in {name}: {code}");
+        let says = |path: &Path, wanted: &str| {
+            let output = command(action, path).output().expect("it runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            for line in wanted.lines() {
+                assert!(
+                    text.lines().any(|l| l == line),
+                    "{line}\n is not in\n{text}"
+                );
+            }
+            text
+        };
+        let text = says(
+            &path,
+            &quoted(&format!("`kernels {action} {}`**", path.display())),
+        );
+        // Mended as the text says.
+        let mended = match name {
+            "sum" => source.replace(
+                &code,
+                &code.replace("half];\n", "half];\n__syncthreads();\n"),
+            ),
+            _ => source.replace("[TILE][TILE]", "[TILE][TILE + 1]"),
+        };
+        assert_ne!(mended, source);
+        let path = folder.path().join(path.file_name().expect("a file"));
+        std::fs::write(&path, mended).expect("written");
+        match name {
+            "sum" => {
+                assert!(text.starts_with("1072\n"), "{text}");
+                let text = says(&path, "29994");
+                assert!(text.contains(": 0 findings"), "{text}");
+            }
+            _ => {
+                says(
+                    &path,
+                    &quoted(&format!(
+                        "`kernels {action} tests/cuda/{name}.cu`, mended**"
+                    )),
+                );
+            }
+        }
+    }
 }
