@@ -90,6 +90,10 @@ pub fn compile(
     if library.is_file() {
         return Ok(cache.compiled(library));
     }
+    // A program that includes OpenMP's header is linked with its library.
+    if texts.iter().any(|text| text.contains("/omp.h\"")) {
+        flags.push("-fopenmp".into());
+    }
     // Somebody else may be making the same; whoever is last renames over equal bytes.
     let folder = tempfile::tempdir_in(&cache.folder).map_err(io(&cache.folder))?;
     let mut objects = Vec::new();
@@ -106,6 +110,7 @@ pub fn compile(
     }
     let linked = folder.path().join("program.so");
     let mut command = Command::new(COMPILER);
+    command.args(flags.iter().filter(|flag| *flag == "-fopenmp"));
     command.args(["-shared", "-o"]).arg(&linked).args(&objects);
     run(&mut command, &sources[0])?;
     fs::rename(&linked, &library).map_err(io(&library))?;

@@ -48,7 +48,7 @@ pub enum ProgramError {
         log: String,
     },
     /// The loader's message.
-    #[error("the program compiles and does not load: {0}")]
+    #[error("the program compiles and does not load: {}", reason(.0))]
     Load(#[from] libloading::Error),
     /// It has no `main`.
     #[error("the program has no main()")]
@@ -56,6 +56,12 @@ pub enum ProgramError {
     /// The executor's.
     #[error(transparent)]
     Device(#[from] DeviceError),
+}
+
+/// What the loader says, which the error keeps to itself.
+fn reason(error: &libloading::Error) -> String {
+    let source = std::error::Error::source(error);
+    source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// What is done with a program.
