@@ -154,7 +154,7 @@ impl Unit<'_> {
         let driver = DRIVER.iter().any(|name| {
             let rest = word.strip_prefix(name);
             let capital = |rest: &str| rest.is_empty() || rest.starts_with(char::is_uppercase);
-            rest.is_some_and(|rest| capital(rest)) && next == "("
+            rest.is_some_and(capital) && next == "("
         });
         driver.then_some("the driver API is not run here; use the runtime API (cuda_runtime.h)")
     }
