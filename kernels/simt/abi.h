@@ -188,7 +188,7 @@ typedef struct SimtRequest {
 
 // As simt_checker_new, simt_checker_alloc and simt_launch_checked. Of a launch whose blocks do more
 // than `budget`, in accesses and basic blocks, only a sample is run (sample.h).
-SimtProfiler *simt_profiler_new(size_t capacity, uint64_t budget);
+SimtProfiler *simt_profiler_new(size_t capacity, uint64_t budget, uint64_t most_blocks);
 void simt_profiler_delete(SimtProfiler *profiler);
 void *simt_profiler_alloc(SimtProfiler *profiler, size_t bytes);
 int simt_launch_profiled(SimtProfiler *profiler, const SimtKernel *kernel,

@@ -95,8 +95,8 @@ Wavefronts wavefronts(const Request &request, uint32_t lanes) {
 
 using namespace simt;
 
-SimtProfiler::SimtProfiler(size_t capacity, uint64_t budget)
-    : budget_(budget), heap_{0, (capacity + 4095) / 4096 * 4096} {
+SimtProfiler::SimtProfiler(size_t capacity, uint64_t budget, uint64_t most)
+    : budget_(budget), most_(most), heap_{0, (capacity + 4095) / 4096 * 4096} {
     heap_.low = uintptr_t(reserve<char>(heap_.size));
     owners_ = reserve<uint32_t>(heap_.size / ALIGN);
     for (Stamp *&stamps : stamps_)
@@ -156,7 +156,7 @@ void SimtProfiler::run(Job &job) {
     static uint64_t serial = 0;
     std::lock_guard<std::mutex> lock(running);
     job.serial = ++serial;
-    sample_.begin(job.blocks, budget_);
+    sample_.begin(job.blocks, budget_, most_);
     if (keep_)
         sample_.together();  // all of them, and in order
     run_alone(job);
@@ -453,9 +453,9 @@ void simt_loaded(const void *function) {
     library_start = image_around(uintptr_t(function)).start;
 }
 
-SimtProfiler *simt_profiler_new(size_t capacity, uint64_t budget) {
+SimtProfiler *simt_profiler_new(size_t capacity, uint64_t budget, uint64_t most_blocks) {
     try {
-        return new SimtProfiler(capacity, budget);
+        return new SimtProfiler(capacity, budget, most_blocks);
     } catch (const std::bad_alloc &) {
         return nullptr;
     }

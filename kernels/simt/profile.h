@@ -70,7 +70,7 @@ struct Region {
 
 struct SimtProfiler {
 public:
-    SimtProfiler(size_t capacity, uint64_t budget);
+    SimtProfiler(size_t capacity, uint64_t budget, uint64_t most);
     ~SimtProfiler();
     SimtProfiler(const SimtProfiler &) = delete;
     SimtProfiler &operator=(const SimtProfiler &) = delete;
@@ -148,7 +148,7 @@ private:
     uint64_t estimate(const simt::Region &region, bool write) const;
     void finish();
 
-    uint64_t budget_;
+    uint64_t budget_, most_;
     simt::Sample sample_;
     simt::Range heap_;  // device memory
     size_t used_ = 0;   // of it

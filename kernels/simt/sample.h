@@ -6,7 +6,7 @@
 // the others for all between. The cost of a block is what it is seen to do, so that the sample is
 // the same on every machine; where blocks differ so much, in that or in the bytes that they access,
 // that the whole would be uncertain by more than 2 % (standard error) there are more of them, up to
-// all.
+// all. Whoever says how many blocks gets no more than those, and what they know.
 //
 // Blocks that speak to one another are all run, in their order: those of a launch in which one that
 // has been run has accessed global memory atomically, or has had a fence for other blocks.
@@ -45,10 +45,11 @@ struct Share {
 
 class Sample {
 public:
-    void begin(uint64_t blocks, uint64_t budget) {
+    void begin(uint64_t blocks, uint64_t budget, uint64_t most) {
         *this = Sample();
         blocks_ = blocks;
         budget_ = budget;
+        most_ = std::max(most, ENDS + 1);
         if (blocks_ <= ENDS)
             return;
         // The next from the golden section on that reaches all.
@@ -89,6 +90,8 @@ public:
     bool enough() const {
         // So many that edges are among them; of blocks that do very much, two.
         const uint64_t least = work_.all / HEAVY < budget_ ? LEAST : 2;
+        if (!together_ && ended_ >= most_)
+            return true;
         if (together_ || work_.all < budget_ || whole() || ended_ < ENDS + least)
             return false;
         const double n = double(between()), t = double(ended_ - ENDS);
@@ -114,7 +117,7 @@ private:
         return blocks_ - ENDS;
     }
 
-    uint64_t blocks_ = 0, budget_ = 0, stride_ = 1, ended_ = 0;
+    uint64_t blocks_ = 0, budget_ = 0, most_ = 0, stride_ = 1, ended_ = 0;
     Share work_, bytes_;
     bool together_ = false, in_order_ = false;
 };

@@ -52,6 +52,9 @@ enum Action {
         /// Of a program of your own only this launch, from 1 on
         #[arg(long, value_name = "N")]
         launch: Option<usize>,
+        /// Of a program of your own run at most N blocks of each launch, and estimate the others by them
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        max_blocks: Option<u64>,
         /// Step of the op's ladder; without it the last one that the shape and the GPU allow
         #[arg(long)]
         step: Option<u32>,
@@ -155,9 +158,12 @@ fn main() -> ExitCode {
         Action::Profile {
             program,
             launch,
+            max_blocks,
             at,
             ..
-        } if program.is_own() => said(workbench::profile_own(&program, launch, &at.gpu)),
+        } if program.is_own() => said(workbench::profile_own(
+            &program, launch, max_blocks, &at.gpu,
+        )),
         Action::Profile {
             program, step, at, ..
         } => said(match program.words.first() {
@@ -386,8 +392,13 @@ mod workbench {
         start(Action::Check, program, GPUS[0].key)
     }
 
-    pub fn profile_own(program: &Program, launch: Option<usize>, gpu: &str) -> Result {
-        start(Action::Profile(launch), program, gpu)
+    pub fn profile_own(
+        program: &Program,
+        launch: Option<usize>,
+        max_blocks: Option<u64>,
+        gpu: &str,
+    ) -> Result {
+        start(Action::Profile { launch, max_blocks }, program, gpu)
     }
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
@@ -486,7 +497,12 @@ mod workbench {
         none()
     }
 
-    pub fn profile_own(_: &Program, _: Option<usize>, _: &str) -> Result<String, Failure> {
+    pub fn profile_own(
+        _: &Program,
+        _: Option<usize>,
+        _: Option<u64>,
+        _: &str,
+    ) -> Result<String, Failure> {
         none()
     }
 

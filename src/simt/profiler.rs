@@ -73,7 +73,7 @@ struct RawRequest {
 }
 
 unsafe extern "C" {
-    fn simt_profiler_new(capacity: usize, budget: u64) -> *mut Raw;
+    fn simt_profiler_new(capacity: usize, budget: u64, most_blocks: u64) -> *mut Raw;
     fn simt_profiler_delete(profiler: *mut Raw);
     fn simt_profiler_alloc(profiler: *mut Raw, bytes: usize) -> *mut u8;
     fn simt_launch_profiled(
@@ -135,7 +135,7 @@ impl Profiler {
     /// build by clang: memory is accessed there as in one by g++, but FLOPs are read from basic
     /// blocks, which are others.
     pub fn new() -> Result<Arc<Profiler>, DeviceError> {
-        Profiler::sampling(u64::MAX)
+        Profiler::limited(u64::MAX, u64::MAX)
     }
 
     /// The same, but of a launch that takes more accesses and basic blocks than `budget` only a
@@ -146,11 +146,24 @@ impl Profiler {
     /// # Errors
     /// As [`new`](Profiler::new).
     pub fn sampling(budget: u64) -> Result<Arc<Profiler>, DeviceError> {
+        Profiler::limited(budget, u64::MAX)
+    }
+
+    /// The same, of at most so many blocks a launch (but 3), whatever they cost and however they
+    /// differ.
+    ///
+    /// # Errors
+    /// As [`new`](Profiler::new).
+    pub fn of_blocks(most: u64) -> Result<Arc<Profiler>, DeviceError> {
+        Profiler::limited(u64::MAX, most)
+    }
+
+    fn limited(budget: u64, most_blocks: u64) -> Result<Arc<Profiler>, DeviceError> {
         if !cfg!(simt_counted) {
             return Err(DeviceError::NotCounted);
         }
         // SAFETY: has no preconditions.
-        let raw = NonNull::new(unsafe { simt_profiler_new(CAPACITY, budget) });
+        let raw = NonNull::new(unsafe { simt_profiler_new(CAPACITY, budget, most_blocks) });
         let raw = raw.ok_or_else(|| out_of_memory(CAPACITY))?;
         let launches = Vec::new();
         Ok(Arc::new(Profiler {

@@ -105,6 +105,32 @@ fn blocks_of_a_cooperative_launch_wait_for_one_another() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "right\n");
 }
 
+/// Of blocks that all do the same, some tell what all do.
+#[test]
+fn a_profile_may_be_of_some_blocks() {
+    let source = Path::new("tests/cuda/transpose.cu");
+    let lines = |max: &[&str]| -> Vec<String> {
+        let output = command("profile", source)
+            .args(max)
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().map(str::to_string).collect()
+    };
+    let (all, some) = (lines(&[]), lines(&["--max-blocks", "5"]));
+    assert!(
+        some.iter()
+            .any(|line| line == "  sampled: 5 of 4096 blocks"),
+        "{some:?}"
+    );
+    let counts = |lines: &[String]| -> Vec<String> {
+        let counted = lines.iter().filter(|line| line.contains("requests"));
+        counted.cloned().collect()
+    };
+    assert_eq!(counts(&all), counts(&some));
+    assert_eq!(counts(&all).len(), 4);
+}
+
 #[test]
 fn bugs_out_of_textbooks_are_found_at_their_lines() {
     for (bug, wanted) in [

@@ -72,7 +72,12 @@ pub enum Action {
     /// Every access of its kernels to memory is looked at.
     Check,
     /// What its kernels do is counted; of all launches, or of one, from 1 on.
-    Profile(Option<usize>),
+    Profile {
+        /// Only this launch is shown.
+        launch: Option<usize>,
+        /// Of each launch at most so many blocks are run; without it all.
+        max_blocks: Option<u64>,
+    },
 }
 
 /// Bytes of device memory that a program under the checker can have in all.
@@ -99,7 +104,10 @@ pub fn run(
     let watcher = match action {
         Action::Run => runtime::Watcher::None,
         Action::Check => runtime::Watcher::Checker(Checker::with_room(CHECKED)?),
-        Action::Profile(launch) => runtime::Watcher::Profiler(Profiler::new()?, launch),
+        Action::Profile { launch, max_blocks } => {
+            let profiler = Profiler::of_blocks(max_blocks.unwrap_or(u64::MAX))?;
+            runtime::Watcher::Profiler(profiler, launch)
+        }
     };
     runtime::begin(watcher, specs);
     let main = runtime::load(&compiled)?;

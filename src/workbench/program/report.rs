@@ -85,7 +85,12 @@ pub fn profiles(
 ) -> String {
     let seconds = |launch: &LaunchProfile| text::predicted(specs, launch);
     let mut text = format!(
-        "\nCounts are exact; times are predictions for the {}, each launch by itself.\n",
+        "\n{}; times are predictions for the {}, each launch by itself.\n",
+        match profiles.iter().any(LaunchProfile::is_sampled) {
+            true =>
+                "Counts of sampled launches are estimates, and what was not run has written nothing",
+            false => "Counts are exact",
+        },
         specs.name
     );
     if let Some(wanted) = wanted {
