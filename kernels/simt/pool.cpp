@@ -170,7 +170,8 @@ std::vector<std::unique_ptr<Worker>> &idle(bool guarded) {
 
 // The arguments, and the pointers to them, as they were when the kernel was launched.
 struct Bank {
-    alignas(ARGUMENT_ALIGN) unsigned char bytes[MAX_ARGUMENTS * ARGUMENT_ALIGN];
+    // CUDA takes 32764 bytes; here each argument begins at a multiple of its own.
+    alignas(ARGUMENT_ALIGN) unsigned char bytes[40 << 10];
     void *pointers[MAX_ARGUMENTS];
 
     void fill(const SimtKernel &kernel, void **args) {

@@ -22,7 +22,8 @@ Job::Meeting Job::meet() {
         woken.notify_all();
         return Meeting::COMPLETE;
     }
-    if (waiting + ended == blocks) {
+    // One that has failed has ended, too, and says why by itself.
+    if (waiting + ended == blocks && !failed.load()) {
         stuck = true;
         woken.notify_all();
     }

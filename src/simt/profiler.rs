@@ -374,10 +374,20 @@ impl Reader<'_> {
                 }
             }
         }
+        // Pairs of one line first, then those of a statement that stands in two.
+        let left = |kind: usize, work: &BTreeMap<Place, [u64; 2]>| -> u64 {
+            let other = 1 - kind;
+            work.values()
+                .map(|n| n[kind].saturating_sub(n[other]))
+                .sum()
+        };
+        let mut across = left(0, &work).min(left(1, &work));
         for (place, [adds, multiplies]) in work {
             let counts = lines.entry(place).or_default();
+            let alone = multiplies.saturating_sub(adds).min(across);
+            across -= alone;
             counts.flops += adds + multiplies;
-            counts.fusable += adds.min(multiplies);
+            counts.fusable += adds.min(multiplies) + alone;
         }
     }
 }

@@ -100,7 +100,13 @@ pub fn run(
         path: "Ctrl-C".into(),
         error,
     })?;
-    let compiled = compile::compile(sources, options, action != Action::Run)?;
+    // Code for the device and for the host is compiled as one: what is for devices of this
+    // architecture alone must be there, as nobody says of a kernel that it is empty.
+    let (major, minor) = specs.capability.arch;
+    let mut options = options.clone();
+    let arch = format!("__CUDA_ARCH__={}", 100 * major + 10 * minor);
+    options.define.push(arch);
+    let compiled = compile::compile(sources, &options, action != Action::Run)?;
     let watcher = match action {
         Action::Run => runtime::Watcher::None,
         Action::Check => runtime::Watcher::Checker(Checker::with_room(CHECKED)?),
