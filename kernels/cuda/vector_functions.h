@@ -29,30 +29,5 @@ SIMT_VECTOR(double, double)
 
 #undef SIMT_VECTOR
 
-#define SIMT_VECTORS(type, scalar)                                                      \
-    struct alignas(16) type##2 {                                                        \
-        scalar x, y;                                                                    \
-    };                                                                                  \
-    struct type##3 {                                                                    \
-        scalar x, y, z;                                                                 \
-    };                                                                                  \
-    struct alignas(16) type##4 {                                                        \
-        scalar x, y, z, w;                                                              \
-    };                                                                                  \
-    inline type##2 make_##type##2(scalar x, scalar y) {                                 \
-        return {x, y};                                                                  \
-    }                                                                                   \
-    inline type##3 make_##type##3(scalar x, scalar y, scalar z) {                       \
-        return {x, y, z};                                                               \
-    }                                                                                   \
-    inline type##4 make_##type##4(scalar x, scalar y, scalar z, scalar w) {             \
-        return {x, y, z, w};                                                            \
-    }
-
-SIMT_VECTORS(long, long)
-SIMT_VECTORS(ulong, unsigned long)
-
-#undef SIMT_VECTORS
-
 }  // namespace SIMT_FLAVOUR
 }  // namespace simt::cuda

@@ -374,20 +374,26 @@ impl Reader<'_> {
                 }
             }
         }
-        // Pairs of one line first, then those of a statement that stands in two.
-        let left = |kind: usize, work: &BTreeMap<Place, [u64; 2]>| -> u64 {
-            let other = 1 - kind;
-            work.values()
-                .map(|n| n[kind].saturating_sub(n[other]))
-                .sum()
+        // Pairs of one line first. What is left over of a statement that stands in several goes to
+        // the line that multiplies.
+        let left = |[adds, multiplies]: [u64; 2]| {
+            let pairs = adds.min(multiplies);
+            [adds - pairs, multiplies - pairs]
         };
-        let mut across = left(0, &work).min(left(1, &work));
-        for (place, [adds, multiplies]) in work {
+        let sums = work
+            .values()
+            .map(|n| left(*n))
+            .fold([0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+        let mut taken = [sums[0].min(sums[1]); 2];
+        for (place, done) in work {
+            let [adds, multiplies] = [0, 1].map(|kind| {
+                let moved = left(done)[kind].min(taken[kind]);
+                taken[kind] -= moved;
+                moved
+            });
             let counts = lines.entry(place).or_default();
-            let alone = multiplies.saturating_sub(adds).min(across);
-            across -= alone;
-            counts.flops += adds + multiplies;
-            counts.fusable += adds.min(multiplies) + alone;
+            counts.flops += done[0] + done[1] + multiplies - adds;
+            counts.fusable += done[0].min(done[1]) + multiplies;
         }
     }
 }

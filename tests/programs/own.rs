@@ -105,6 +105,36 @@ fn blocks_of_a_cooperative_launch_wait_for_one_another() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "right\n");
 }
 
+#[test]
+fn a_program_is_given_an_architecture_room_and_threads() {
+    is_right("whole");
+}
+
+/// A multiply-add is one, in however many lines it is written.
+#[test]
+fn a_statement_over_two_lines_is_fused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("two.cu");
+    let text = "__global__ void f(float *p, float x) {
+    p[threadIdx.x] +=
+        p[threadIdx.x + 32] * x;
+}
+int main() {
+    float *p;
+    cudaMalloc(&p, 64 * sizeof(float));
+    f<<<1, 32>>>(p, 2);
+    cudaFree(p);
+}
+";
+    std::fs::write(&source, text).expect("written");
+    let output = command("profile", &source).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("64.0 FLOP of FMA units (100 % fusable)"),
+        "{text}"
+    );
+}
+
 /// Of blocks that all do the same, some tell what all do.
 #[test]
 fn a_profile_may_be_of_some_blocks() {
