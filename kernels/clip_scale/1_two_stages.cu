@@ -17,8 +17,6 @@
 
 #include "kernel.cuh"
 
-#include <cmath>
-
 namespace {
 
 constexpr int THREADS = 256, CHUNK = 16384;

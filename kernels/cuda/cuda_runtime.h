@@ -6,6 +6,7 @@
 #include "../simt/simt.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -12,8 +12,6 @@
 
 #include "kernel.cuh"
 
-#include <cmath>
-
 struct Coefficients {
     double invstd, scale, shift;
 

@@ -24,7 +24,6 @@
 #include "step.cuh"
 
 #include <climits>
-#include <cmath>
 
 constexpr int IGNORED = -100;
 

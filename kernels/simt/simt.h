@@ -8,8 +8,7 @@
 #pragma once
 
 #include "abi.h"
-
-#include <math.h>
+#include "functions.h"
 
 #include <atomic>
 #include <cstddef>

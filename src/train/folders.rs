@@ -12,11 +12,16 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The file that is locked while a process uses a folder, and that names the process.
 const LOCK: &str = "run.lock";
 /// Times that the folders above a new one are made again, if somebody takes them away.
 const ATTEMPTS: usize = 3;
+/// How often, and after how long each time, a lock is looked at again that names nobody yet: its owner
+/// takes it first and writes its name then.
+const LOOKS: u32 = 100;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// The folder of a run or of a comparison, which this process has for itself: the lock is the system's,
 /// so that it ends with the process, however that ends. Dropped, a folder without any checkpoint
@@ -280,6 +285,7 @@ fn lock(dir: &Path, console: Console) -> Result<Option<File>, TrainError> {
         let path = path.clone();
         TrainError::unusable(WriteError { path, source })
     };
+    let mut looks = 0;
     loop {
         let open = OpenOptions::new()
             .read(true)
@@ -301,7 +307,12 @@ fn lock(dir: &Path, console: Console) -> Result<Option<File>, TrainError> {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
                 let owner = fs::read_to_string(&path).unwrap_or_default();
-                return Err(in_use(dir, &owner).into());
+                if !owner.is_empty() || looks == LOOKS {
+                    return Err(in_use(dir, &owner).into());
+                }
+                looks += 1;
+                std::thread::sleep(BETWEEN_LOOKS);
+                continue;
             }
             Err(TryLockError::Error(e)) => console.note(format_args!(
                 "{}: this file system has no locks ({e}); see to it that no other run uses the folder",
@@ -390,6 +401,28 @@ mod tests {
         assert!(!dir.join("memory-seed0").exists());
         drop(first);
         assert!(!temp.path().join("a").exists(), "made for nothing");
+    }
+
+    #[test]
+    fn an_owner_that_has_not_written_its_name_yet_is_waited_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut lock = File::create(temp.path().join(LOCK)).unwrap();
+        lock.lock().unwrap();
+        let refused = std::thread::scope(|scope| {
+            let other = scope.spawn(|| RunFolder::create(Some(temp.path()), "p", QUIET).err());
+            lock.write_all(b"pid 7 on here\n").unwrap();
+            other.join().unwrap()
+        });
+        let refusal = refused.expect("two owners").to_string();
+        assert!(refusal.contains("in use by pid 7 on here:"), "{refusal}");
+        // One that has given up in the meantime is none.
+        lock.set_len(0).unwrap();
+        let taken = std::thread::scope(|scope| {
+            let other = scope.spawn(|| RunFolder::create(Some(temp.path()), "p", QUIET).map(drop));
+            drop(lock);
+            other.join().unwrap()
+        });
+        taken.unwrap();
     }
 
     #[test]
