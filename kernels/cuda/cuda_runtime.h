@@ -3,10 +3,12 @@
 // The functions are runtime.cpp's.
 #pragma once
 
+// Before the executor has macros of the same names.
+#include <math.h>
+
 #include "../simt/simt.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
