@@ -20,8 +20,6 @@ __thread SimtChecker *watching = nullptr;
 namespace {
 
 constexpr size_t RED_ZONE = 256;
-// Shared memory of a block with what lies between and behind its parts.
-constexpr size_t SHARED_ROOM = 512 << 10;
 constexpr size_t MAX_FINDINGS = 256;
 
 size_t rounded(size_t size, size_t unit) {
@@ -62,6 +60,15 @@ Shadow::~Shadow() {
     munmap(split_, size_ / 4);
     munmap(words_, size_ / 4 * sizeof(Cell));
     munmap(bytes_, size_ * sizeof(Cell));
+}
+
+void Shadow::swap(Shadow &other) {
+    std::swap(range, other.range);
+    std::swap(size_, other.size_);
+    std::swap(states_, other.states_);
+    std::swap(split_, other.split_);
+    std::swap(words_, other.words_);
+    std::swap(bytes_, other.bytes_);
 }
 
 void Shadow::join() {
@@ -130,31 +137,63 @@ void SimtChecker::free(uintptr_t allocation) {
 }
 
 void SimtChecker::run(Job &job) {
-    run_alone(job);
+    begin(job);
+    if (job.together)
+        run_in_turns(job);
+    else
+        run_alone(job);
+    asides_.clear();
     job_ = nullptr;
 }
 
-void SimtChecker::begin(const Job &job, Range arena, Range dynamic) {
+void SimtChecker::begin(const Job &job) {
     for (const Variable &v : variables_)
         memset(shared_.state(shared_.range.low + v.offset), ABSENT, v.size);
     if (dynamic_.size > 0)
         memset(shared_.state(dynamic_.low), ABSENT, dynamic_.size);
     variables_.clear();
     placed_ = 0;
-    shared_.range = arena;
-    dynamic_ = dynamic;
+    dynamic_ = {};
     job_ = &job;
     blocks_.clear();
+    met();
+}
+
+// What has happened is over for all blocks.
+void SimtChecker::met() {
     launch_ = now_ + 1;
     words_.clear();
 }
 
-void SimtChecker::begin_block(uint64_t number) {
+void SimtChecker::begin_turn(uint64_t number) {
     block_ = ++now_;
     blocks_.push_back({now_, number});
     known_.clear();
     common_ = {};
     fenced_.clear();
+}
+
+void SimtChecker::pause(uint64_t number) {
+    Aside &aside = asides_[number];
+    shared_.swap(aside.shared);
+    aside.dynamic = dynamic_;
+    aside.meetings.swap(meetings_);
+    aside.fetches.swap(fetches_);
+}
+
+void SimtChecker::resume(uint64_t number) {
+    begin_turn(number);
+    Aside &aside = asides_[number];
+    shared_.swap(aside.shared);
+    dynamic_ = aside.dynamic;
+    meetings_.swap(aside.meetings);
+    fetches_.swap(aside.fetches);
+}
+
+void SimtChecker::begin_block(uint64_t number, Range arena, Range dynamic) {
+    begin_turn(number);
+    shared_.range = arena;
+    dynamic_ = dynamic;
     meetings_.clear();
     fetches_.clear();
     shared_.join();
@@ -173,6 +212,9 @@ size_t SimtChecker::place(SharedVariable &variable, size_t size, size_t unit, si
         variables_.push_back({&variable, offset, size});
         placed_ = offset + size;
         memset(shared_.state(shared_.range.low + offset), UNDEFINED, size);
+        // Blocks that wait have it, too.
+        for (auto &[_, aside] : asides_)
+            memset(aside.shared.state(aside.shared.range.low + offset), UNDEFINED, size);
     }
     return offset;
 }

@@ -18,6 +18,7 @@ struct HostThread {
     std::vector<Configuration> shapes;  // of calls that are being made
     cudaError_t last = cudaSuccess, launched = cudaSuccess;
     std::string note;  // what the last error is of, if it is of a launch
+    bool ignores = false;  // what the call returns that is being made
     ProgramKernel *asked = nullptr;
 };
 
@@ -88,6 +89,7 @@ cudaError_t run(const ProgramKernel &kernel, const Configuration &shape, void **
     launch.schedule = shape.together ? SIMT_TOGETHER : 0;
     const Reach reach;
     all.fault = cudaError_t(all.program.launch(&kernel.described, &launch, args));
+    all.heard &= all.fault == cudaSuccess;
     return all.fault;
 }
 
@@ -121,7 +123,14 @@ cudaError_t fail(cudaError_t error) {
         runtime().notes.push_back(me.note);
         me.note.clear();
     }
+    heard(error);
     return error == cudaSuccess ? error : me.last = error;
+}
+
+// The program is told.
+void heard(cudaError_t error) {
+    if (error != cudaSuccess && error == runtime().fault && !mine().ignores)
+        runtime().heard = true;
 }
 
 cudaError_t faulted() {
@@ -159,6 +168,15 @@ extern "C" {
 
 void simt_program(const SimtProgram *program) {
     runtime().program = *program;
+    line_of = program->line;
+}
+
+bool simt_program_heard() {
+    return runtime().heard;
+}
+
+void simt_ignores(bool does) {
+    mine().ignores = does;
 }
 
 void *simt_function(void *function, uint32_t argc, void (*call)(void *, void **)) {
@@ -270,6 +288,7 @@ cudaError_t cudaGetLastError() {
 cudaError_t cudaPeekAtLastError() {
     mine().note.clear();
     const cudaError_t fault = runtime().fault;
+    heard(fault);
     return fault != cudaSuccess ? fault : mine().last;
 }
 

@@ -84,8 +84,8 @@ pub enum Action {
 const CHECKED: usize = 2 << 30;
 
 /// Compiles a program, and runs it to its end, which is the process's, too: its exit code is the
-/// program's, or 1 if the program's was 0 and a kernel has failed or the checker has found
-/// something.
+/// program's, or 1 if the program's was 0 and the checker has found something, or a kernel has
+/// failed and the program has not looked at the error of any call since.
 ///
 /// # Errors
 /// What stands in the way of its start.
