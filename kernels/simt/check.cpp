@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace simt {
 
@@ -142,6 +143,7 @@ void SimtChecker::run(Job &job) {
         run_in_turns(job);
     else
         run_alone(job);
+    add_guesses();
     asides_.clear();
     job_ = nullptr;
 }
@@ -166,6 +168,7 @@ void SimtChecker::met() {
 }
 
 void SimtChecker::begin_turn(uint64_t number) {
+    add_guesses();
     block_ = ++now_;
     blocks_.push_back({now_, number});
     known_.clear();
@@ -381,12 +384,51 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
         finding.act[0] = act(how, now_, thread, site_of(code));
         finding.act[1] = act(uint32_t(did), other.epoch, other.thread, other.site);
         describe(a, n, finding.what);
-        add(finding);
+        if (how == SIMT_READ && did == SIMT_ATOMIC && !early) {
+            const auto [guess, is_new] = guesses_.try_emplace({a, thread}, finding);
+            if (!is_new)
+                add(std::exchange(guess->second, finding));
+        } else {
+            add(finding);
+        }
     }
     if (how != SIMT_READ && !flying)
         memset(state, how == SIMT_COPIES ? FLYING : DEFINED, n);
     if (how == SIMT_ATOMIC && !is_shared)
         atomic(a, thread);
+}
+
+void SimtChecker::compares(uintptr_t a, size_t n, int thread, uintptr_t code) {
+    access(a, n, SIMT_ATOMIC, thread, code);
+    guesses_.erase({a, thread});
+    Shadow &shadow = shared_.range.holds(a) ? shared_ : memory_;
+    if (!shadow.range.holds(a))
+        return;
+    // Nor is what the thread has read one for those who change it later.
+    shadow.each(a, n, [&](Cell &cell) {
+        Crowd &reads = cell.reads;
+        const auto is_mine = [&](const Past &past) {
+            return past.epoch == now_ && past.thread == thread;
+        };
+        if (is_mine(reads.other))
+            reads.other = {};
+        if (reads.last.epoch != now_ || reads.last.thread / 32 != thread / 32)
+            return;
+        reads.lanes &= ~(1u << (thread % 32));
+        if (reads.lanes == 0) {
+            reads.last = reads.other;
+            reads.lanes = reads.other.epoch == 0 ? 0 : 1u << (reads.other.thread % 32);
+            reads.other = {};
+        } else if (is_mine(reads.last)) {
+            reads.last.thread = uint16_t(thread / 32 * 32 + __builtin_ctz(reads.lanes));
+        }
+    });
+}
+
+void SimtChecker::add_guesses() {
+    for (const auto &guess : guesses_)
+        add(guess.second);
+    guesses_.clear();
 }
 
 void SimtChecker::landed(uintptr_t a, size_t n, int thread) {

@@ -24,6 +24,11 @@
 // What TMA writes is ordered before those alone who know that the phase is complete; what wgmma
 // reads is kept in a list, and over when its group has been waited for.
 //
+// A plain read of a word that others change atomically is a race, unless the thread goes on to compare
+// and exchange it: `old = *p; do … while (atomicCAS(p, …) != …)`, as the CUDA C++ Programming Guide has
+// it. The exchange fails if what was read is not what is there. So such a read counts only when the
+// thread reads again, or the block ends, without an exchange.
+//
 // Memory of host and driver is not watched, nor are a thread's own local variables.
 #pragma once
 
@@ -35,6 +40,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace simt {
@@ -166,6 +172,8 @@ public:
     // there.
     void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code,
                 const simt::Unit *unit = nullptr);
+    // The thread is about to compare and exchange n bytes.
+    void compares(uintptr_t a, size_t n, int thread, uintptr_t code);
     // An asynchronous copy of the thread is complete.
     void landed(uintptr_t a, size_t n, int thread);
     // mbarriers: a thread makes one, arrives, has waited; a phase is complete.
@@ -235,6 +243,7 @@ private:
     void out_of_bounds(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
     SimtAct act(uint32_t how, uint32_t epoch, int thread, uint64_t site) const;
     void add(SimtFinding finding);
+    void add_guesses();
     void describe(uintptr_t a, size_t n, char (&text)[256]) const;
 
     std::vector<SimtFinding> findings_;
@@ -261,6 +270,8 @@ private:
     std::map<const uint64_t *, simt::Meeting> meetings_;  // of the block
     std::vector<simt::Fetch> fetches_;                    // that no barrier has followed
     std::map<uint64_t, Aside> asides_;                    // by number of the block
+    // Reads by the block's threads of what others change atomically, by address and thread.
+    std::map<std::pair<uintptr_t, int>, SimtFinding> guesses_;
 };
 
 namespace simt {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 namespace simt {
 
@@ -157,6 +158,7 @@ cudaError_t launch_at(const void *function, const Configuration &shape, void **a
         return fail(cudaErrorInvalidDeviceFunction);
     mine().shapes.push_back(shape);
     found->second.call(const_cast<void *>(function), args);
+    heard(mine().launched);
     return mine().launched;
 }
 
@@ -214,6 +216,8 @@ void simt_program_launch(const Function *function, void (*call)(void **), uint32
         return;
     }
     me.launched = refused(kernel, shape);
+    // Whoever launches by <<<>>> is told nothing.
+    const bool ignores = std::exchange(me.ignores, true);
     if (all.fault != cudaSuccess) {
         me.launched = faulted();
     } else if (me.launched != cudaSuccess) {
@@ -229,10 +233,12 @@ void simt_program_launch(const Function *function, void (*call)(void **), uint32
     } else {
         me.launched = fail(submit(shape.stream, cudaGraphNodeTypeKernel, later(kernel, shape, args)));
     }
+    me.ignores = ignores;
 }
 
 cudaError_t simt_launched() {
     mine().note.clear();
+    heard(mine().launched);
     return mine().launched;
 }
 
