@@ -248,7 +248,7 @@ __global__ void f(int *p, int how) {
     if (how == 0) inner(p);
     if (how == 1) memset(p, 0, 1000);
     if (how == 2) printf(\"%d\\n\", *(int *)nullptr);
-    if (how == 3) ((int *)&how)[1ll << 40] = 3;
+    if (how == 3) p[1ll << 40] = 3;
     if (how == 4) __trap();
 }
 int main(int, char **v) {
