@@ -120,9 +120,9 @@ fn what_blocks_do_between_two_barriers_of_the_grid_races() {
     let folder = tempfile::tempdir().expect("a folder");
     let checked = |name: &str, text: &str| {
         assert_ne!(text, source);
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        let output = command("check", &path).current_dir(folder.path()).output();
+        std::fs::write(folder.path().join(name), text).expect("written");
+        let mut command = command("check", Path::new(name));
+        let output = command.current_dir(folder.path()).output();
         let output = output.expect("it runs");
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
