@@ -3,7 +3,7 @@
 // The functions are runtime.cpp's.
 #pragma once
 
-// Before the executor has macros of the same names.
+// Before the profiler's macros for functions that <math.h> declares.
 #include <math.h>
 
 #include "../simt/simt.h"

@@ -157,9 +157,12 @@ void SimtProfiler::run(Job &job) {
     std::lock_guard<std::mutex> lock(running);
     job.serial = ++serial;
     sample_.begin(job.blocks, budget_, most_);
-    if (keep_)
+    if (keep_ || job.together)
         sample_.together();  // all of them, and in order
-    run_alone(job);
+    if (job.together)
+        run_in_turns(job);
+    else
+        run_alone(job);
     footprint_.static_shared = uint32_t(job.static_shared);
     finish();
 }
@@ -221,6 +224,16 @@ void SimtProfiler::begin_block(Range shared) {
     block_++;
     blocks_begun_++;
     turn_ = 0;
+    shared_ = shared;
+}
+
+void SimtProfiler::pause() {
+    for (uint32_t warp = 0; warp < 32; warp++)
+        end_warp(warp);
+}
+
+void SimtProfiler::resume(Range shared) {
+    block_++;
     shared_ = shared;
 }
 

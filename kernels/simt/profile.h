@@ -2,7 +2,7 @@
 //
 // It uses the kernels that build.rs compiles for the checker (check.h): the compiler calls a
 // function of ours before every access to memory, and one at the start of every basic block. The
-// blocks of a profiled launch run one after the other.
+// blocks of a profiled launch run one after the other, those of a cooperative one in turns.
 //
 // Requests. A GPU's warp accesses memory with one instruction for all its lanes; here the lanes run
 // one after the other. Accesses are put together again by place in the code, and of one place by
@@ -87,6 +87,9 @@ public:
         return sample_.block(turn);
     }
     void begin_block(simt::Range shared);
+    // It waits for its turn, as all its threads do; and goes on, where L1 has nothing any more.
+    void pause();
+    void resume(simt::Range shared);
     // A thread accesses n bytes; `code` is where it goes on.
     void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
     // It copies bytes asynchronously, and writes zeros in place of what is not `there`.

@@ -55,6 +55,9 @@ enum Action {
         /// Of a program of your own run at most N blocks of each launch, and estimate the others by them
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         max_blocks: Option<u64>,
+        /// Of a program of your own write a page, too, with its sources and what their lines cost
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
         /// Step of the op's ladder; without it the last one that the shape and the GPU allow
         #[arg(long)]
         step: Option<u32>,
@@ -159,10 +162,14 @@ fn main() -> ExitCode {
             program,
             launch,
             max_blocks,
+            page,
             at,
             ..
         } if program.is_own() => said(workbench::profile_own(
-            &program, launch, max_blocks, &at.gpu,
+            &program, launch, max_blocks, page, &at.gpu,
+        )),
+        Action::Profile { page: Some(_), .. } => said(Err(
+            "--page is of a program of your own; `kernels ladder` writes one of an op".into(),
         )),
         Action::Profile {
             program, step, at, ..
@@ -396,9 +403,15 @@ mod workbench {
         program: &Program,
         launch: Option<usize>,
         max_blocks: Option<u64>,
+        page: Option<PathBuf>,
         gpu: &str,
     ) -> Result {
-        start(Action::Profile { launch, max_blocks }, program, gpu)
+        let action = Action::Profile {
+            launch,
+            max_blocks,
+            page,
+        };
+        start(action, program, gpu)
     }
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
@@ -501,6 +514,7 @@ mod workbench {
         _: &Program,
         _: Option<usize>,
         _: Option<u64>,
+        _: Option<PathBuf>,
         _: &str,
     ) -> Result<String, Failure> {
         none()

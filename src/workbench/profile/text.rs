@@ -2,8 +2,8 @@
 
 use super::gpus::Specs;
 use super::measure::{Measured, Times};
-pub use super::roofline::time;
-use super::roofline::{held, predict, registers, shares, waves};
+use super::roofline::{held, registers, shares, waves};
+pub use super::roofline::{predict, time};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::sources;
 use crate::simt::counts::{Counts, LaunchProfile, Line, Traffic};
@@ -176,6 +176,11 @@ pub fn predicted(specs: &Specs, launch: &LaunchProfile) -> f64 {
 
 /// A launch: what it does, what bounds it, and its costliest lines.
 pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
+    facts(specs, launch) + &costliest(specs, launch)
+}
+
+/// What a launch does, and what bounds it.
+pub fn facts(specs: &Specs, launch: &LaunchProfile) -> String {
     let registers = registers(specs, launch.kernel);
     let shared = launch.static_shared + launch.dynamic_shared;
     let mut text = format!(
@@ -210,7 +215,7 @@ pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
         ratio(reads, f.read_by_blocks)
     );
     let _ = writeln!(text, "  {}", predict(specs, launch));
-    text + &costliest(specs, launch)
+    text
 }
 
 /// `264 of 4096 blocks`.
