@@ -75,6 +75,8 @@ pub enum Event {
     SharedAtomic,
     /// Multiplies matrices by `mma.sync`.
     Mma,
+    /// Multiplies them by `wgmma`, with three other warps.
+    Wgmma,
     /// Meets the block at a barrier.
     Barrier,
 }

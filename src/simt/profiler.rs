@@ -435,6 +435,7 @@ fn event(tally: &Tally, warps: u64) -> Option<(Event, u64)> {
         4 => Event::SharedWrite,
         5 => Event::SharedAtomic,
         7 => return Some((Event::Mma, tally.units / MMA_FLOPS)),
+        8 => Event::Wgmma,
         9 => return Some((Event::Barrier, warps * tally.requests)),
         _ => return None,
     };

@@ -103,8 +103,9 @@ struct Pending {
     /// Groups of asynchronous copies, the oldest first, and the one that has not been closed.
     copies: VecDeque<f64>,
     open: Option<f64>,
-    /// Of products of a warp group.
+    /// Groups of products of a warp group, and the last of them.
     products: VecDeque<f64>,
+    product: f64,
 }
 
 /// Clocks of each block for a warp that is alone, where reads of global memory take so many. What the
@@ -148,7 +149,12 @@ impl Pending {
                 "LDGSTS" => self.open = Some(now + global),
                 "LDGDEPBAR" => self.copies.extend(self.open.take()),
                 "DEPBAR" => now = waited(&mut self.copies, left(), now),
-                "HGMMA" => self.products.push_back(now + product(i)),
+                "HGMMA" => {
+                    self.product = self.product.max(now) + product(i);
+                    if i.operands.contains("gsb0") {
+                        self.products.push_back(self.product);
+                    }
+                }
                 "WARPGROUP" if i.opcode.contains("DEPBAR") => {
                     now = waited(&mut self.products, left(), now);
                 }
@@ -168,6 +174,7 @@ impl Pending {
         rest.chain(&mut self.products)
             .chain(&mut self.open)
             .for_each(|done| *done -= now);
+        self.product -= now;
         self.scoreboards
             .iter_mut()
             .for_each(|done| *done = done.max(0.0));

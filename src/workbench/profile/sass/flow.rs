@@ -40,6 +40,7 @@ pub fn event(i: &Instruction) -> Option<Event> {
         "STS" | "LDGSTS" => Event::SharedWrite,
         "ATOMS" => Event::SharedAtomic,
         "HMMA" => Event::Mma,
+        "HGMMA" => Event::Wgmma,
         "BAR" => Event::Barrier,
         _ => return None,
     })
@@ -138,6 +139,22 @@ fn line(chain: &Chain) -> &str {
     asking(chain).split(' ').next().unwrap_or_default()
 }
 
+/// Where something counts that a chain's line does: at the line with all its callers, at each caller by what
+/// is directly inside of it, and at the line whoever calls it.
+fn places(chain: &Chain) -> Vec<(&str, Option<&str>)> {
+    let own = asking(chain);
+    let mut places = vec![(own, None)];
+    let mut rest = own;
+    while let Some((_, caller)) = rest.split_once(' ') {
+        places.push((caller, Some(rest)));
+        rest = caller;
+    }
+    if own.contains(' ') {
+        places.push((line(chain), None));
+    }
+    places
+}
+
 /// What was counted.
 fn equations(
     code: &Code,
@@ -145,28 +162,41 @@ fn equations(
     warps: f64,
     into: impl Fn(usize) -> Vec<(usize, f64)>,
 ) -> Vec<Equation> {
-    // Of each line by itself, and by whoever calls it where both compilers see the same callers.
-    let mut counted: BTreeMap<(Event, &str), BTreeMap<&str, f64>> = BTreeMap::new();
+    // What was counted, and instances in the machine code with their blocks, by event and place: the line
+    // itself; and callers with all that they call.
+    let mut counted: BTreeMap<(Event, &str), f64> = BTreeMap::new();
+    let mut below: BTreeMap<(Event, &str), BTreeSet<&str>> = BTreeMap::new();
     for ((event, chain), times) in &trace.events {
-        let of_line = counted.entry((*event, line(chain))).or_default();
-        *of_line.entry(asking(chain)).or_default() += *times as f64 / warps;
+        for (place, inside) in places(chain) {
+            *counted.entry((*event, place)).or_default() += *times as f64 / warps;
+            below.entry((*event, place)).or_default().extend(inside);
+        }
     }
-    type Instances<'a> = BTreeMap<&'a str, Vec<(usize, bool)>>;
-    let mut found: BTreeMap<(Event, &str), Instances> = BTreeMap::new();
+    let mut found: BTreeMap<(Event, &str), Vec<(usize, bool)>> = BTreeMap::new();
+    let mut called: BTreeMap<(Event, &str), BTreeSet<&str>> = BTreeMap::new();
     for (at, block) in code.blocks.iter().enumerate() {
         for i in &code.instructions[block.instructions.clone()] {
-            if let Some(event) = event(i) {
-                let chain = &code.chains[i.chain];
-                let of_line = found.entry((event, line(chain))).or_default();
-                of_line
-                    .entry(asking(chain))
-                    .or_default()
-                    .push((at, i.predicated));
+            let Some(event) = event(i) else { continue };
+            for (place, inside) in places(&code.chains[i.chain]) {
+                let key = (event, place);
+                found.entry(key).or_default().push((at, i.predicated));
+                called.entry(key).or_default().extend(inside);
             }
         }
     }
     let mut equations = Vec::new();
-    let mut add = |instances: &[(usize, bool)], value: f64| {
+    for (key @ (event, place), instances) in &found {
+        let Some(&value) = counted.get(key) else {
+            continue;
+        };
+        // Of what a caller calls each by itself, if both compilers see the same calls there; and not
+        // twice what is the same.
+        let caller = place.split_once(' ').map(|(_, caller)| (*event, caller));
+        let differs = caller.is_some_and(|caller| below[&caller] != called[&caller]);
+        let same = below[key].len() == 1 && below[key] == called[key];
+        if differs || same {
+            continue;
+        }
         let terms = instances.iter().flat_map(|(block, _)| into(*block));
         let predicated = instances.iter().any(|(_, predicated)| *predicated);
         let trust = if predicated { PREDICATED } else { EXACT };
@@ -176,19 +206,6 @@ fn equations(
             weight: trust / instances.len() as f64,
             at_most: false,
         });
-    };
-    for (key, instances) in &found {
-        let Some(counts) = counted.get(key) else {
-            continue;
-        };
-        if instances.keys().eq(counts.keys()) {
-            for (instances, times) in instances.values().zip(counts.values()) {
-                add(instances, *times);
-            }
-        } else {
-            let all: Vec<(usize, bool)> = instances.values().flatten().copied().collect();
-            add(&all, counts.values().sum());
-        }
     }
     equations.extend(by_lines(code, trace, warps, &into));
     equations
@@ -216,6 +233,8 @@ fn by_lines(
     let counted: BTreeSet<(Event, &str)> = events.collect();
     let files: BTreeSet<&str> = of_line.keys().map(|place| file_of(place)).collect();
     let mut equations = Vec::new();
+    // Of each block the line in the middle, by how often they were executed.
+    let mut said: Vec<(usize, f64, &str, bool)> = Vec::new();
     for (at, block) in code.blocks.iter().enumerate() {
         let instructions = &code.instructions[block.instructions.clone()];
         if instructions.iter().any(|i| i.base() == "CALL") {
@@ -227,17 +246,21 @@ fn by_lines(
             });
             continue;
         }
-        let mut times: Vec<f64> = Vec::new();
+        // How often warps ask whether something has come in time says of the machine that they run on.
+        if instructions.iter().any(|i| i.base() == "SYNCS") {
+            continue;
+        }
+        let mut times: Vec<(f64, &str)> = Vec::new();
         for i in instructions {
             let chain = &code.chains[i.chain];
             let place = line(chain);
             let exact = of_chain.get(asking(chain)).or_else(|| of_line.get(place));
             // A line that was never executed, in a file of which others were.
             let never = files.contains(file_of(place)).then_some(&0.0);
-            times.extend(exact.or(never));
+            times.extend(exact.or(never).map(|times| (*times, asking(chain))));
         }
-        times.sort_by(f64::total_cmp);
-        let Some(&value) = times.get(times.len() / 2) else {
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let Some(&(value, chain)) = times.get(times.len() / 2) else {
             continue;
         };
         // What was counted says more than a line does.
@@ -245,14 +268,25 @@ fn by_lines(
             let event = event(i).map(|event| (event, line(&code.chains[i.chain])));
             event.is_some_and(|event| counted.contains(&event))
         });
-        let about = if is_counted { 0.0 } else { ABOUT };
-        for (weight, at_most) in [(AT_MOST, true), (about, false)] {
+        said.push((at, value, chain, is_counted));
+    }
+    // A loop that is unrolled with branches in it has the same line in many blocks, which share it.
+    let mut copies: BTreeMap<&str, f64> = BTreeMap::new();
+    for (_, _, chain, _) in &said {
+        *copies.entry(chain).or_default() += 1.0;
+    }
+    for (at, value, chain, is_counted) in said {
+        let mut add = |value: f64, weight: f64, at_most: bool| {
             equations.push(Equation {
                 terms: into(at),
                 value,
                 weight,
                 at_most,
             });
+        };
+        add(value, AT_MOST, true);
+        if !is_counted {
+            add(value / copies[chain], ABOUT / copies[chain], false);
         }
     }
     equations

@@ -31,7 +31,7 @@ pub fn add(launch: &mut LaunchProfile, code: &Code, arch: (u32, u32)) {
             if let Some((pipe, clocks)) = clocks.pipe(i) {
                 issued.pipes[pipe as usize] += times * clocks;
             }
-            if event(i) == Some(Event::Mma) || i.base() == "HGMMA" {
+            if matches!(event(i), Some(Event::Mma | Event::Wgmma)) {
                 issued.tensor += times;
             }
         }
