@@ -154,7 +154,7 @@ enum {
     SIMT_WGMMA = 8,
     SIMT_BARRIER = 9,       // of a block
     SIMT_WARP_OP = 10,      // any other operation that a warp's lanes meet for
-    SIMT_BASIC_BLOCK = 11,  // begun by a thread
+    SIMT_BASIC_BLOCK = 11,  // begun by a thread; in units, by a warp
 };
 
 typedef struct SimtTally {

@@ -44,7 +44,7 @@ extern "C" {
 // -fsanitize-coverage=trace-pc
 void __sanitizer_cov_trace_pc() {
     if (profiling)
-        profiling->basic_block(uintptr_t(__builtin_return_address(0)));
+        profiling->basic_block(current->running(), uintptr_t(__builtin_return_address(0)));
 }
 
 void simt_special() {}
