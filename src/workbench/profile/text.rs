@@ -123,16 +123,18 @@ fn warps_issue(launch: &LaunchProfile, issued: &Issued) -> String {
     )
 }
 
-/// The costliest lines with what makes them so.
+/// The costliest lines with what makes them so, and the one of most conflicts in shared memory: that
+/// is waste, whatever bounds the launch.
 fn costliest(specs: &Specs, launch: &LaunchProfile) -> String {
     let shares = shares(specs, launch);
     let mut lines: Vec<(&Line, f64)> = launch.lines.iter().zip(shares).collect();
     lines.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let conflicts = |(line, _): &(&Line, f64)| line.counts.conflicts();
+    let worst = (0..lines.len()).max_by_key(|at| conflicts(&lines[*at]));
+    let costly = (0..COSTLIEST.min(lines.len())).filter(|at| lines[*at].1 > 0.0);
+    let wasteful = worst.filter(|at| *at >= COSTLIEST && conflicts(&lines[*at]) > 0);
     let mut text = String::new();
-    for (line, share) in lines.into_iter().take(COSTLIEST) {
-        if share == 0.0 {
-            break;
-        }
+    for (line, share) in costly.chain(wasteful).map(|at| lines[at]) {
         let share = 100.0 * share;
         let from = line.site.caller.as_deref();
         let from = from.map_or(String::new(), |from| format!(", from {from}"));
