@@ -416,10 +416,13 @@ fn catalog(
     let toolkit = nvcc.map(|nvcc| nvcc.version);
     let compiled_by = toolkit.unwrap_or(record.0);
     let archs = nvcc.map_or(Vec::new(), Nvcc::archs);
+    let path = nvcc.map(|nvcc| nvcc.path.display().to_string());
     let _ = write!(
         text,
         "];\n\n/// Version of the nvcc that compiled the kernels, if one did.\n\
          pub static TOOLKIT: Option<(u32, u32)> = {toolkit:?};\n\n\
+         /// Where it was.\n\
+         pub static NVCC: Option<&str> = {path:?};\n\n\
          /// Version of the nvcc of which it is known what kernels take.\n\
          pub static COMPILED_BY: (u32, u32) = {compiled_by:?};\n\n\
          /// All architectures that this nvcc can compile them for.\n\

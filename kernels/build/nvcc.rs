@@ -15,7 +15,8 @@ const OLDEST: (u32, u32) = (12, 0);
 
 /// An nvcc that runs.
 pub struct Nvcc {
-    path: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
     /// Of the CUDA toolkit.
     pub version: (u32, u32),
     identity: String,

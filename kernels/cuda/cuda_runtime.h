@@ -3,10 +3,12 @@
 // The functions are runtime.cpp's.
 #pragma once
 
+// Before the profiler's macros for functions that <math.h> declares.
+#include <math.h>
+
 #include "../simt/simt.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,6 +2,7 @@
 //
 //   __global__ void f(int n) { … }   void f(int n) { simt::kernel({"f", …}, [](int n) { … }, n); }
 //   f<<<grid, block>>>(3);           (simt::configure(grid, block), f(3));
+//   cudaFree(p);                     simt_ignores(true), cudaFree(p), simt_ignores(false);
 //
 // So a call of a kernel is its launch, with the arguments that C++ makes of those that are given.
 // Part of cuda_runtime.h.
@@ -34,6 +35,8 @@ void simt_program_launch(const simt::Function *function, void (*call)(void **), 
                          const uint32_t *sizes, void **args);
 // What has become of it.
 cudaError_t simt_launched(void);
+// What calls of the runtime return from here on the program does not look at, or does.
+void simt_ignores(bool does);
 // The function has so many parameters, and `call` calls it with what is at these addresses.
 void *simt_function(void *function, uint32_t argc, void (*call)(void *function, void **args));
 

@@ -47,7 +47,7 @@ SIMT_ATOMIC(atomicXor, long long, old ^ v)
 
 __forceinline__ unsigned short atomicCAS(unsigned short *p, unsigned short expected,
                                          unsigned short v) {
-    __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
     return expected;
 }
 

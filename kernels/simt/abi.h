@@ -154,7 +154,7 @@ enum {
     SIMT_WGMMA = 8,
     SIMT_BARRIER = 9,       // of a block
     SIMT_WARP_OP = 10,      // any other operation that a warp's lanes meet for
-    SIMT_BASIC_BLOCK = 11,  // begun by a thread
+    SIMT_BASIC_BLOCK = 11,  // begun by a thread; in units, by a warp
 };
 
 typedef struct SimtTally {
@@ -246,6 +246,8 @@ typedef struct SimtProgram {
     double (*clock)(void);
     // The program asks for the time between two events.
     void (*timed)(void);
+    // See line_of in core.h.
+    bool (*line)(const uint64_t *sites, char *text, size_t size);
 } SimtProgram;
 
 // An access of the host to device memory.
@@ -260,6 +262,8 @@ typedef struct SimtTouch {
 void simt_program(const SimtProgram *program);
 // Once other handlers are there.
 void simt_program_guard(void);
+// Whether a call whose result it uses has told the program that a kernel has failed.
+bool simt_program_heard(void);
 size_t simt_program_touches(const SimtTouch **touches);
 // Lines about launches that failed unseen, and perhaps memory that was not freed; as snprintf.
 size_t simt_program_notes(bool leaks, char *text, size_t size);

@@ -122,6 +122,50 @@ Core::~Core() {
 }
 
 void Core::run(Job &job) {
+    take(job);
+    while (!job.failed.load(std::memory_order_relaxed)) {
+        const uint64_t turn = job.next.fetch_add(1, std::memory_order_relaxed);
+        if (turn >= job.blocks || (profile_ && profile_->enough()))
+            break;
+        run_block(profile_ ? profile_->block(turn) : job.block(turn));
+        end(turn);
+        if (job.together)
+            job.end_block();
+    }
+    current = nullptr;
+}
+
+bool Core::start(Job &job, uint64_t turn) {
+    take(job);
+    turn_ = turn;
+    run_block(profile_ ? profile_->block(turn) : job.block(turn));
+    if (!waiting_)
+        end(turn);
+    return waiting_;
+}
+
+bool Core::go_on(Job::Meeting meeting) {
+    met_ = meeting;
+    void *const sp = waiting_;
+    waiting_ = nullptr;
+    current = this;
+    be_at(number_);
+    proceed(sp);
+    if (!waiting_)
+        end(turn_);
+    return waiting_;
+}
+
+// A block has ended.
+void Core::end(uint64_t turn) {
+    if (error_.length > 0)
+        job_->fail(turn, error_);
+    if (error_.length > 0 || !complete())
+        stacks_.reclaim();
+    error_.length = 0;
+}
+
+void Core::take(Job &job) {
     job_ = &job;
     lay_out();
     memcpy(simt_position + 8, job.launch.block, sizeof job.launch.block);
@@ -132,24 +176,6 @@ void Core::run(Job &job) {
     current = this;
     check_ = job.check;
     profile_ = job.profile;
-    if (check_)
-        check_->begin(job, {uintptr_t(arena_), ARENA + PAGE},
-                      {uintptr_t(dynamic_), job.launch.dynamic_shared});
-    while (!job.failed.load(std::memory_order_relaxed)) {
-        const uint64_t turn = job.next.fetch_add(1, std::memory_order_relaxed);
-        if (turn >= job.blocks || (profile_ && profile_->enough()))
-            break;
-        run_block(profile_ ? profile_->block(turn) : job.block(turn));
-        if (error_.length > 0)
-            job.fail(turn, error_);
-        if (error_.length > 0 || gave_up_)
-            stacks_.reclaim();
-        error_.length = 0;
-        gave_up_ = false;
-        if (job.together)
-            job.end_block();
-    }
-    current = nullptr;
 }
 
 // Gives the threads their threadIdx.
@@ -167,12 +193,18 @@ void Core::lay_out() {
             }
 }
 
+// Gives the block its blockIdx.
+void Core::be_at(uint64_t number) {
+    const uint32_t(&grid)[3] = job_->launch.grid;
+    number_ = number;
+    simt_position[4] = uint32_t(number % grid[0]);
+    simt_position[5] = uint32_t(number / grid[0] % grid[1]);
+    simt_position[6] = uint32_t(number / grid[0] / grid[1]);
+}
+
 void Core::run_block(uint64_t number) {
     const SimtLaunch &launch = job_->launch;
-    simt_position[4] = uint32_t(number % launch.grid[0]);
-    simt_position[5] = uint32_t(number / launch.grid[0] % launch.grid[1]);
-    simt_position[6] = uint32_t(number / launch.grid[0] / launch.grid[1]);
-
+    be_at(number);
     memset(arena_, 0xff, static_used_);
     memset(dynamic_, 0xff, launch.dynamic_shared);
 
@@ -194,19 +226,27 @@ void Core::run_block(uint64_t number) {
     // Odd, because 0 would stay 0.
     random_ = (launch.seed * 0x9e3779b97f4a7c15 + number) * 0xbf58476d1ce4e5b9 | 1;
 
+    const Range arena = {uintptr_t(arena_), ARENA + PAGE};
     if (check_)
-        check_->begin_block(number);
+        check_->begin_block(number, arena, {uintptr_t(dynamic_), launch.dynamic_shared});
     if (profile_)
-        profile_->begin_block({uintptr_t(arena_), ARENA + PAGE});
+        profile_->begin_block(arena);
 
-    inside_ = true;
     warp_ = 0;
     choose(true);
+    proceed(stack_of_running());
+}
+
+// Runs the block on from there.
+void Core::proceed(void *sp) {
+    inside_ = true;
     watch(true);
-    simt_switch(&main_, stack_of_running());
-    // Here again by `leave`, by `abandon` or by a signal.
+    simt_switch(&main_, sp);
+    // Here again by `leave`, by `abandon`, by a signal or by `give_way`.
     watch(false);
     inside_ = false;
+    if (waiting_)
+        return;
     if (profile_)
         profile_->end_block();
     if (signal_ != 0) {
@@ -429,17 +469,31 @@ void *Core::barrier(const Collective *kind, bool vote, int line, const char *fil
 void Core::release() {
     if (mixed_)
         diverged();
-    if (first_->kind == &GRID_BARRIER && job_->together)
-        meet_blocks();
     if (check_)
         check_->barrier();
     if (profile_)
         profile_->barrier(site_of(first_->sp));
+    if (first_->kind == &GRID_BARRIER && job_->together)
+        meet_blocks();
     counted_ = votes_;
     votes_ = 0;
     arrived_ = 0;
     for (uint32_t w = 0; w * 32 < job_->threads; w++)
         make_ready(w, ~warps_[w].gone);
+}
+
+// Others have their turns, until all wait for one another.
+Job::Meeting Core::give_way() {
+    if (check_)
+        check_->pause(number_);
+    if (profile_)
+        profile_->pause();
+    simt_switch(&waiting_, main_);
+    if (check_)
+        check_->resume(number_);
+    if (profile_)
+        profile_->resume({uintptr_t(arena_), ARENA + PAGE});
+    return met_;
 }
 
 void Core::check(int lane, const void *p, size_t size, bool write) {

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace simt {
 
@@ -20,8 +21,6 @@ __thread SimtChecker *watching = nullptr;
 namespace {
 
 constexpr size_t RED_ZONE = 256;
-// Shared memory of a block with what lies between and behind its parts.
-constexpr size_t SHARED_ROOM = 512 << 10;
 constexpr size_t MAX_FINDINGS = 256;
 
 size_t rounded(size_t size, size_t unit) {
@@ -62,6 +61,15 @@ Shadow::~Shadow() {
     munmap(split_, size_ / 4);
     munmap(words_, size_ / 4 * sizeof(Cell));
     munmap(bytes_, size_ * sizeof(Cell));
+}
+
+void Shadow::swap(Shadow &other) {
+    std::swap(range, other.range);
+    std::swap(size_, other.size_);
+    std::swap(states_, other.states_);
+    std::swap(split_, other.split_);
+    std::swap(words_, other.words_);
+    std::swap(bytes_, other.bytes_);
 }
 
 void Shadow::join() {
@@ -130,31 +138,65 @@ void SimtChecker::free(uintptr_t allocation) {
 }
 
 void SimtChecker::run(Job &job) {
-    run_alone(job);
+    begin(job);
+    if (job.together)
+        run_in_turns(job);
+    else
+        run_alone(job);
+    add_guesses();
+    asides_.clear();
     job_ = nullptr;
 }
 
-void SimtChecker::begin(const Job &job, Range arena, Range dynamic) {
+void SimtChecker::begin(const Job &job) {
     for (const Variable &v : variables_)
         memset(shared_.state(shared_.range.low + v.offset), ABSENT, v.size);
     if (dynamic_.size > 0)
         memset(shared_.state(dynamic_.low), ABSENT, dynamic_.size);
     variables_.clear();
     placed_ = 0;
-    shared_.range = arena;
-    dynamic_ = dynamic;
+    dynamic_ = {};
     job_ = &job;
     blocks_.clear();
+    met();
+}
+
+// What has happened is over for all blocks.
+void SimtChecker::met() {
     launch_ = now_ + 1;
     words_.clear();
 }
 
-void SimtChecker::begin_block(uint64_t number) {
+void SimtChecker::begin_turn(uint64_t number) {
+    add_guesses();
     block_ = ++now_;
     blocks_.push_back({now_, number});
     known_.clear();
     common_ = {};
     fenced_.clear();
+}
+
+void SimtChecker::pause(uint64_t number) {
+    Aside &aside = asides_[number];
+    shared_.swap(aside.shared);
+    aside.dynamic = dynamic_;
+    aside.meetings.swap(meetings_);
+    aside.fetches.swap(fetches_);
+}
+
+void SimtChecker::resume(uint64_t number) {
+    begin_turn(number);
+    Aside &aside = asides_[number];
+    shared_.swap(aside.shared);
+    dynamic_ = aside.dynamic;
+    meetings_.swap(aside.meetings);
+    fetches_.swap(aside.fetches);
+}
+
+void SimtChecker::begin_block(uint64_t number, Range arena, Range dynamic) {
+    begin_turn(number);
+    shared_.range = arena;
+    dynamic_ = dynamic;
     meetings_.clear();
     fetches_.clear();
     shared_.join();
@@ -173,6 +215,9 @@ size_t SimtChecker::place(SharedVariable &variable, size_t size, size_t unit, si
         variables_.push_back({&variable, offset, size});
         placed_ = offset + size;
         memset(shared_.state(shared_.range.low + offset), UNDEFINED, size);
+        // Blocks that wait have it, too.
+        for (auto &[_, aside] : asides_)
+            memset(aside.shared.state(aside.shared.range.low + offset), UNDEFINED, size);
     }
     return offset;
 }
@@ -339,12 +384,51 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
         finding.act[0] = act(how, now_, thread, site_of(code));
         finding.act[1] = act(uint32_t(did), other.epoch, other.thread, other.site);
         describe(a, n, finding.what);
-        add(finding);
+        if (how == SIMT_READ && did == SIMT_ATOMIC && !early) {
+            const auto [guess, is_new] = guesses_.try_emplace({a, thread}, finding);
+            if (!is_new)
+                add(std::exchange(guess->second, finding));
+        } else {
+            add(finding);
+        }
     }
     if (how != SIMT_READ && !flying)
         memset(state, how == SIMT_COPIES ? FLYING : DEFINED, n);
     if (how == SIMT_ATOMIC && !is_shared)
         atomic(a, thread);
+}
+
+void SimtChecker::compares(uintptr_t a, size_t n, int thread, uintptr_t code) {
+    access(a, n, SIMT_ATOMIC, thread, code);
+    guesses_.erase({a, thread});
+    Shadow &shadow = shared_.range.holds(a) ? shared_ : memory_;
+    if (!shadow.range.holds(a))
+        return;
+    // Nor is what the thread has read one for those who change it later.
+    shadow.each(a, n, [&](Cell &cell) {
+        Crowd &reads = cell.reads;
+        const auto is_mine = [&](const Past &past) {
+            return past.epoch == now_ && past.thread == thread;
+        };
+        if (is_mine(reads.other))
+            reads.other = {};
+        if (reads.last.epoch != now_ || reads.last.thread / 32 != thread / 32)
+            return;
+        reads.lanes &= ~(1u << (thread % 32));
+        if (reads.lanes == 0) {
+            reads.last = reads.other;
+            reads.lanes = reads.other.epoch == 0 ? 0 : 1u << (reads.other.thread % 32);
+            reads.other = {};
+        } else if (is_mine(reads.last)) {
+            reads.last.thread = uint16_t(thread / 32 * 32 + __builtin_ctz(reads.lanes));
+        }
+    });
+}
+
+void SimtChecker::add_guesses() {
+    for (const auto &guess : guesses_)
+        add(guess.second);
+    guesses_.clear();
 }
 
 void SimtChecker::landed(uintptr_t a, size_t n, int thread) {

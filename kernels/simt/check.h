@@ -16,11 +16,18 @@
 // different blocks of a launch, or of different threads in one epoch; unless the later thread knows
 // of the earlier access by __syncwarp, or by an atomic access after a __threadfence (order.h).
 // Nothing else orders: not shuffles, votes, mma or ldmatrix, neither atomics nor fences alone. The
-// blocks of a checked launch run one after the other, so that findings are the same every time.
+// blocks of a checked launch run one after the other, so that findings are the same every time; those
+// of a cooperative one in turns, from one barrier of the grid to the next. Such a turn has epochs as a
+// block of a launch of its own would: what all blocks did before the barrier is over.
 //
 // TMA and wgmma (check_hopper.cpp) access shared memory on behalf of a thread, but when they like.
 // What TMA writes is ordered before those alone who know that the phase is complete; what wgmma
 // reads is kept in a list, and over when its group has been waited for.
+//
+// A plain read of a word that others change atomically is a race, unless the thread goes on to compare
+// and exchange it: `old = *p; do … while (atomicCAS(p, …) != …)`, as the CUDA C++ Programming Guide has
+// it. The exchange fails if what was read is not what is there. So such a read counts only when the
+// thread reads again, or the block ends, without an exchange.
 //
 // Memory of host and driver is not watched, nor are a thread's own local variables.
 #pragma once
@@ -33,6 +40,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace simt {
@@ -82,6 +90,9 @@ struct Meeting {
     Known arrived, passed;  // what is known to who arrived, and to who has waited
 };
 
+// Shared memory of a block with what lies between and behind its parts.
+constexpr size_t SHARED_ROOM = 512 << 10;
+
 enum State : uint8_t { ABSENT, UNDEFINED, DEFINED, FLYING };
 
 // States and cells of a range of addresses. Its own memory is address space until it is used.
@@ -94,6 +105,7 @@ public:
 
     Range range;  // may be moved
 
+    void swap(Shadow &other);
     uint8_t *state(uintptr_t a) {
         return states_ + (a - range.low);
     }
@@ -144,9 +156,12 @@ public:
 
     // Runs a job on the calling OS thread. The executor then says how it goes:
     void run(simt::Job &job);
-    void begin(const simt::Job &job, simt::Range arena, simt::Range dynamic);
-    void begin_block(uint64_t number);
+    void begin_block(uint64_t number, simt::Range arena, simt::Range dynamic);
     void barrier();
+    // Of blocks that run in turns: this one waits for the others; all have met; it goes on.
+    void pause(uint64_t number);
+    void met();
+    void resume(uint64_t number);
     // __syncwarp of these lanes, which are all that have not returned, or not.
     void order(uint32_t warp, uint32_t lanes, bool whole);
     // __threadfence
@@ -157,6 +172,8 @@ public:
     // there.
     void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code,
                 const simt::Unit *unit = nullptr);
+    // The thread is about to compare and exchange n bytes.
+    void compares(uintptr_t a, size_t n, int thread, uintptr_t code);
     // An asynchronous copy of the thread is complete.
     void landed(uintptr_t a, size_t n, int thread);
     // mbarriers: a thread makes one, arrives, has waited; a phase is complete.
@@ -176,6 +193,13 @@ public:
         __attribute__((format(printf, 5, 6)));
 
 private:
+    // What there is of a block that waits for its turn.
+    struct Aside {
+        simt::Shadow shared{simt::SHARED_ROOM};
+        simt::Range dynamic;
+        std::map<const uint64_t *, simt::Meeting> meetings;
+        std::vector<simt::Fetch> fetches;
+    };
     struct Allocation {
         uintptr_t start;
         size_t size;
@@ -197,6 +221,8 @@ private:
         simt::Past past;
     };
 
+    void begin(const simt::Job &job);
+    void begin_turn(uint64_t number);
     // An access of the thread's, now.
     simt::Past past(uint32_t how, int thread, uintptr_t code) const;
     // What `me` does is not ordered after what the cell remembers: how that was accessed, or -1.
@@ -217,6 +243,7 @@ private:
     void out_of_bounds(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
     SimtAct act(uint32_t how, uint32_t epoch, int thread, uint64_t site) const;
     void add(SimtFinding finding);
+    void add_guesses();
     void describe(uintptr_t a, size_t n, char (&text)[256]) const;
 
     std::vector<SimtFinding> findings_;
@@ -242,6 +269,9 @@ private:
     std::map<int, simt::Known> fenced_;
     std::map<const uint64_t *, simt::Meeting> meetings_;  // of the block
     std::vector<simt::Fetch> fetches_;                    // that no barrier has followed
+    std::map<uint64_t, Aside> asides_;                    // by number of the block
+    // Reads by the block's threads of what others change atomically, by address and thread.
+    std::map<std::pair<uintptr_t, int>, SimtFinding> guesses_;
 };
 
 namespace simt {

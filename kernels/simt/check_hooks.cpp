@@ -27,6 +27,16 @@ __attribute__((always_inline)) inline void touch(const volatile void *p, size_t 
         profiler->access(uintptr_t(p), n, how, current->running(), code);
 }
 
+// The same of a comparison and exchange: of atomicCAS, and not of one that another atomic function is
+// made of; see intrinsics.h.
+__attribute__((always_inline)) inline void compare(const volatile void *p, size_t n, int order,
+                                                   const void *frame, uintptr_t code) {
+    if (watching && order != __ATOMIC_RELAXED && !current->on_stack(uintptr_t(p), uintptr_t(frame)))
+        watching->compares(uintptr_t(p), n, current->running(), code);
+    else
+        touch(p, n, SIMT_ATOMIC, frame, code);
+}
+
 }  // namespace
 
 extern "C" {
@@ -34,7 +44,7 @@ extern "C" {
 // -fsanitize-coverage=trace-pc
 void __sanitizer_cov_trace_pc() {
     if (profiling)
-        profiling->basic_block(uintptr_t(__builtin_return_address(0)));
+        profiling->basic_block(current->running(), uintptr_t(__builtin_return_address(0)));
 }
 
 void simt_special() {}
@@ -120,6 +130,10 @@ void __tsan_atomic_thread_fence(int order) {
 
 void __tsan_atomic_signal_fence(int) {}
 
+#define COMPARE(p, n)                               \
+    compare(p, n, order, __builtin_frame_address(0), \
+            uintptr_t(__builtin_return_address(0)))
+
 #define CHANGE(bits, T, name, builtin)                          \
     T __tsan_atomic##bits##_##name(volatile T *p, T v, int) {   \
         TOUCH(p, sizeof v, SIMT_ATOMIC);                        \
@@ -141,20 +155,21 @@ void __tsan_atomic_signal_fence(int) {}
     CHANGE(bits, T, fetch_or, __atomic_fetch_or)                                              \
     CHANGE(bits, T, fetch_xor, __atomic_fetch_xor)                                            \
     CHANGE(bits, T, fetch_nand, __atomic_fetch_nand)                                          \
-    int __tsan_atomic##bits##_compare_exchange_strong(volatile T *p, T *expected, T v, int,   \
-                                                      int) {                                  \
-        TOUCH(p, sizeof v, SIMT_ATOMIC);                                                      \
+    int __tsan_atomic##bits##_compare_exchange_strong(volatile T *p, T *expected, T v,        \
+                                                      int order, int) {                       \
+        COMPARE(p, sizeof v);                                                                 \
         return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST,           \
                                            __ATOMIC_SEQ_CST);                                 \
     }                                                                                         \
-    int __tsan_atomic##bits##_compare_exchange_weak(volatile T *p, T *expected, T v, int,     \
-                                                    int) {                                    \
-        TOUCH(p, sizeof v, SIMT_ATOMIC);                                                      \
+    int __tsan_atomic##bits##_compare_exchange_weak(volatile T *p, T *expected, T v,          \
+                                                    int order, int) {                         \
+        COMPARE(p, sizeof v);                                                                 \
         return __atomic_compare_exchange_n(p, expected, v, false, __ATOMIC_SEQ_CST,           \
                                            __ATOMIC_SEQ_CST);                                 \
     }                                                                                         \
-    T __tsan_atomic##bits##_compare_exchange_val(volatile T *p, T expected, T v, int, int) {  \
-        TOUCH(p, sizeof v, SIMT_ATOMIC);                                                      \
+    T __tsan_atomic##bits##_compare_exchange_val(volatile T *p, T expected, T v, int order,   \
+                                                 int) {                                       \
+        COMPARE(p, sizeof v);                                                                 \
         __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_SEQ_CST,                 \
                                     __ATOMIC_SEQ_CST);                                        \
         return expected;                                                                      \

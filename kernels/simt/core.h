@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <cstdarg>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 
@@ -67,6 +68,7 @@ struct Job {
     uint64_t block(uint64_t turn) const;
     bool stuck = false;                // those that wait are all that are left
 
+    // What becomes of blocks that wait for all others.
     enum class Meeting { COMPLETE, STUCK, FAILED };
     // A block waits for all others to be here.
     Meeting meet();
@@ -114,6 +116,14 @@ public:
 
     // Runs blocks of the job until no more are left.
     void run(Job &job);
+    // Of a job whose blocks run in turns: runs one until it has ended or waits for all others of the
+    // grid; and goes on with it, when it is known what became of that. Return whether it waits.
+    bool start(Job &job, uint64_t turn);
+    bool go_on(Job::Meeting meeting);
+    // Whether all threads of the last block have returned.
+    bool complete() const {
+        return gone_ == job_->threads;
+    }
 
     // What a running thread asks for; see simt.h.
     // The first three return the stack pointer of the thread to go on with; `sp` is the caller's.
@@ -186,7 +196,12 @@ public:
     [[noreturn]] void abandon();
 
 private:
+    void take(Job &job);
     void run_block(uint64_t number);
+    void be_at(uint64_t number);
+    void proceed(void *sp);
+    void end(uint64_t turn);
+    Job::Meeting give_way();
     static void enter();
     void leave();
     void choose(bool anew);
@@ -227,7 +242,11 @@ private:
     unsigned char *arena_;          // static shared memory, then dynamic, then a guard page
     unsigned char *dynamic_;        // ends where the guard page starts
     size_t static_used_ = 0;        // bytes of static shared memory that may have been written
-    void *main_ = nullptr;          // stack pointer of run_block
+    void *main_ = nullptr;          // stack pointer of proceed
+    void *waiting_ = nullptr;       // that of a block that waits for others to have their turns
+    Job::Meeting met_ = {};         // what has become of that
+    uint64_t turn_ = 0;             // of the block, if it has turns
+    uint64_t number_ = 0;           // of the block
     bool inside_ = false;           // a fiber is running
     uint64_t random_ = 0;           // state of the random choices
     uint32_t warp_ = 0;             // of the running thread
@@ -237,12 +256,12 @@ private:
     uint32_t arrived_ = 0;          // threads that wait at the barrier
     const Thread *first_ = nullptr; // of them
     bool mixed_ = false;            // they wait at different ones
-    bool gave_up_ = false;          // the block, because of another
     int votes_ = 0;                 // of them
     int counted_ = 0;               // votes of the last barrier that was completed
     Message error_;
     int signal_ = 0;                // that ended the block
     siginfo_t signal_info_ = {};
+    uint64_t signal_sites_[16] = {};
     uint32_t laid_out_[3] = {};     // the block shape that `index` of the threads is for
     Warp warps_[MAX_THREADS / 32] = {};
     Thread threads_[MAX_THREADS] = {};
@@ -265,8 +284,21 @@ struct Worker {
 // threads leave, on stacks without guards.
 void run_alone(Job &job, bool guarded = true);
 
+// The same for who has many at a time.
+std::unique_ptr<Worker> take_worker(bool guarded);
+void give_worker(std::unique_ptr<Worker> worker, bool guarded);
+
 // Runs all blocks of a job at once, each on an OS thread of its own.
 void run_together(Job &job);
+// Runs all blocks of a job that is checked or profiled on the calling OS thread, each until it waits
+// for the others.
+void run_in_turns(Job &job);
+
+// Writes which line of a program of one's own the first of these 16 sites is at that has one; returns
+// false if none has.
+extern bool (*line_of)(const uint64_t *sites, char *text, size_t size);
+// Where the code was that a signal has interrupted, and who called that.
+void interrupted_sites(const ucontext_t *context, uint64_t (&sites)[16]);
 
 // The core that the OS thread is running.
 extern __thread Core *current __attribute__((tls_model("initial-exec")));

@@ -120,7 +120,7 @@ SIMT_ATOMICS(atomicExch, __atomic_exchange_n)
 #undef SIMT_ATOMICS
 #undef SIMT_ATOMIC
 
-// Replaces *p by change(*p).
+// Replaces *p by change(*p). (The checker knows atomicCAS by its order, which is another.)
 template <class T, class Change> T atomic_change(T *p, Change change) {
     T old, wanted;
     __atomic_load(p, &old, __ATOMIC_RELAXED);
@@ -152,7 +152,7 @@ inline unsigned atomicInc(unsigned *p, unsigned limit) {
         return atomic_change(p, [=](type old) { return old < v ? v : old; });                \
     }                                                                                        \
     inline type atomicCAS(type *p, type expected, type v) {                                  \
-        __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELAXED,                \
+        __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_ACQUIRE,                \
                                     __ATOMIC_RELAXED);                                       \
         return expected;                                                                     \
     }

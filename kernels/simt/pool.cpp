@@ -236,13 +236,13 @@ void launch(const SimtKernel &kernel, const SimtLaunch &launch, void **args, Che
     job.args = bank.pointers;
     job.blocks = blocks;
     job.threads = uint32_t(threads);
+    job.together = launch.schedule != schedule && blocks > 1;
     if (check) {
         job.serial = 0;
         check->run(job);
     } else if (profile) {
         profile->run(job);
-    } else if (launch.schedule != schedule && blocks > 1) {
-        job.together = true;
+    } else if (job.together) {
         pool().launch_together(job);
     } else {
         pool().launch(job);
@@ -267,23 +267,27 @@ int launch_or_say(const SimtKernel *kernel, const SimtLaunch *launch, void **arg
 
 }  // namespace
 
+std::unique_ptr<Worker> take_worker(bool guarded) {
+    std::lock_guard<std::mutex> lock(idle_mutex);
+    if (idle(guarded).empty())
+        return std::unique_ptr<Worker>(new Worker(guarded));
+    std::unique_ptr<Worker> worker = std::move(idle(guarded).back());
+    idle(guarded).pop_back();
+    return worker;
+}
+
+void give_worker(std::unique_ptr<Worker> worker, bool guarded) {
+    std::lock_guard<std::mutex> lock(idle_mutex);
+    idle(guarded).push_back(std::move(worker));
+}
+
 void run_alone(Job &job, bool guarded) {
-    std::unique_ptr<Worker> worker;
-    {
-        std::lock_guard<std::mutex> lock(idle_mutex);
-        if (!idle(guarded).empty()) {
-            worker = std::move(idle(guarded).back());
-            idle(guarded).pop_back();
-        }
-    }
-    if (!worker)
-        worker.reset(new Worker(guarded));
+    std::unique_ptr<Worker> worker = take_worker(guarded);
     {
         SignalStack stack(worker->signal_stack);
         worker->core.run(job);
     }
-    std::lock_guard<std::mutex> lock(idle_mutex);
-    idle(guarded).push_back(std::move(worker));
+    give_worker(std::move(worker), guarded);
 }
 
 }  // namespace simt

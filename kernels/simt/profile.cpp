@@ -117,7 +117,7 @@ void SimtProfiler::read_code(Range text) {
     if (blocks_ != nullptr)
         munmap(blocks_, text_.size * sizeof *blocks_);
     text_ = text;
-    blocks_ = text.size == 0 ? nullptr : reserve<uint64_t>(text.size);
+    blocks_ = text.size == 0 ? nullptr : reserve<uint32_t>(text.size);
 }
 
 void *SimtProfiler::alloc(size_t bytes) {
@@ -149,6 +149,7 @@ void SimtProfiler::run(Job &job) {
     for (uint32_t w = 0; w < 32; w++) {
         open_[w].clear();
         busy_[w].clear();
+        beginning_[w].clear();
     }
     // Shared variables have one place for all, so one launch at a time; and a number of its own,
     // by which they know that they have not been placed yet.
@@ -157,9 +158,12 @@ void SimtProfiler::run(Job &job) {
     std::lock_guard<std::mutex> lock(running);
     job.serial = ++serial;
     sample_.begin(job.blocks, budget_, most_);
-    if (keep_)
+    if (keep_ || job.together)
         sample_.together();  // all of them, and in order
-    run_alone(job);
+    if (job.together)
+        run_in_turns(job);
+    else
+        run_alone(job);
     footprint_.static_shared = uint32_t(job.static_shared);
     finish();
 }
@@ -175,12 +179,14 @@ void SimtProfiler::finish() {
         all.ideal = sample_.all(ends.ideal, all.ideal);
     }
     for (size_t i = 0; i < begun_.size(); i++) {
-        uint64_t &times = blocks_[begun_[i] - text_.low];
-        const uint64_t ends = i < begun_ends_.size() ? begun_ends_[i] : 0;
-        tallies_.push_back({SIMT_BASIC_BLOCK, site_of(begun_[i] + 1), sample_.all(ends, times), 0, 0, 0});
-        times = 0;
+        const Begun &all = begun_[i], ends = i < begun_ends_.size() ? begun_ends_[i] : Begun();
+        tallies_.push_back({SIMT_BASIC_BLOCK, site_of(all.code + 1), sample_.all(ends.threads, all.threads), 0,
+                            sample_.all(ends.warps, all.warps), 0});
+        blocks_[all.code - text_.low] = 0;
     }
     begun_.clear();
+    for (auto &turns : turns_)
+        turns.clear();
     for (const Region &region : regions_) {
         footprint_.read_by_blocks += sample_.all(region.ends[0], region.by_blocks[0]);
         footprint_.written_by_blocks += sample_.all(region.ends[1], region.by_blocks[1]);
@@ -211,16 +217,39 @@ uint64_t SimtProfiler::estimate(const Region &region, bool write) const {
     return std::min({uint64_t(grown), all, region.sectors});
 }
 
-void SimtProfiler::basic_block(uintptr_t code) {
+void SimtProfiler::basic_block(int thread, uintptr_t code) {
     sample_.work(1);
-    if (text_.holds(code) && blocks_[code - text_.low]++ == 0)
-        begun_.push_back(code);
+    if (!text_.holds(code))
+        return;
+    uint32_t &at = blocks_[code - text_.low];
+    if (at == 0) {
+        begun_.push_back({code});
+        at = uint32_t(begun_.size());
+        for (auto &turns : turns_)
+            turns.emplace_back();
+    }
+    const uint32_t warp = uint32_t(thread) / 32;
+    Turns &turns = turns_[warp][at - 1];
+    if (!turns.any)
+        beginning_[warp].push_back(at - 1);
+    turns.any = true;
+    turns.by_lane[uint32_t(thread) % 32]++;
 }
 
 void SimtProfiler::begin_block(Range shared) {
     block_++;
     blocks_begun_++;
     turn_ = 0;
+    shared_ = shared;
+}
+
+void SimtProfiler::pause() {
+    for (uint32_t warp = 0; warp < 32; warp++)
+        end_warp(warp);
+}
+
+void SimtProfiler::resume(Range shared) {
+    block_++;
     shared_ = shared;
 }
 
@@ -326,6 +355,14 @@ void SimtProfiler::complete(uint32_t warp) {
         memset(requests.done, 0, sizeof requests.done);
     }
     busy_[warp].clear();
+    for (const uint32_t at : beginning_[warp]) {
+        Turns &turns = turns_[warp][at];
+        begun_[at].warps += *std::max_element(turns.by_lane, turns.by_lane + 32);
+        for (const uint32_t times : turns.by_lane)
+            begun_[at].threads += times;
+        turns = {};
+    }
+    beginning_[warp].clear();
 }
 
 void SimtProfiler::complete(SimtTally &tally, const Request &request) {
@@ -412,8 +449,7 @@ void SimtProfiler::end_block() {
     if (!sample_.at_ends())
         return;
     ends_ = tallies_;
-    for (const uintptr_t code : begun_)
-        begun_ends_.push_back(blocks_[code - text_.low]);
+    begun_ends_ = begun_;
     for (Region &region : regions_)
         std::copy(region.by_blocks, region.by_blocks + 2, region.ends);
     waits_ends_ = footprint_.waits;

@@ -2,7 +2,7 @@
 //
 // It uses the kernels that build.rs compiles for the checker (check.h): the compiler calls a
 // function of ours before every access to memory, and one at the start of every basic block. The
-// blocks of a profiled launch run one after the other.
+// blocks of a profiled launch run one after the other, those of a cooperative one in turns.
 //
 // Requests. A GPU's warp accesses memory with one instruction for all its lanes; here the lanes run
 // one after the other. Accesses are put together again by place in the code, and of one place by
@@ -53,6 +53,19 @@ struct Requests {
     std::vector<Request> all;
 };
 
+// A basic block, and how often threads and warps began it: a warp as often as that of its lanes that
+// began it most often, between two places where they meet.
+struct Begun {
+    uintptr_t code;
+    uint64_t threads = 0, warps = 0;
+};
+
+// How often the lanes of a warp have begun one since they last met.
+struct Turns {
+    bool any = false;
+    uint32_t by_lane[32] = {};
+};
+
 // How many different sectors the first so many were.
 struct Growth {
     uint64_t once, drawn;
@@ -87,6 +100,9 @@ public:
         return sample_.block(turn);
     }
     void begin_block(simt::Range shared);
+    // It waits for its turn, as all its threads do; and goes on, where L1 has nothing any more.
+    void pause();
+    void resume(simt::Range shared);
     // A thread accesses n bytes; `code` is where it goes on.
     void access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code);
     // It copies bytes asynchronously, and writes zeros in place of what is not `there`.
@@ -96,7 +112,7 @@ public:
         sample_.together();
     }
     // It begins a basic block.
-    void basic_block(uintptr_t code);
+    void basic_block(int thread, uintptr_t code);
     // Lanes of a warp have met; `whole`: all that have not returned.
     void collective(uint32_t warp, const simt::Collective &kind, bool whole, uintptr_t code);
     void barrier(uintptr_t code);
@@ -155,8 +171,10 @@ private:
     uint32_t *owners_;  // in regions_, of each part of it
     std::vector<simt::Region> regions_;
     simt::Range text_ = {};        // the code of the last launch
-    uint64_t *blocks_ = nullptr;  // how often threads began the basic blocks that start there
-    std::vector<uintptr_t> begun_;  // those
+    uint32_t *blocks_ = nullptr;   // the basic blocks that start there: in begun_, and one more
+    std::vector<simt::Begun> begun_;
+    std::vector<simt::Turns> turns_[32];     // of each warp, as begun_
+    std::vector<uint32_t> beginning_[32];    // those of them that have some
     Stamp *stamps_[2];  // of each sector: read, written
     uint32_t block_ = 0, launch_ = 0;
     simt::Range shared_;
@@ -167,7 +185,7 @@ private:
     uint32_t blocks_begun_ = 0, turn_ = 0;  // of the launch; of the block
     std::vector<SimtRequest> requests_;
     std::vector<SimtTally> ends_;       // those of the blocks at the ends
-    std::vector<uint64_t> begun_ends_;  // and of basic blocks
+    std::vector<simt::Begun> begun_ends_;  // and of basic blocks
     uint32_t awaited_[32] = {};         // lanes of each warp that have read
     uint32_t waits_[32][32] = {};       // how often each has waited for that
     SimtFootprint footprint_ = {};

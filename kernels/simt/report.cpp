@@ -182,7 +182,10 @@ void Core::blame_for_signal() {
     else
         error_.add("access to address %p, which is not there (%s)", address,
                    signal_ == SIGBUS ? "SIGBUS" : "SIGSEGV");
-    if (thread.kind)
+    char line[512];
+    if (line_of && line_of(signal_sites_, line, sizeof line))
+        error_.add(", at %s", line);
+    else if (thread.kind)
         error_.add("; after %s at %s:%d", thread.kind->name, thread.file, thread.line);
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 namespace simt {
 
@@ -18,6 +19,7 @@ struct HostThread {
     std::vector<Configuration> shapes;  // of calls that are being made
     cudaError_t last = cudaSuccess, launched = cudaSuccess;
     std::string note;  // what the last error is of, if it is of a launch
+    bool ignores = false;  // what the call returns that is being made
     ProgramKernel *asked = nullptr;
 };
 
@@ -88,6 +90,7 @@ cudaError_t run(const ProgramKernel &kernel, const Configuration &shape, void **
     launch.schedule = shape.together ? SIMT_TOGETHER : 0;
     const Reach reach;
     all.fault = cudaError_t(all.program.launch(&kernel.described, &launch, args));
+    all.heard &= all.fault == cudaSuccess;
     return all.fault;
 }
 
@@ -121,7 +124,14 @@ cudaError_t fail(cudaError_t error) {
         runtime().notes.push_back(me.note);
         me.note.clear();
     }
+    heard(error);
     return error == cudaSuccess ? error : me.last = error;
+}
+
+// The program is told.
+void heard(cudaError_t error) {
+    if (error != cudaSuccess && error == runtime().fault && !mine().ignores)
+        runtime().heard = true;
 }
 
 cudaError_t faulted() {
@@ -148,6 +158,7 @@ cudaError_t launch_at(const void *function, const Configuration &shape, void **a
         return fail(cudaErrorInvalidDeviceFunction);
     mine().shapes.push_back(shape);
     found->second.call(const_cast<void *>(function), args);
+    heard(mine().launched);
     return mine().launched;
 }
 
@@ -159,6 +170,15 @@ extern "C" {
 
 void simt_program(const SimtProgram *program) {
     runtime().program = *program;
+    line_of = program->line;
+}
+
+bool simt_program_heard() {
+    return runtime().heard;
+}
+
+void simt_ignores(bool does) {
+    mine().ignores = does;
 }
 
 void *simt_function(void *function, uint32_t argc, void (*call)(void *, void **)) {
@@ -196,6 +216,8 @@ void simt_program_launch(const Function *function, void (*call)(void **), uint32
         return;
     }
     me.launched = refused(kernel, shape);
+    // Whoever launches by <<<>>> is told nothing.
+    const bool ignores = std::exchange(me.ignores, true);
     if (all.fault != cudaSuccess) {
         me.launched = faulted();
     } else if (me.launched != cudaSuccess) {
@@ -211,10 +233,12 @@ void simt_program_launch(const Function *function, void (*call)(void **), uint32
     } else {
         me.launched = fail(submit(shape.stream, cudaGraphNodeTypeKernel, later(kernel, shape, args)));
     }
+    me.ignores = ignores;
 }
 
 cudaError_t simt_launched() {
     mine().note.clear();
+    heard(mine().launched);
     return mine().launched;
 }
 
@@ -270,6 +294,7 @@ cudaError_t cudaGetLastError() {
 cudaError_t cudaPeekAtLastError() {
     mine().note.clear();
     const cudaError_t fault = runtime().fault;
+    heard(fault);
     return fault != cudaSuccess ? fault : mine().last;
 }
 

@@ -54,6 +54,7 @@ struct Runtime {
     std::map<void (*)(void **), std::unique_ptr<ProgramKernel>> kernels;
     std::map<const void *, Address> addresses;
     cudaError_t fault = cudaSuccess;  // nothing more is done
+    bool heard = false;               // the program has been told of the last one
     std::vector<std::string> notes;   // of launches that failed, and nobody has asked
 
     // The allocation that has the byte, and where it starts.
@@ -63,6 +64,7 @@ struct Runtime {
 Runtime &runtime();
 // Makes it the thread's last error.
 cudaError_t fail(cudaError_t error);
+void heard(cudaError_t error);
 // The error that is there already, if one is.
 cudaError_t faulted();
 // The kernel that an address is of; null if it is none that is known.

@@ -2,10 +2,9 @@
 // through the runtime: whoever tries is remembered by where he did, and let through.
 #include "runtime.h"
 
-#include "image.h"
+#include "core.h"
 
 #include <dlfcn.h>
-#include <execinfo.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -48,22 +47,14 @@ void handle(int number, siginfo_t *info, void *context) {
         std::lock_guard<std::recursive_mutex> lock(all.mutex);
         const auto *const found = all.around(info->si_addr);
         if (found && found->second.type == cudaMemoryTypeDevice && reaching == 0) {
-            const greg_t *const registers =
-                static_cast<const ucontext_t *>(context)->uc_mcontext.gregs;
+            const auto *const interrupted = static_cast<const ucontext_t *>(context);
             SimtTouch touch = {};
-            touch.writes = registers[REG_ERR] >> 1 & 1;
+            touch.writes = interrupted->uc_mcontext.gregs[REG_ERR] >> 1 & 1;
             touch.at = uintptr_t(info->si_addr) - found->first;
             touch.size = found->second.size;
             touch.line = found->second.line;
             touch.file = found->second.file;
-            // Who called the function that accesses, too: it may be the C library's.
-            void *frames[16];
-            const int count = backtrace(frames, 16);
-            void *const fault = reinterpret_cast<void *>(registers[REG_RIP]);
-            touch.site[0] = site_of(uintptr_t(fault) + 1);
-            size_t to = 1;
-            for (void **from = std::find(frames, frames + count, fault); from < frames + count - 1;)
-                touch.site[to++] = site_of(uintptr_t(*++from));
+            interrupted_sites(interrupted, touch.site);
             touches().push_back(touch);
             protect(*found, false);
             return;
@@ -312,9 +303,6 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
 
 // Has the host's accesses to device memory noticed, if the program is to be run so.
 void simt_program_guard() {
-    // Loads what it needs, which a signal's handler cannot.
-    void *frames[1];
-    backtrace(frames, 1);
     struct sigaction ours = {};
     ours.sa_sigaction = handle;
     ours.sa_flags = SA_SIGINFO;

@@ -324,6 +324,13 @@ pub trait Executor: Send {
         let _ = (step, waited);
         self.check()
     }
+    /// Waits until all that was launched is complete.
+    ///
+    /// # Errors
+    /// As [`check`](Executor::check).
+    fn complete(&mut self) -> Result<(), DeviceError> {
+        self.check()
+    }
     /// From now on waits for no device that hangs once `interrupt` is set.
     fn obey(&mut self, interrupt: Arc<AtomicBool>) {
         drop(interrupt);

@@ -55,9 +55,19 @@ enum Action {
         /// Of a program of your own run at most N blocks of each launch, and estimate the others by them
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         max_blocks: Option<u64>,
+        /// Of a program of your own write a page, too, with its sources and what their lines cost
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
         /// Step of the op's ladder; without it the last one that the shape and the GPU allow
         #[arg(long)]
         step: Option<u32>,
+        /// In place of an op a training step of a network, every launch of it: resnet20, resnet18,
+        /// transformer-base, transformer-iwslt, ...
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["words", "step", "shape", "launch", "max_blocks"])]
+        network: Option<String>,
+        /// Images or sentence pairs of the network's step [default: 1024 images, 256 pairs of 16 tokens]
+        #[arg(long, value_name = "N", requires = "network", value_parser = clap::value_parser!(u32).range(1..))]
+        batch: Option<u32>,
         #[command(flatten)]
         at: At,
     },
@@ -71,9 +81,10 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         page: Option<PathBuf>,
     },
-    /// Write the tables of ladders anew that a Markdown file has between its markers
+    /// Write the tables of ladders and of networks' steps anew that a Markdown file has between its
+    /// markers
     Tables {
-        /// Such as kernels/README.md
+        /// Such as kernels/README.md or benches/results/predicted.md
         file: PathBuf,
     },
     /// Draw what kernels do to memory, as kernels/drawings/ has it: SVG files
@@ -159,11 +170,21 @@ fn main() -> ExitCode {
             program,
             launch,
             max_blocks,
+            page,
             at,
             ..
         } if program.is_own() => said(workbench::profile_own(
-            &program, launch, max_blocks, &at.gpu,
+            &program, launch, max_blocks, page, &at.gpu,
         )),
+        Action::Profile { page: Some(_), .. } => said(Err(
+            "--page is of a program of your own; `kernels ladder` writes one of an op".into(),
+        )),
+        Action::Profile {
+            network: Some(network),
+            batch,
+            at,
+            ..
+        } => said(workbench::network(&network, batch, &at.gpu)),
         Action::Profile {
             program, step, at, ..
         } => said(match program.words.first() {
@@ -264,6 +285,8 @@ mod workbench {
     use autoassist::workbench::drawings;
     use autoassist::workbench::load_edited;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
+    use autoassist::workbench::profile::network::{self, Network};
+    use autoassist::workbench::profile::tables::Wanted;
     use autoassist::workbench::profile::{
         self, ProfileError, find, list, page, shape_of, tables, text,
     };
@@ -396,9 +419,15 @@ mod workbench {
         program: &Program,
         launch: Option<usize>,
         max_blocks: Option<u64>,
+        page: Option<PathBuf>,
         gpu: &str,
     ) -> Result {
-        start(Action::Profile { launch, max_blocks }, program, gpu)
+        let action = Action::Profile {
+            launch,
+            max_blocks,
+            page,
+        };
+        start(action, program, gpu)
     }
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
@@ -419,6 +448,24 @@ mod workbench {
         drop(progress);
         let found = found.map_err(not_profiled)?;
         Ok(text::profile(specs, named.op, &shape, &found) + &absent)
+    }
+
+    pub fn network(name: &str, batch: Option<u32>, gpu_key: &str) -> Result {
+        let specs = gpu(gpu_key)?;
+        let found = Network::named(name).ok_or_else(|| {
+            let names: Vec<String> = Network::all().map(Network::name).collect();
+            format!("--network {name}: one of {}", names.join(", "))
+        })?;
+        edited(|_| true)?;
+        let batch = batch.map_or(found.usual_batch(), |n| n as usize);
+        Ok(stepped(found, batch, specs)?.text(specs))
+    }
+
+    fn stepped(network: Network, batch: usize, specs: &Specs) -> Result<network::Step> {
+        let progress = Progress::new(format!("a step of {} on the CPU", network.name()));
+        let step = network::profile(network, batch, specs);
+        drop(progress);
+        step.map_err(not_profiled)
     }
 
     pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
@@ -457,9 +504,15 @@ mod workbench {
         edited(|_| true)?;
         let specs = &GPUS[0];
         let (device, _) = device()?;
-        let table = |op: &'static Op| {
-            let ladder = climb(op, None, specs, device).map_err(|e| e.why)?;
-            Ok(text::markdown(specs, &ladder))
+        let table = |wanted| match wanted {
+            Wanted::Ladder(op) => {
+                let ladder = climb(op, None, specs, device).map_err(|e| e.why)?;
+                Ok(text::markdown(specs, &ladder))
+            }
+            Wanted::Network(network, batch, specs) => {
+                let step = stepped(network, batch, specs).map_err(|e| e.why)?;
+                Ok(step.markdown(specs))
+            }
         };
         let count = tables::update(file, table)?;
         Ok(format!("{}: {count} tables\n", file.display()))
@@ -501,6 +554,7 @@ mod workbench {
         _: &Program,
         _: Option<usize>,
         _: Option<u64>,
+        _: Option<PathBuf>,
         _: &str,
     ) -> Result<String, Failure> {
         none()
@@ -508,6 +562,10 @@ mod workbench {
 
     pub fn profile(_: &str, _: Option<u32>, at: &At) -> Result<String, Failure> {
         let _ = (&at.shape, &at.gpu);
+        none()
+    }
+
+    pub fn network(_: &str, _: Option<u32>, _: &str) -> Result<String, Failure> {
         none()
     }
 

@@ -49,6 +49,7 @@ pub struct RawProgram {
     pub launch: unsafe extern "C" fn(*const Kernel, *const RawLaunch, *mut *mut c_void) -> i32,
     pub clock: extern "C" fn() -> f64,
     pub timed: extern "C" fn(),
+    pub line: unsafe extern "C" fn(*const u64, *mut c_char, usize) -> bool,
 }
 
 /// `SimtTouch` of `kernels/simt/abi.h`.
@@ -80,6 +81,7 @@ unsafe extern "C" {
     pub fn simt_loaded(function: *const c_void);
     pub fn simt_program(program: *const RawProgram);
     pub fn simt_program_guard();
+    pub fn simt_program_heard() -> bool;
     pub fn simt_program_notes(leaks: bool, text: *mut c_char, size: usize) -> usize;
     pub fn simt_program_touches(touches: *mut *const RawTouch) -> usize;
     pub fn simt_launch(

@@ -60,12 +60,12 @@ impl Code {
         self.0.origin.wrapping_add(site)
     }
 
-    /// What the basic block does that begins behind the call at `site`: sites, and the arithmetic
-    /// there.
+    /// What the basic block does that begins behind the call at `site`: its instructions' sites, and
+    /// the arithmetic there.
     ///
     /// The compiler marks each basic block with a call and may afterwards cut it into pieces that
     /// it jumps between; so it ends where the next mark is.
-    pub(super) fn arithmetic(&self, site: u64) -> Vec<(u64, Arithmetic)> {
+    pub(super) fn block(&self, site: u64) -> Vec<(u64, Option<Arithmetic>)> {
         let mut found = Vec::new();
         let mut decoder = self.decoder(self.address(site));
         let mut instruction = Instruction::default();
@@ -86,14 +86,14 @@ impl Code {
             }
             let calls = instruction.is_call_near() || instruction.is_call_near_indirect();
             let arithmetic = match instruction.mnemonic() {
-                _ if calls && target == self.0.special => Arithmetic::Special,
-                _ if calls && target == self.0.fused => Arithmetic::Fused,
-                Mnemonic::Addss | Mnemonic::Subss => Arithmetic::Add(1),
-                Mnemonic::Addps | Mnemonic::Subps => Arithmetic::Add(4),
-                Mnemonic::Mulss => Arithmetic::Multiply(1),
-                Mnemonic::Mulps => Arithmetic::Multiply(4),
-                Mnemonic::Divss | Mnemonic::Sqrtss => Arithmetic::Special,
-                _ => continue,
+                _ if calls && target == self.0.special => Some(Arithmetic::Special),
+                _ if calls && target == self.0.fused => Some(Arithmetic::Fused),
+                Mnemonic::Addss | Mnemonic::Subss => Some(Arithmetic::Add(1)),
+                Mnemonic::Addps | Mnemonic::Subps => Some(Arithmetic::Add(4)),
+                Mnemonic::Mulss => Some(Arithmetic::Multiply(1)),
+                Mnemonic::Mulps => Some(Arithmetic::Multiply(4)),
+                Mnemonic::Divss | Mnemonic::Sqrtss => Some(Arithmetic::Special),
+                _ => None,
             };
             found.push((instruction.ip().wrapping_sub(self.0.origin), arithmetic));
         }

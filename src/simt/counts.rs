@@ -2,6 +2,7 @@
 //! (`kernels/simt/profile.h`), by line of the source. Exactly, if all of its blocks were run.
 
 use super::checker::Site;
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 /// One way of accessing memory: warps' requests, and what a GPU's memory system makes of them.
@@ -53,6 +54,86 @@ pub struct Counts {
     pub barriers: u64,
     /// Shuffles, votes and warp barriers: how often a warp did one.
     pub warp_ops: u64,
+    /// Instructions that warps issue, as machine code has them; 0 where that is not known.
+    pub issued: u64,
+}
+
+/// What a warp does with one instruction, whatever compiler has made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// Reads global memory.
+    GlobalRead,
+    /// Writes to it.
+    GlobalWrite,
+    /// Accesses it atomically.
+    GlobalAtomic,
+    /// Reads shared memory.
+    SharedRead,
+    /// Writes to it, or has a copy written there.
+    SharedWrite,
+    /// Accesses it atomically.
+    SharedAtomic,
+    /// Multiplies matrices by `mma.sync`.
+    Mma,
+    /// Multiplies them by `wgmma`, with three other warps.
+    Wgmma,
+    /// Meets the block at a barrier.
+    Barrier,
+}
+
+/// A line of the source with the lines that call it, where functions are inlined: places with
+/// spaces between, the innermost first. `kernels/include/mma.cuh:31 kernels/gemm/5_swizzle.cu:80`
+pub type Chain = String;
+
+/// Headers whose lines say how memory is accessed; whoever looks for what is slow wants to know the
+/// line that asked for it.
+pub(super) const PRIMITIVES: [&str; 5] = [
+    "kernels/include/bf16.cuh",
+    "kernels/include/copy.cuh",
+    "kernels/include/hopper.cuh",
+    "kernels/include/mma.cuh",
+    "kernels/include/vector.cuh",
+];
+
+/// `kernels/include/mma.cuh` of `kernels/include/mma.cuh:31`.
+pub fn file_of(place: &str) -> &str {
+    place.rsplit_once(':').map_or(place, |(file, _)| file)
+}
+
+/// A chain from the line on that asks for what is done: without those that say how, unless there are no
+/// others. A processor that has no such instruction has none of them.
+pub fn asking(chain: &Chain) -> &str {
+    let mut rest = chain.as_str();
+    while let Some((place, callers)) = rest.split_once(' ') {
+        if !PRIMITIVES.contains(&file_of(place)) {
+            break;
+        }
+        rest = callers;
+    }
+    rest
+}
+
+/// How often warps did what, by place: what machine code for another processor is told apart by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// How often they began the basic block that a line is in, where it is in several that of which
+    /// it is most.
+    pub lines: BTreeMap<Chain, u64>,
+    /// Their instructions.
+    pub events: BTreeMap<(Event, Chain), u64>,
+}
+
+/// What the warps of a launch issue on an architecture, as its machine code has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Issued {
+    /// Warps' instructions, of which a scheduler issues one in a clock.
+    pub slots: f64,
+    /// Clocks that each kind of unit of a scheduler's is taken, of all warps together.
+    pub pipes: [f64; 4],
+    /// Clocks that each warp would take by itself, summed over all.
+    pub alone: f64,
+    /// Of the slots those of instructions for tensor cores.
+    pub tensor: f64,
 }
 
 /// Global memory that a launch touched, in bytes of whole sectors.
@@ -99,7 +180,7 @@ pub struct Request {
 }
 
 /// A launch and what it did.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LaunchProfile {
     /// The kernel's name.
     pub kernel: &'static str,
@@ -124,6 +205,10 @@ pub struct LaunchProfile {
     pub footprint: Footprint,
     /// By line, in the order of files and lines.
     pub lines: Vec<Line>,
+    /// By place of the code.
+    pub trace: Trace,
+    /// What that is in machine code, where it was read.
+    pub issued: Option<Issued>,
 }
 
 impl LaunchProfile {
@@ -168,6 +253,7 @@ impl AddAssign for Counts {
         self.special += other.special;
         self.barriers += other.barriers;
         self.warp_ops += other.warp_ops;
+        self.issued += other.issued;
     }
 }
 

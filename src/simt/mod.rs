@@ -7,6 +7,7 @@ mod code;
 pub mod counts;
 pub mod edited;
 pub(crate) mod notes;
+pub(crate) mod once;
 pub mod profiler;
 mod stream;
 pub(crate) mod symbols;

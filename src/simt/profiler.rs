@@ -4,7 +4,10 @@
 use super::abi::{Kernel, RawLaunch, text};
 use super::checker::out_of_memory;
 use super::code::{Arithmetic, Code};
-use super::counts::{Counts, Footprint, LaunchProfile, Line, Request, Traffic};
+use super::counts::{
+    Chain, Counts, Event, Footprint, LaunchProfile, Line, PRIMITIVES, Request, Trace, Traffic,
+    asking, file_of,
+};
 use super::symbols::{SYMBOLS, Site, Symbols};
 use crate::backend::error::DeviceError;
 use std::collections::{BTreeMap, HashMap};
@@ -15,18 +18,11 @@ use std::sync::{Arc, Mutex};
 /// Device memory that a profiler has room for.
 const CAPACITY: usize = 4 << 30;
 
+/// FLOPs of a warp's largest instruction for tensor cores: 16 x 8 x 16.
+const MMA_FLOPS: u64 = 2 * 16 * 8 * 16;
+
 /// Bytes of a sector.
 const SECTOR: u64 = 32;
-
-/// Headers whose lines say how memory is accessed; whoever looks for what is slow wants to know the
-/// line that asked for it.
-const PRIMITIVES: [&str; 5] = [
-    "kernels/include/bf16.cuh",
-    "kernels/include/copy.cuh",
-    "kernels/include/hopper.cuh",
-    "kernels/include/mma.cuh",
-    "kernels/include/vector.cuh",
-];
 
 /// `SimtProfiler` of `kernels/simt/abi.h`.
 #[repr(C)]
@@ -279,6 +275,7 @@ impl Profiler {
         let mut reader = Reader {
             symbols: &symbols,
             sites: HashMap::new(),
+            chains: HashMap::new(),
         };
         inner.launches.iter().map(|l| reader.profile(l)).collect()
     }
@@ -303,15 +300,27 @@ impl Request {
 struct Reader<'a> {
     symbols: &'a Symbols,
     sites: HashMap<(u64, &'static str), Site>,
+    chains: HashMap<u64, Chain>,
 }
 
 impl Reader<'_> {
     fn profile(&mut self, launch: &Counted) -> LaunchProfile {
         let mut lines: BTreeMap<Place, Counts> = BTreeMap::new();
+        let mut trace = Trace::default();
+        let warps = u64::from(launch.threads.div_ceil(32));
         for tally in &launch.tallies {
             if tally.kind == BASIC_BLOCK {
-                self.add_block(&mut lines, tally, launch);
+                let block = launch.code.block(tally.site);
+                for (address, _) in &block {
+                    let times = trace.lines.entry(self.chain(*address)).or_default();
+                    *times = tally.units.max(*times);
+                }
+                self.add_block(&mut lines, tally, &block, launch);
             } else {
+                if let Some((event, times)) = event(tally, warps) {
+                    let chain = self.chain(tally.site);
+                    *trace.events.entry((event, chain)).or_default() += times;
+                }
                 let site = self.site(tally.site, launch.file);
                 add(lines.entry(Place::new(site)).or_default(), tally);
             }
@@ -342,7 +351,14 @@ impl Reader<'_> {
                     counts,
                 })
                 .collect(),
+            trace,
+            issued: None,
         }
+    }
+
+    fn chain(&mut self, address: u64) -> Chain {
+        let find = || self.symbols.chain(address);
+        self.chains.entry(address).or_insert_with(find).clone()
     }
 
     fn site(&mut self, address: u64, file: &'static str) -> Site {
@@ -354,10 +370,19 @@ impl Reader<'_> {
             .clone()
     }
 
-    fn add_block(&mut self, lines: &mut BTreeMap<Place, Counts>, tally: &Tally, launch: &Counted) {
+    fn add_block(
+        &mut self,
+        lines: &mut BTreeMap<Place, Counts>,
+        tally: &Tally,
+        block: &[(u64, Option<Arithmetic>)],
+        launch: &Counted,
+    ) {
         // Additions and multiplications of each line.
         let mut work: BTreeMap<Place, [u64; 2]> = BTreeMap::new();
-        for (address, arithmetic) in launch.code.arithmetic(tally.site) {
+        for &(address, arithmetic) in block {
+            let Some(arithmetic) = arithmetic else {
+                continue;
+            };
             let place = Place::new(self.site(address, launch.file));
             let times = tally.requests;
             if let Arithmetic::Add(n) | Arithmetic::Multiply(n) = arithmetic {
@@ -400,6 +425,23 @@ impl Reader<'_> {
 
 const BASIC_BLOCK: u32 = 11;
 
+/// What a tally has of warps' instructions, of blocks of so many warps, and how many.
+fn event(tally: &Tally, warps: u64) -> Option<(Event, u64)> {
+    let event = match tally.kind {
+        0 => Event::GlobalRead,
+        1 => Event::GlobalWrite,
+        2 => Event::GlobalAtomic,
+        3 => Event::SharedRead,
+        4 => Event::SharedWrite,
+        5 => Event::SharedAtomic,
+        7 => return Some((Event::Mma, tally.units / MMA_FLOPS)),
+        8 => Event::Wgmma,
+        9 => return Some((Event::Barrier, warps * tally.requests)),
+        _ => return None,
+    };
+    Some((event, tally.requests))
+}
+
 /// Adds what is no basic block.
 fn add(counts: &mut Counts, tally: &Tally) {
     let traffic = Traffic {
@@ -421,6 +463,23 @@ fn add(counts: &mut Counts, tally: &Tally) {
         9 => counts.barriers += tally.requests,
         _ => counts.warp_ops += tally.requests,
     }
+}
+
+/// The site of a chain in a kernel of this file: as [`Line::site`] has it; none of a chain of nothing.
+pub fn site(chain: &Chain, kernel_file: &str) -> Option<Site> {
+    let mut places = asking(chain).split(' ').filter(|place| !place.is_empty());
+    let place = places.next()?;
+    let own = places.find(|place| file_of(place) == kernel_file);
+    let caller = own.filter(|_| file_of(place) != kernel_file);
+    Some(Site {
+        place: place.into(),
+        caller: caller.map(String::from),
+    })
+}
+
+/// Puts lines in the order of files and lines.
+pub fn sort(lines: &mut [Line]) {
+    lines.sort_by_cached_key(|line| Place::new(line.site.clone()));
 }
 
 /// A site in the order of files and lines.

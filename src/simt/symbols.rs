@@ -1,6 +1,7 @@
 //! Which line of the kernels' sources an address of the program's code comes from.
 
 use super::code::Code;
+use super::counts::Chain;
 use addr2line::Loader;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
@@ -51,13 +52,10 @@ impl Symbols {
         primitives: &[&str],
     ) -> Site {
         let lines = self.lines(address);
-        let own = |file: &String| {
-            file.ends_with(".cu") || !EXECUTOR.iter().any(|folder| file.starts_with(folder))
-        };
         let innermost = lines
             .iter()
-            .find(|(file, _)| own(file) && !primitives.contains(&file.as_str()))
-            .or_else(|| lines.iter().find(|(file, _)| own(file)));
+            .find(|(file, _)| is_own(file) && !primitives.contains(&file.as_str()))
+            .or_else(|| lines.iter().find(|(file, _)| is_own(file)));
         let Some((file, line)) = innermost else {
             return Site {
                 place: format!("code address {address:#x} (this program has no line numbers)"),
@@ -70,6 +68,14 @@ impl Symbols {
             place: format!("{file}:{line}"),
             caller: own.map(|(file, line)| format!("{file}:{line}")),
         }
+    }
+
+    /// All lines that an address comes from, but the executor's.
+    pub(super) fn chain(&self, address: u64) -> Chain {
+        let lines = self.lines(address).into_iter();
+        let own = lines.filter(|(file, _)| is_own(file));
+        let places: Vec<String> = own.map(|(file, line)| format!("{file}:{line}")).collect();
+        places.join(" ")
     }
 
     /// Files and lines from the innermost inlined function to the outermost.
@@ -107,6 +113,10 @@ pub(crate) fn library_line(sites: &[u64]) -> Option<String> {
 
 /// Folders of the executor's own headers.
 const EXECUTOR: [&str; 2] = ["kernels/simt/", "kernels/cuda/"];
+
+fn is_own(file: &str) -> bool {
+    file.ends_with(".cu") || !EXECUTOR.iter().any(|folder| file.starts_with(folder))
+}
 
 /// A file as the compiler was told of it: from the current folder on, or `kernels/sgd/1_sgd.cu`,
 /// wherever the repository lay when it was compiled.

@@ -126,71 +126,18 @@ impl Store {
 }
 
 #[cfg(test)]
+#[path = "../../tests/common/store.rs"]
+mod server;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
-    use std::net::TcpListener;
-    use std::sync::{Arc, Condvar, Mutex};
-
-    type Values = Arc<(Mutex<HashMap<Vec<u8>, Vec<u8>>>, Condvar)>;
-
-    /// One client's end of a store that answers as PyTorch's does.
-    fn serve(mut stream: TcpStream, values: &Values) -> io::Result<()> {
-        fn text(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-            let mut length = [0; 8];
-            stream.read_exact(&mut length)?;
-            let mut text = vec![0; u64::from_ne_bytes(length) as usize];
-            stream.read_exact(&mut text)?;
-            Ok(text)
-        }
-        let mut greeting = [0; 5];
-        stream.read_exact(&mut greeting)?;
-        assert_eq!(greeting[0], 0);
-        assert_eq!(greeting[1..], GREETING.to_ne_bytes());
-        let (values, changed) = &**values;
-        loop {
-            let mut query = [0];
-            stream.read_exact(&mut query)?;
-            match query[0] {
-                1 => {
-                    let (key, value) = (text(&mut stream)?, text(&mut stream)?);
-                    assert_eq!(values.lock().unwrap().insert(key, value), None, "set once");
-                    changed.notify_all();
-                }
-                3 => {
-                    let key = text(&mut stream)?;
-                    let value = values.lock().unwrap()[&key].clone();
-                    stream.write_all(&(value.len() as u64).to_ne_bytes())?;
-                    stream.write_all(&value)?;
-                }
-                6 => {
-                    let mut count = [0; 8];
-                    stream.read_exact(&mut count)?;
-                    assert_eq!(u64::from_ne_bytes(count), 1);
-                    let key = text(&mut stream)?;
-                    let there = |all: &mut HashMap<_, _>| !all.contains_key(&key);
-                    drop(changed.wait_while(values.lock().unwrap(), there).unwrap());
-                    stream.write_all(&[0])?;
-                }
-                other => panic!("query {other}"),
-            }
-        }
-    }
 
     #[test]
     fn everybody_gets_everybody_s_bytes_round_by_round() {
         const RANKS: usize = 3;
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let place = listener.local_addr().unwrap();
-        let values = Values::default();
+        let place = server::start();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..RANKS {
-                    let (stream, values) = (listener.accept().unwrap().0, values.clone());
-                    // Ends when the client closes.
-                    std::thread::spawn(move || serve(stream, &values));
-                }
-            });
             for rank in 0..RANKS {
                 scope.spawn(move || {
                     let stream = TcpStream::connect(place).unwrap();

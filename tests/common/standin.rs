@@ -58,7 +58,7 @@ pub fn absent() -> Option<&'static str> {
     }
 }
 
-/// A folder with a `libcuda.so` and the log of what was asked of it.
+/// A folder with a `libcuda.so`, a `libnccl.so.2`, and the log of what was asked of it.
 pub struct StandIn {
     folder: tempfile::TempDir,
 }
@@ -69,7 +69,10 @@ impl StandIn {
         let built = BUILT.get_or_init(build).as_ref();
         let library = built.unwrap_or_else(|e| panic!("the stand-in cannot be built: {e}"));
         let folder = tempfile::tempdir().expect("a temporary folder");
-        std::os::unix::fs::symlink(library, folder.path().join("libcuda.so")).expect("a link");
+        // NCCL's functions are in it, too.
+        for name in ["libcuda.so", "libnccl.so.2"] {
+            std::os::unix::fs::symlink(library, folder.path().join(name)).expect("a link");
+        }
         StandIn { folder }
     }
 

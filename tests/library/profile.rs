@@ -5,6 +5,7 @@ use autoassist::simt::Simt;
 use autoassist::simt::counts::{LaunchProfile, Traffic};
 use autoassist::simt::profiler::Profiler;
 use autoassist::workbench::profile::gpus::find;
+use autoassist::workbench::profile::network::{self, GAP, Network};
 use autoassist::workbench::profile::{self as workbench, ProfileError, step_of, taken};
 use autoassist::workbench::workload::{Op, ops};
 
@@ -362,4 +363,34 @@ fn steps_that_take_minutes_on_a_cpu_are_known_before() {
         assert!(minutes("gemm", &[4096, 4096, 4096], step) < 0.5, "{step}");
     }
     assert!(minutes("gemm", &[64, 64, 1 << 20], 1) > 1.0);
+}
+
+#[test]
+fn a_networks_table_adds_up() {
+    let h100 = find("h100").expect("it is known");
+    let network = Network::named("resnet8").expect("a network");
+    let step = network::profile(network, 8, h100).expect("a step");
+    let rows = step.rows(h100);
+    let sum = |of: &dyn Fn(&network::Row) -> f64| rows.iter().map(of).sum::<f64>();
+    let all = |of: &dyn Fn(&LaunchProfile) -> f64| -> f64 {
+        step.order.iter().map(|kind| of(&step.kinds[*kind])).sum()
+    };
+    let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} and {b}");
+    near(sum(&|row| row.calls as f64), step.order.len() as f64);
+    near(
+        sum(&|row| row.memory),
+        all(&|kind| (kind.footprint.read + kind.footprint.written) as f64) / 3.35e12,
+    );
+    near(
+        step.seconds(h100),
+        sum(&|row| row.seconds) + step.order.len() as f64 * GAP,
+    );
+    for kernel in ["begin_step", "gather", "softmax_xent", "sgd"] {
+        let found = rows.iter().find(|row| row.kernel == kernel);
+        assert_eq!(found.map(|row| row.calls), Some(1), "{kernel}: {rows:#?}");
+    }
+    // Nine convolutions have their weights' gradients added up, the first and two of each of three blocks,
+    // and two shortcuts have.
+    let adds = rows.iter().find(|row| row.kernel == "conv_wgrad_add");
+    assert_eq!(adds.map(|row| row.calls), Some(9), "{rows:#?}");
 }

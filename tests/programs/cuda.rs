@@ -39,7 +39,7 @@ fn run(mut command: Command) -> (Option<i32>, String) {
 }
 
 /// Whether there is something to test; says so where not.
-fn there() -> bool {
+pub fn there() -> bool {
     let absent = standin::absent();
     absent.iter().for_each(|why| println!("skipped: {why}"));
     absent.is_none()

@@ -11,6 +11,9 @@ mod sentences;
 #[cfg(simt)]
 #[path = "../common/standin.rs"]
 mod standin;
+#[cfg(simt)]
+#[path = "../common/store.rs"]
+mod store;
 #[path = "../common/weight_files.rs"]
 mod weight_files;
 
@@ -21,6 +24,8 @@ mod download;
 #[cfg(simt_counted)]
 mod edited;
 mod kernels;
+#[cfg(simt)]
+mod nccl;
 #[cfg(simt_counted)]
 mod own;
 #[cfg(simt_counted)]

@@ -86,7 +86,8 @@ fn groups_that_do_not_meet_race() {
 #[test]
 fn an_assertion_in_a_kernel_ends_the_launch_alone() {
     let output = kernels("run", "assertion");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // The program has looked at the error: its exit code is its own.
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     let wanted = "kernel positive (tests/cuda/assertion.cu), block (1,0,0), thread (5,0,0): \
                   tests/cuda/assertion.cu:8: Assertion `p[i] > 0 && \"a message, with \
@@ -97,12 +98,111 @@ fn an_assertion_in_a_kernel_ends_the_launch_alone() {
     assert_eq!(text, "the launch failed\n");
 }
 
-/// Its blocks run side by side, which the checker's do not.
+/// Side by side, or in turns where somebody looks.
 #[test]
 fn blocks_of_a_cooperative_launch_wait_for_one_another() {
-    let output = kernels("run", "together");
+    is_right("together");
+    let output = kernels("profile", "together");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("right\n"), "{text}");
+    assert!(text.contains("Counts are exact"), "{text}");
+    // 12 blocks meet four times; of the first, a thread reads what each has left, twice; a block reads
+    // the line of `parts` anew after it has met others.
+    assert!(text.contains("\n  48 barriers\n"), "{text}");
+    assert!(text.contains(" 48 requests       192 B "), "{text}");
+}
+
+/// Without the second barrier of the grid a block goes on while another reads; and what one does not
+/// come to, the others wait for in vain.
+#[test]
+fn what_blocks_do_between_two_barriers_of_the_grid_races() {
+    let source = std::fs::read_to_string("tests/cuda/together.cu").expect("the program");
+    let folder = tempfile::tempdir().expect("a folder");
+    let checked = |name: &str, text: &str| {
+        assert_ne!(text, source);
+        std::fs::write(folder.path().join(name), text).expect("written");
+        let mut command = command("check", Path::new(name));
+        let output = command.current_dir(folder.path()).output();
+        let output = output.expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let header = std::fs::read("tests/cuda/expect.h").expect("a header");
+    std::fs::write(folder.path().join("expect.h"), header).expect("written");
+    let (text, _) = checked(
+        "once.cu",
+        &source.replace("        }\n        grid.sync();\n", "        }\n"),
+    );
+    assert!(text.contains("sums: race: "), "{text}");
+    for act in [
+        "  write by block (",
+        " at once.cu:12\n",
+        "  after read by block (0,0,0), thread (0,0,0) at once.cu:17\n",
+    ] {
+        assert!(text.contains(act), "{act}\n{text}");
+    }
+    let (_, said) = checked(
+        "leaves.cu",
+        &source.replace(
+            "        if (threadIdx.x == 0)\n",
+            "        if (blockIdx.x == 5) return;\n",
+        ),
+    );
+    let wanted =
+        "sync of the grid at leaves.cu:13: other blocks have returned, so it is never complete";
+    assert!(said.contains(wanted), "{said}");
+}
+
+/// The guide's own loop is none; a read that nothing confirms is one.
+#[test]
+fn a_read_that_an_exchange_confirms_is_no_race() {
+    let output = kernels("check", "exchange");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("4160 4160 1\n"), "{text}");
+    assert!(text.contains("looks: race: bytes 0 to 3"), "{text}");
+    assert!(text.contains(" at tests/cuda/exchange.cu:30\n"), "{text}");
+    assert!(text.contains(": 1 finding\n"), "{text}");
+}
+
+#[test]
+fn a_page_has_the_sources_with_what_their_lines_cost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("a.html");
+    let output = command("profile", Path::new("tests/cuda/transpose.cu"))
+        .arg("--page")
+        .arg(&page)
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "right\n");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.ends_with(&format!("{}: annotated sources\n", page.display())),
+        "{text}"
+    );
+    let page = std::fs::read_to_string(&page).expect("a page");
+    assert!(page.contains("<h4>tests/cuda/transpose.cu</h4>"), "{page}");
+    // The line that conflicts, escaped, with its cost below.
+    let line = page.split("<h4>").nth(1).expect("a source");
+    let line = line.split("= tile[threadIdx.x][threadIdx.y + i];").nth(1);
+    let note = line.expect("the line").lines().nth(1).expect("a note");
+    assert!(note.contains("32.0-way conflicts"), "{note}");
+    for broken in ["NaN", "inf", "http", "src=", "<cstdio>"] {
+        assert!(!page.contains(broken), "{broken}");
+    }
+    // A place that cannot be written.
+    let output = command("profile", Path::new("tests/cuda/transpose.cu"))
+        .args(["--page", "absent/a.html"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.starts_with("kernels: ") && said.contains("absent"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]

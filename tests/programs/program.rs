@@ -212,11 +212,13 @@ fn a_fault_names_kernel_block_thread_and_line_and_stays() {
     let (out, err, code) = run(
         &["run", "a.cu"],
         "#include <cstdio>
-__global__ void f(int *p) { if (blockIdx.x == 1 && threadIdx.x == 3) *p = 1; }
+__global__ void f(int *p) { if (blockIdx.x == 1 && threadIdx.x == 3)
+    *p = 1; }
 int main() {
     f<<<2, 32>>>((int *)64);
     printf(\"%s\\n\", cudaGetErrorString(cudaDeviceSynchronize()));
     int *d; printf(\"%s\\n\", cudaGetErrorName(cudaMalloc(&d, 4)));
+    return 3;
 }
 ",
     );
@@ -224,11 +226,91 @@ int main() {
         out,
         "an illegal memory access was encountered\ncudaErrorIllegalAddress\n"
     );
-    assert_eq!(code, Some(1), "{err}");
-    assert!(
-        err.starts_with("kernel f (a.cu), block (1,0,0), thread (3,0,0): access"),
-        "{err}"
+    assert_eq!(code, Some(3), "{err}");
+    let wanted = "kernel f (a.cu), block (1,0,0), thread (3,0,0): access to address 0x40, which is not \
+                  there (SIGSEGV), at a.cu:3\n";
+    assert_eq!(err, wanted);
+}
+
+/// In a function that is called, in one of ours, in one of the C library's; of a null pointer that the
+/// compiler knows of; far beyond the end; in what looks at kernels.
+#[test]
+fn a_fault_has_its_line_wherever_the_code_is() {
+    let folder = folder(
+        "#include <cstdio>
+#include <cstdlib>
+__device__ void inner(int *p) {
+    atomicAdd(p, 1);
+}
+__global__ void f(int *p, int how) {
+    __syncthreads();
+    if (threadIdx.x != 3) return;
+    if (how == 0) inner(p);
+    if (how == 1) memset(p, 0, 1000);
+    if (how == 2) printf(\"%d\\n\", *(int *)nullptr);
+    if (how == 3) p[1ll << 40] = 3;
+    if (how == 4) __trap();
+}
+int main(int, char **v) {
+    f<<<2, 32>>>(nullptr, atoi(v[1]));
+    cudaDeviceSynchronize();
+}
+",
     );
+    let said = |action: &str, how: &str| {
+        let mut command = kernels(folder.path(), &[action, "a.cu", how]);
+        said(command.output().expect("it runs"))
+    };
+    for (how, line) in [("0", 4), ("1", 10), ("2", 11), ("3", 12), ("4", 13)] {
+        let (_, err, code) = said("run", how);
+        assert_eq!(code, Some(1), "nobody has looked at the error: {err}");
+        let start = "kernel f (a.cu), block (0,0,0), thread (3,0,0): ";
+        assert!(err.starts_with(start), "{err}");
+        assert!(err.ends_with(&format!(" at a.cu:{line}\n")), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+    let (_, err, code) = said("profile", "0");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.ends_with(" at a.cu:4\n"), "{err}");
+    let (out, _, code) = said("check", "0");
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains(", thread (3,0,0) at a.cu:4\n"), "{out}");
+}
+
+/// Whether a program that ends with 0 has looked at the error of a kernel: cudaGetLastError, what a
+/// call returned, but not a call whose result is dropped.
+#[test]
+fn who_looks_at_an_error_has_an_exit_code_of_its_own() {
+    for (looks, wanted) in [
+        ("cudaDeviceSynchronize();", 1),
+        (
+            "(void)cudaDeviceSynchronize(); if (p) cudaFree(p); else cudaFree(p);",
+            1,
+        ),
+        ("", 1),
+        (
+            "cudaDeviceSynchronize(); if (cudaGetLastError() == cudaErrorAssert) puts(\"expected\");",
+            0,
+        ),
+        ("cudaError_t e = cudaDeviceSynchronize(); (void)e;", 0),
+        ("if (cudaFree(p) != cudaSuccess) cudaDeviceReset();", 0),
+        // The second failure is another.
+        (
+            "if (cudaFree(p) != cudaSuccess) cudaDeviceReset(); f<<<1, 1>>>(p);",
+            1,
+        ),
+    ] {
+        let source = format!(
+            "#include <cstdio>
+#include <cassert>
+__global__ void f(int *p) {{ assert(p != nullptr); }}
+int main() {{ int *p = nullptr; f<<<1, 1>>>(p); {looks} }}
+"
+        );
+        let (_, err, code) = run(&["run", "a.cu"], &source);
+        assert_eq!(code, Some(wanted), "{looks}: {err}");
+        assert!(err.contains("a.cu:3: Assertion"), "{err}");
+    }
 }
 
 #[test]

@@ -286,7 +286,8 @@ api! {
     };
 }
 
-fn inside(d: &mut device::Device, call: &str, address: u64, bytes: usize) -> Result<(), Code> {
+/// A finding if so many bytes from an address on are not in one live block.
+pub fn inside(d: &mut device::Device, call: &str, address: u64, bytes: usize) -> Result<(), Code> {
     if d.memory.holds(address, bytes) {
         return Ok(());
     }

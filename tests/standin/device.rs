@@ -7,6 +7,7 @@ use super::codes::{
 use super::gpus::Gpu;
 use super::memory::{Memory, Misuse};
 use super::module::{Function, Image};
+use super::nccl::Comm;
 use super::report::{Findings, totals};
 use super::stream::{Event, Node, Stream, Work};
 use autoassist::backend::gpu::driver::Arg;
@@ -45,6 +46,7 @@ pub struct Device {
     pub graphs: Handles<Vec<Node>>,
     pub execs: Handles<Arc<[Node]>>,
     pub events: Handles<Arc<Event>>,
+    pub comms: Handles<Arc<Comm>>,
     pub findings: Findings,
     pub calls: u64,
     pub launches: BTreeMap<&'static str, u64>,
@@ -84,6 +86,10 @@ impl<T> Handles<T> {
     pub fn remove(&mut self, handle: usize, findings: &mut Findings) -> Result<T, Code> {
         self.get(handle, findings)?;
         Ok(self.alive.remove(&handle).expect("it was there"))
+    }
+
+    pub fn any(&self, is: impl Fn(&T) -> bool) -> bool {
+        self.alive.values().any(is)
     }
 
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
@@ -187,6 +193,7 @@ impl Device {
             graphs: Handles::new("graph", 0x4_0000_0000),
             execs: Handles::new("executable graph", 0x5_0000_0000),
             events: Handles::new("event", 0x6_0000_0000),
+            comms: Handles::new("communicator", 0x7_0000_0000),
             findings: Findings::default(),
             calls: 0,
             launches: BTreeMap::new(),
@@ -284,8 +291,10 @@ impl Device {
     /// Looks at what kernels are given: at launches, and again whenever a graph is launched.
     pub fn look_at(&mut self, nodes: &[Node]) {
         for node in nodes {
-            let Node::Kernel { function, args, .. } = node else {
-                continue;
+            let (name, args) = match node {
+                Node::Kernel { function, args, .. } => (function.name, &args[..]),
+                Node::Collective(c) => (c.kind.name(), &[Arg::U64(c.from), Arg::U64(c.to)][..]),
+                Node::Fill { .. } => continue,
             };
             for (i, arg) in args.iter().enumerate() {
                 let word = match arg {
@@ -298,7 +307,6 @@ impl Device {
                     Some(Misuse::Freed) => "memory that was freed",
                     Some(Misuse::Host) => "the host's address of mapped memory",
                 };
-                let name = function.name;
                 self.findings.add(format!("{name}: argument {i} is {what}"));
             }
         }
@@ -308,9 +316,12 @@ impl Device {
     fn count(&mut self, nodes: &[Node]) {
         self.look_at(nodes);
         for node in nodes {
-            if let Node::Kernel { function, .. } = node {
-                *self.launches.entry(function.name).or_default() += 1;
-            }
+            let name = match node {
+                Node::Kernel { function, .. } => function.name,
+                Node::Collective(call) => call.kind.name(),
+                Node::Fill { .. } => continue,
+            };
+            *self.launches.entry(name).or_default() += 1;
         }
     }
 
@@ -344,6 +355,7 @@ impl Device {
             (self.graphs.alive.len(), "graphs"),
             (self.execs.alive.len(), "executable graphs"),
             (self.events.alive.len(), "events"),
+            (self.comms.alive.len(), "communicators"),
         ]
         .into_iter()
         .filter(|(n, _)| *n > 0)
@@ -364,6 +376,7 @@ impl Device {
         self.graphs.alive.clear();
         self.execs.alive.clear();
         self.events.alive.clear();
+        self.comms.alive.clear();
         self.modules.alive.clear();
         self.functions.alive.clear();
         self.memory.forget();

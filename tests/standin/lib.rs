@@ -5,6 +5,7 @@
 //! ```text
 //! cargo build --example standin
 //! mkdir DIR && ln -s $PWD/target/debug/examples/libstandin.so DIR/libcuda.so
+//! ln -s libcuda.so DIR/libnccl.so.2     # several processes: NCCL is in it, too
 //! STANDIN_GPU=4090 LD_LIBRARY_PATH=DIR target/debug/resnet --device cuda …
 //! ```
 //!
@@ -23,6 +24,7 @@
 //! | `STANDIN_RUN` | `0`: launches are looked at and not run, for programs that would take hours |
 //! | `STANDIN_HANG` | a kernel that never ends |
 //! | `STANDIN_FAULT` | `sgd_update:700`: a kernel that fails, with its code |
+//! | `STANDIN_NCCL` | the version of NCCL, 22703 |
 //! | `STANDIN_LOG` | a file for findings and, at the end, for the totals; without it they go to stderr if there are findings |
 
 #![cfg(simt)]
@@ -33,5 +35,6 @@ mod device;
 mod gpus;
 mod memory;
 mod module;
+mod nccl;
 mod report;
 mod stream;

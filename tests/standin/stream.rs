@@ -3,6 +3,7 @@
 
 use super::codes::{Code, LAUNCH_FAILED, SUCCESS};
 use super::module::Function;
+use super::nccl::Collective;
 use super::report::note;
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch, TensorMap};
 use autoassist::simt::{Landing, Schedule, Simt};
@@ -26,6 +27,7 @@ pub enum Node {
         value: u8,
         bytes: usize,
     },
+    Collective(Collective),
 }
 
 /// What a stream can be told.
@@ -156,26 +158,28 @@ fn serve(inbox: &Receiver<Work>, progress: &Progress, fault: &AtomicU32) {
         std::env::var("STANDIN_FAULT"),
     );
     let idle = std::env::var_os("STANDIN_RUN").is_some_and(|v| v == "0");
-    let mut kernel = |node: &Node| -> Result<(), Code> {
-        let Node::Kernel {
-            function,
-            grid,
-            threads,
-            shared,
-            args,
-        } = node
-        else {
-            let Node::Fill {
+    let mut run = |node: &Node| -> Result<(), Code> {
+        let (function, grid, threads, shared, args) = match node {
+            Node::Kernel {
+                function,
+                grid,
+                threads,
+                shared,
+                args,
+            } => (function, grid, threads, shared, args),
+            Node::Fill {
                 address,
                 value,
                 bytes,
-            } = *node
-            else {
-                unreachable!()
-            };
-            // SAFETY: the call has checked that this is in a live block.
-            unsafe { std::ptr::write_bytes(address as *mut u8, value, bytes) };
-            return Ok(());
+            } => {
+                // SAFETY: the call has checked that this is in a live block.
+                unsafe { std::ptr::write_bytes(*address as *mut u8, *value, *bytes) };
+                return Ok(());
+            }
+            Node::Collective(call) => {
+                call.comm.run(call);
+                return Ok(());
+            }
         };
         while hanging.as_deref() == Ok(function.name) {
             std::thread::park();
@@ -202,8 +206,8 @@ fn serve(inbox: &Receiver<Work>, progress: &Progress, fault: &AtomicU32) {
             args: args.clone(),
             scratch: None,
         };
-        let run = simt.launch(&launch).and_then(|()| simt.synchronize());
-        run.map_err(|e| {
+        let ran = simt.launch(&launch).and_then(|()| simt.synchronize());
+        ran.map_err(|e| {
             note(&e.to_string());
             LAUNCH_FAILED
         })
@@ -211,8 +215,8 @@ fn serve(inbox: &Receiver<Work>, progress: &Progress, fault: &AtomicU32) {
     for work in inbox {
         let done = match &work {
             _ if fault.load(Ordering::Relaxed) != SUCCESS => Ok(()),
-            Work::Node(node) => kernel(node),
-            Work::Graph(nodes) => nodes.iter().try_for_each(&mut kernel),
+            Work::Node(node) => run(node),
+            Work::Graph(nodes) => nodes.iter().try_for_each(&mut run),
             Work::Write { to, bytes } => {
                 // SAFETY: the call has checked that this is in a live block.
                 unsafe {

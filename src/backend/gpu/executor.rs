@@ -107,6 +107,10 @@ impl Executor for Gpu {
         self.look(Some(step), waited)
     }
 
+    fn complete(&mut self) -> Result<(), DeviceError> {
+        self.block(|_| Ok(()))
+    }
+
     fn obey(&mut self, interrupt: Arc<AtomicBool>) {
         self.patience.obey(interrupt);
     }

@@ -5,9 +5,11 @@ pub mod gpus;
 mod labels;
 pub mod list;
 pub mod measure;
+pub mod network;
 pub mod page;
 mod plot;
 mod roofline;
+pub mod sass;
 pub mod tables;
 pub mod text;
 
@@ -131,6 +133,8 @@ pub struct Step {
     pub shape: Vec<usize>,
     /// What it launches, in order.
     pub launches: Vec<LaunchProfile>,
+    /// Why their machine code was not read, if it was not: what they issue is missing then.
+    pub missing: Option<String>,
     /// What that takes, where there is a GPU.
     pub measured: Option<Measured>,
 }
@@ -203,13 +207,14 @@ pub fn step(
     gpu: Option<fn() -> Result<Gpu, DeviceError>>,
 ) -> Result<Step, ProfileError> {
     let file = file_of(op, shape, number, specs.capability)?;
-    let launches = run(
+    let mut launches = run(
         op,
         shape,
         number,
         specs.capability,
         Profiler::sampling(BUDGET)?,
     )?;
+    let missing = sass::read(&mut launches, specs).err();
     let measured = match gpu {
         None => None,
         Some(open) => {
@@ -226,6 +231,7 @@ pub fn step(
         file,
         shape: shape.to_vec(),
         launches,
+        missing,
         measured,
     })
 }

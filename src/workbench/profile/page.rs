@@ -30,13 +30,10 @@ pub fn write(to: &Path, specs: &Specs, ladder: &Ladder) -> Result<(), WriteError
 fn page(specs: &Specs, ladder: &Ladder) -> String {
     let title = format!("{} of {}", ladder.op.name, Dims(&ladder.shape));
     let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n\
-         <p class=\"title\">The ladder of {title} ({})</p>\n<h1>{}</h1>\n\
+        "{}<p class=\"title\">The ladder of {title} ({})</p>\n<h1>{}</h1>\n\
          <p class=\"soft\">The kernels ran on a CPU, and every access was seen. {} Each unit’s time is \
          by itself, at its published peak.</p>\n",
-        include_str!("page.css"),
+        opening(&title),
         ladder.op.dims.join(" × "),
         escape(&verdict(specs, ladder)),
         belief(specs, &ladder.steps)
@@ -52,6 +49,17 @@ fn page(specs: &Specs, ladder: &Ladder) -> String {
         page += &section(specs, ladder, step);
     }
     page + "</body>\n</html>\n"
+}
+
+/// What a page begins with.
+pub(in crate::workbench) fn opening(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n",
+        escape(title),
+        include_str!("page.css")
+    )
 }
 
 /// Numbers and their units stay together.
@@ -196,14 +204,31 @@ fn table(specs: &Specs, ladder: &Ladder) -> String {
     html
 }
 
-/// Counts of the lines of a file, and their shares in the step's time.
-type Lines = BTreeMap<usize, (Counts, f64)>;
+/// Counts of the lines of a file, and their shares in the time of all launches.
+pub(in crate::workbench) type Lines = BTreeMap<usize, (Counts, f64)>;
 
 /// Files in which lines were counted, the kernels' own first.
 fn files(specs: &Specs, step: &Step) -> Vec<(&'static str, &'static str, Lines)> {
+    let mut found = counted(specs, &step.launches.iter().collect::<Vec<_>>());
+    // Also where all of its work is done in headers.
+    found.entry(step.file).or_default();
+    let own = |path: &str| step.launches.iter().any(|launch| launch.file == path);
+    let mut files: Vec<_> = catalog::sources()
+        .filter_map(|(path, text)| Some((path, text, found.remove(path)?)))
+        .collect();
+    files.sort_by_key(|(path, ..)| !own(path));
+    files
+}
+
+/// What launches did in the lines of each file.
+pub(in crate::workbench) fn counted<'l>(
+    specs: &Specs,
+    launches: &[&'l LaunchProfile],
+) -> BTreeMap<&'l str, Lines> {
     let mut found: BTreeMap<&str, Lines> = BTreeMap::new();
-    let all = step.predicted(specs);
-    for launch in &step.launches {
+    let seconds = |launch: &&LaunchProfile| predict(specs, launch).seconds();
+    let all: f64 = launches.iter().map(seconds).sum();
+    for launch in launches {
         let part = predict(specs, launch).seconds() / all;
         for (line, share) in launch.lines.iter().zip(shares(specs, launch)) {
             let place = line.site.place.rsplit_once(':');
@@ -216,14 +241,7 @@ fn files(specs: &Specs, step: &Step) -> Vec<(&'static str, &'static str, Lines)>
             *sum += share * part;
         }
     }
-    // Also where all of its work is done in headers.
-    found.entry(step.file).or_default();
-    let own = |path: &str| step.launches.iter().any(|launch| launch.file == path);
-    let mut files: Vec<_> = catalog::sources()
-        .filter_map(|(path, text)| Some((path, text, found.remove(path)?)))
-        .collect();
-    files.sort_by_key(|(path, ..)| !own(path));
-    files
+    found
 }
 
 fn section(specs: &Specs, ladder: &Ladder, step: &Step) -> String {
@@ -248,7 +266,7 @@ fn section(specs: &Specs, ladder: &Ladder, step: &Step) -> String {
             escape(&predict(specs, launch).to_string())
         );
     }
-    html += &key_line(specs, step);
+    html += &key_line(specs, step.slowest(specs));
     for [question, answer] in heads(ladder, step)
         .into_iter()
         .flat_map(|(_, head)| head.tries)
@@ -270,8 +288,7 @@ fn section(specs: &Specs, ladder: &Ladder, step: &Step) -> String {
 }
 
 /// The line that costs most, if lines cost something.
-fn key_line(specs: &Specs, step: &Step) -> String {
-    let launch = step.slowest(specs);
+pub(in crate::workbench) fn key_line(specs: &Specs, launch: &LaunchProfile) -> String {
     let lines = launch.lines.iter().zip(shares(specs, launch));
     let most = lines.max_by(|a, b| a.1.total_cmp(&b.1));
     let Some((line, share)) = most.filter(|(_, share)| *share > 0.0) else {
@@ -292,7 +309,8 @@ fn key_line(specs: &Specs, step: &Step) -> String {
     )
 }
 
-fn annotated(text: &str, lines: &Lines) -> String {
+/// A source with what its lines cost below them; what is far from any is folded.
+pub(in crate::workbench) fn annotated(text: &str, lines: &Lines) -> String {
     let near = |number: usize| {
         let from = number.saturating_sub(CONTEXT);
         lines.range(from..=number + CONTEXT).next().is_some()

@@ -3,17 +3,21 @@
 //!
 //! A prediction is the largest of these times (Williams, Waterman, Patterson, *Roofline*, CACM
 //! 2009, with a roof for every unit; Volkov, *Understanding Latency Hiding on GPUs*, 2016, for
-//! round trips). Instructions that are issued, caches that forget, and units that get in each
-//! other's way make a real launch slower.
+//! latency). What warps issue, and wait for by themselves, is known where machine code was read
+//! ([`sass`](super::sass)). Caches that forget, and units that get in each other's way, make a real
+//! launch slower.
 
 use super::gpus::{REGISTERS, Specs};
 use crate::backend::gpu::catalog::FILES;
-use crate::simt::counts::{Counts, LaunchProfile};
+use crate::simt::counts::{Counts, Issued, LaunchProfile};
 use std::fmt;
 
 /// Between the calls of two small kernels, as people measure it: no launch takes less.
 pub const LAUNCH: f64 = 2e-6;
 
+/// Schedulers of a multiprocessor; each has units of its own and issues an instruction of a warp in a
+/// clock (white papers of all these GPUs).
+const SCHEDULERS: f64 = 4.0;
 /// Special functions of a multiprocessor in a clock. CUDA C++ Programming Guide, "Arithmetic
 /// Instructions".
 const SPECIAL: f64 = 16.0;
@@ -136,7 +140,9 @@ pub enum Unit {
     Memory,
     /// L2: what is read, every sector once for each block; every request that writes.
     L2,
-    /// Round trips of warps to L2 and memory: too few bytes are on their way at a time.
+    /// What warps wait for by themselves, where too few run at a time for others to fill in: in a build
+    /// with machine code all its instructions and what they depend on, or else round trips to L2 and
+    /// memory.
     Latency,
     /// Wavefronts of L1 and shared memory, which are one.
     Shared,
@@ -146,6 +152,12 @@ pub enum Unit {
     Fma,
     /// Special functions and divisions.
     Special,
+    /// Instructions of warps, of which a scheduler issues one in a clock.
+    Issue,
+    /// Integers, logic, comparisons.
+    Alu,
+    /// f64.
+    Double,
     /// Being launched.
     Launch,
 }
@@ -160,6 +172,9 @@ impl fmt::Display for Unit {
             Unit::Tensor => "tensor cores",
             Unit::Fma => "FMA units",
             Unit::Special => "special functions",
+            Unit::Issue => "issue slots",
+            Unit::Alu => "integers and logic",
+            Unit::Double => "f64",
             Unit::Launch => "launch",
         })
     }
@@ -223,6 +238,27 @@ fn round_trips(specs: &Specs, launch: &LaunchProfile) -> f64 {
     launch.waits as f64 * trip / warps
 }
 
+/// Seconds that one multiprocessor's schedulers take for what warps issue, and units of which that says
+/// more than counts of the source.
+fn schedulers(specs: &Specs, issued: &Issued) -> [(Unit, f64); 5] {
+    let seconds = |clocks: f64| clocks / SCHEDULERS / specs.clock();
+    let [alu, fma, special, double] = issued.pipes.map(seconds);
+    [
+        (Unit::Issue, seconds(issued.slots)),
+        (Unit::Alu, alu),
+        (Unit::Fma, fma),
+        (Unit::Special, special),
+        (Unit::Double, double),
+    ]
+}
+
+/// Seconds that warps take by themselves, as many at a time as fit.
+fn alone(specs: &Specs, launch: &LaunchProfile, issued: &Issued) -> f64 {
+    let warps = launch.warps() as f64;
+    let at_once = f64::from(specs.capability.multiprocessors * held(specs, launch).warps.max(1));
+    issued.alone / warps.min(at_once) / specs.clock()
+}
+
 /// What a launch would take.
 pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
     let footprint = &launch.footprint;
@@ -239,9 +275,22 @@ pub fn predict(specs: &Specs, launch: &LaunchProfile) -> Prediction {
         (Unit::Launch, LAUNCH),
         (Unit::Memory, memory),
         (Unit::L2, l2.unwrap_or(0.0)),
-        (Unit::Latency, round_trips(specs, launch)),
     ];
-    limits.extend(on_chip(specs, &launch.counts).map(|(unit, seconds)| (unit, seconds * turns)));
+    let mut on_chip = on_chip(specs, &launch.counts).to_vec();
+    match &launch.issued {
+        None => limits.push((Unit::Latency, round_trips(specs, launch))),
+        Some(issued) => {
+            limits.push((Unit::Latency, alone(specs, launch, issued)));
+            // What the source asks for is known in part; machine code has all of it.
+            on_chip.retain(|(unit, _)| !matches!(unit, Unit::Fma | Unit::Special));
+            on_chip.extend(schedulers(specs, issued));
+        }
+    }
+    limits.extend(
+        on_chip
+            .into_iter()
+            .map(|(unit, seconds)| (unit, seconds * turns)),
+    );
     limits.retain(|(_, seconds)| *seconds > 0.0);
     limits.sort_by(|a, b| b.1.total_cmp(&a.1));
     Prediction { limits }
@@ -255,6 +304,10 @@ pub fn shares(specs: &Specs, launch: &LaunchProfile) -> Vec<f64> {
     let bound = units.find(|unit| *unit != Unit::Launch);
     let cost = |counts: &Counts| match bound {
         None => 0.0,
+        Some(Unit::Issue | Unit::Alu | Unit::Double) => counts.issued as f64,
+        Some(Unit::Latency | Unit::Fma | Unit::Special) if launch.issued.is_some() => {
+            counts.issued as f64
+        }
         Some(Unit::Memory | Unit::L2 | Unit::Latency | Unit::Launch) => {
             counts.sectors() as f64 * SECTOR + counts.tma_bytes as f64
         }
@@ -363,6 +416,8 @@ mod tests {
             counts: Counts::default(),
             footprint: Default::default(),
             lines: Vec::new(),
+            trace: Default::default(),
+            issued: None,
         };
         launch.footprint.read = n;
         launch.footprint.read_by_blocks = n + n / 2;

@@ -2,11 +2,11 @@
 
 use super::gpus::Specs;
 use super::measure::{Measured, Times};
-pub use super::roofline::time;
-use super::roofline::{held, predict, registers, shares, waves};
+use super::roofline::{held, registers, shares, waves};
+pub use super::roofline::{predict, time};
 use super::{Ladder, Step};
 use crate::backend::gpu::catalog::sources;
-use crate::simt::counts::{Counts, LaunchProfile, Line, Traffic};
+use crate::simt::counts::{Counts, Issued, LaunchProfile, Line, Traffic};
 use crate::workbench::workload::{Dims, Op};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -107,6 +107,22 @@ fn work(counts: &Counts) -> Vec<String> {
     parts
 }
 
+/// What a warp issues: `2310 instructions a warp, 3 % of them for tensor cores; alone 0.31 a clock`.
+fn warps_issue(launch: &LaunchProfile, issued: &Issued) -> String {
+    let tensor = match issued.tensor {
+        0.0 => String::new(),
+        n => format!(
+            ", {:.1} % of them for tensor cores",
+            100.0 * n / issued.slots
+        ),
+    };
+    format!(
+        "issued: {:.0} instructions a warp{tensor}; alone it issues {:.2} in a clock",
+        issued.slots / launch.warps() as f64,
+        issued.slots / issued.alone
+    )
+}
+
 /// The costliest lines with what makes them so.
 fn costliest(specs: &Specs, launch: &LaunchProfile) -> String {
     let shares = shares(specs, launch);
@@ -166,6 +182,9 @@ pub fn why(counts: &Counts) -> String {
         parts.push(format!("{} by TMA", bytes(counts.tma_bytes)));
     }
     parts.extend(work(counts));
+    if counts.issued > 0 {
+        parts.push(format!("{} instructions issued", counts.issued));
+    }
     parts.join("; ")
 }
 
@@ -176,6 +195,11 @@ pub fn predicted(specs: &Specs, launch: &LaunchProfile) -> f64 {
 
 /// A launch: what it does, what bounds it, and its costliest lines.
 pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
+    facts(specs, launch) + &costliest(specs, launch)
+}
+
+/// What a launch does, and what bounds it.
+pub fn facts(specs: &Specs, launch: &LaunchProfile) -> String {
     let registers = registers(specs, launch.kernel);
     let shared = launch.static_shared + launch.dynamic_shared;
     let mut text = format!(
@@ -199,6 +223,9 @@ pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
     if !work.is_empty() {
         let _ = writeln!(text, "  {}", work.join(", "));
     }
+    if let Some(issued) = &launch.issued {
+        let _ = writeln!(text, "  {}", warps_issue(launch, issued));
+    }
     let f = &launch.footprint;
     let reads = launch.counts.global_read.bytes + launch.counts.tma_bytes;
     let _ = writeln!(
@@ -210,7 +237,7 @@ pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
         ratio(reads, f.read_by_blocks)
     );
     let _ = writeln!(text, "  {}", predict(specs, launch));
-    text + &costliest(specs, launch)
+    text
 }
 
 /// `264 of 4096 blocks`.
@@ -225,14 +252,23 @@ pub(super) fn filled(specs: &Specs, launch: &LaunchProfile) -> String {
 
 /// How far counts can be believed, and times.
 pub(super) fn belief<'a>(specs: &Specs, steps: impl IntoIterator<Item = &'a Step>) -> String {
-    let is_sampled = steps
-        .into_iter()
-        .any(|step| step.sampled().next().is_some());
+    let steps: Vec<&Step> = steps.into_iter().collect();
+    let is_sampled = steps.iter().any(|step| step.sampled().next().is_some());
+    let missing = steps.iter().find_map(|step| step.missing.as_ref());
+    let missing = missing.map_or(String::new(), |why| missing_units(why));
     let counts = match is_sampled {
         true => "Counts of sampled launches are estimates, others exact",
         false => "Counts are exact",
     };
-    format!("{counts}; times are predictions for the {}.", specs.name)
+    format!(
+        "{counts}; times are predictions for the {}.{missing}",
+        specs.name
+    )
+}
+
+/// Which units predictions lack without machine code.
+pub(super) fn missing_units(why: &str) -> String {
+    format!(" Issue slots, integers and logic, f64 and waits within warps are not in them: {why}.")
 }
 
 /// What `kernels profile` prints.
@@ -306,7 +342,7 @@ pub fn ladder(specs: &Specs, ladder: &Ladder) -> String {
         ladder.op.dims.join(" x "),
         belief(specs, &ladder.steps)
     );
-    text += &aligned(&rows);
+    text += &aligned(&rows, &[0, 3, 8]);
     for remark in remarks(specs, ladder) {
         let _ = writeln!(text, "{remark}");
     }
@@ -474,18 +510,20 @@ pub fn markdown(specs: &Specs, ladder: &Ladder) -> String {
     text
 }
 
-fn aligned(rows: &[Vec<String>]) -> String {
+/// A table whose columns are as wide as they have to be; of `texts` what stands there is to the left.
+pub(super) fn aligned(rows: &[Vec<String>], texts: &[usize]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..HEADER.len()).filter_map(width).collect();
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns).filter_map(width).collect();
     let mut text = String::new();
     for row in rows {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
             .enumerate()
-            .map(|(column, (cell, width))| match column {
-                0 | 3 | 8 => format!("{cell:<width$}"),
-                _ => format!("{cell:>width$}"),
+            .map(|(column, (cell, width))| match texts.contains(&column) {
+                true => format!("{cell:<width$}"),
+                false => format!("{cell:>width$}"),
             })
             .collect();
         text += cells.join("  ").trim_end();

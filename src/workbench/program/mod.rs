@@ -3,12 +3,14 @@
 
 mod compile;
 mod interrupt;
+mod page;
 mod report;
 mod runtime;
 mod translate;
 
 use compile::Compiled;
 pub use compile::Options;
+use page::Page;
 pub use translate::Refused;
 
 use crate::backend::DeviceError;
@@ -65,7 +67,7 @@ fn reason(error: &libloading::Error) -> String {
 }
 
 /// What is done with a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It runs.
     Run,
@@ -77,6 +79,8 @@ pub enum Action {
         launch: Option<usize>,
         /// Of each launch at most so many blocks are run; without it all.
         max_blocks: Option<u64>,
+        /// Where a page of HTML is written, if one is.
+        page: Option<PathBuf>,
     },
 }
 
@@ -84,8 +88,8 @@ pub enum Action {
 const CHECKED: usize = 2 << 30;
 
 /// Compiles a program, and runs it to its end, which is the process's, too: its exit code is the
-/// program's, or 1 if the program's was 0 and a kernel has failed or the checker has found
-/// something.
+/// program's, or 1 if the program's was 0 and the checker has found something, or a kernel has
+/// failed and the program has not looked at the error of any call since.
 ///
 /// # Errors
 /// What stands in the way of its start.
@@ -110,9 +114,17 @@ pub fn run(
     let watcher = match action {
         Action::Run => runtime::Watcher::None,
         Action::Check => runtime::Watcher::Checker(Checker::with_room(CHECKED)?),
-        Action::Profile { launch, max_blocks } => {
+        Action::Profile {
+            launch,
+            max_blocks,
+            page,
+        } => {
             let profiler = Profiler::of_blocks(max_blocks.unwrap_or(u64::MAX))?;
-            runtime::Watcher::Profiler(profiler, launch)
+            let page = page.map(|to| Page {
+                to,
+                program: sources[0].clone(),
+            });
+            runtime::Watcher::Profiler(profiler, launch, page)
         }
     };
     runtime::begin(watcher, specs);

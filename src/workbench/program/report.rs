@@ -84,15 +84,7 @@ pub fn profiles(
     launches: usize,
 ) -> String {
     let seconds = |launch: &LaunchProfile| text::predicted(specs, launch);
-    let mut text = format!(
-        "\n{}; times are predictions for the {}, each launch by itself.\n",
-        match profiles.iter().any(LaunchProfile::is_sampled) {
-            true =>
-                "Counts of sampled launches are estimates, and what was not run has written nothing",
-            false => "Counts are exact",
-        },
-        specs.name
-    );
+    let mut text = format!("\n{}\n", belief(specs, profiles));
     if let Some(wanted) = wanted {
         match profiles.first() {
             Some(launch) => {
@@ -104,14 +96,7 @@ pub fn profiles(
         }
         return text;
     }
-    // In the order of their first launches.
-    let mut kernels: Vec<(&str, Vec<&LaunchProfile>)> = Vec::new();
-    for launch in profiles {
-        match kernels.iter_mut().find(|(name, _)| *name == launch.kernel) {
-            Some((_, all)) => all.push(launch),
-            None => kernels.push((launch.kernel, vec![launch])),
-        }
-    }
+    let kernels = kernels(profiles);
     let total: f64 = profiles.iter().map(seconds).sum();
     let width = kernels
         .iter()
@@ -130,8 +115,7 @@ pub fn profiles(
         );
     }
     for (_, all) in &kernels {
-        let longest = all.iter().max_by(|a, b| seconds(a).total_cmp(&seconds(b)));
-        let Some(longest) = longest else { continue };
+        let longest = longest(specs, all);
         text.push('\n');
         if all.len() > 1 {
             let _ = write!(text, "the longest of {} launches of ", all.len());
@@ -139,4 +123,42 @@ pub fn profiles(
         text += &text::launch(specs, longest);
     }
     text
+}
+
+/// How far counts can be believed, and times.
+pub fn belief(specs: &Specs, profiles: &[LaunchProfile]) -> String {
+    let counts = match profiles.iter().any(LaunchProfile::is_sampled) {
+        true => {
+            "Counts of sampled launches are estimates, and what was not run has written nothing"
+        }
+        false => "Counts are exact",
+    };
+    format!(
+        "{counts}; times are predictions for the {}, each launch by itself.",
+        specs.name
+    )
+}
+
+/// Kernels with their launches, in the order of their first ones.
+pub fn kernels(profiles: &[LaunchProfile]) -> Vec<(&'static str, Vec<&LaunchProfile>)> {
+    let mut kernels: Vec<(&str, Vec<&LaunchProfile>)> = Vec::new();
+    for launch in profiles {
+        match kernels.iter_mut().find(|(name, _)| *name == launch.kernel) {
+            Some((_, all)) => all.push(launch),
+            None => kernels.push((launch.kernel, vec![launch])),
+        }
+    }
+    kernels
+}
+
+/// The launch that takes longest of a kernel's, of which there are some.
+pub fn longest<'l>(specs: &Specs, launches: &[&'l LaunchProfile]) -> &'l LaunchProfile {
+    let seconds = |launch: &LaunchProfile| text::predicted(specs, launch);
+    let first = launches[0];
+    launches.iter().fold(first, |longest, launch| {
+        match seconds(launch) > seconds(longest) {
+            true => launch,
+            false => longest,
+        }
+    })
 }

@@ -1,6 +1,7 @@
 //! The other half of `kernels/simt/runtime.cpp`: device memory and launches of the program that this
 //! process runs, and what is said at its end.
 
+use super::page::Page;
 use super::report::{self, Touch};
 use super::{Compiled, ProgramError};
 use crate::simt::abi::{self, Device, Kernel, RawLaunch, RawProgram};
@@ -13,6 +14,7 @@ use crate::workbench::profile::gpus::Specs;
 use crate::workbench::profile::text::predicted;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fmt::Write as _;
 use std::io::Write;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -22,8 +24,8 @@ use std::time::Instant;
 pub enum Watcher {
     None,
     Checker(Arc<Checker>),
-    /// And which launch is asked for, if not all.
-    Profiler(Arc<Profiler>, Option<usize>),
+    /// And which launch is asked for, if not all; and a page, if one is.
+    Profiler(Arc<Profiler>, Option<usize>, Option<Page>),
 }
 
 struct State {
@@ -126,6 +128,7 @@ pub fn begin(watcher: Watcher, specs: &'static Specs) {
         launch,
         clock,
         timed,
+        line,
     };
     // SAFETY: the functions can be called from any thread; the name is never freed.
     unsafe {
@@ -168,7 +171,7 @@ extern "C" fn alloc(bytes: usize, host: bool) -> *mut c_void {
             checker.scratch(p.as_ptr() as u64, bytes);
             p.as_ptr().cast()
         }),
-        Watcher::Profiler(profiler, _) => profiler
+        Watcher::Profiler(profiler, ..) => profiler
             .alloc(bytes)
             .map_or(ptr::null_mut(), |p| p.as_ptr().cast()),
     };
@@ -245,6 +248,22 @@ extern "C" fn timed() {
     }
 }
 
+unsafe extern "C" fn line(sites: *const u64, text: *mut c_char, size: usize) -> bool {
+    // SAFETY: there are 16, and room of that size.
+    let (sites, text) = unsafe {
+        (
+            std::slice::from_raw_parts(sites, 16),
+            std::slice::from_raw_parts_mut(text.cast::<u8>(), size),
+        )
+    };
+    let Some(place) = library_line(sites).filter(|place| place.len() < size) else {
+        return false;
+    };
+    text[..place.len()].copy_from_slice(place.as_bytes());
+    text[place.len()] = 0;
+    true
+}
+
 unsafe extern "C" fn launch(
     kernel: *const Kernel,
     raw: *const RawLaunch,
@@ -265,12 +284,12 @@ unsafe extern "C" fn launch(
                 error.len(),
             ),
             Watcher::Checker(checker) => checker.launch(kernel, raw, args, &mut error),
-            Watcher::Profiler(profiler, _) => profiler.launch(kernel, raw, args, &mut error),
+            Watcher::Profiler(profiler, ..) => profiler.launch(kernel, raw, args, &mut error),
         }
     };
     let mut seen = state.seen();
     seen.launches += 1;
-    if let Watcher::Profiler(profiler, wanted) = &state.watcher {
+    if let Watcher::Profiler(profiler, wanted, _) = &state.watcher {
         let profiles = profiler.profiles();
         let seconds = profiles.iter().map(|launch| predicted(state.specs, launch));
         seen.seconds += seconds.sum::<f64>();
@@ -333,7 +352,7 @@ fn touches() -> Vec<Touch> {
 /// After all that the program has to say.
 extern "C" fn at_exit(code: c_int, _: *mut c_void) {
     let state = state();
-    let (text, found) = match &state.watcher {
+    let (mut text, found) = match &state.watcher {
         Watcher::None => (String::new(), false),
         Watcher::Checker(checker) => report::findings(
             &checker.findings(),
@@ -341,25 +360,42 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
             &notes(true),
             &checker.launches(),
         ),
-        Watcher::Profiler(_, wanted) => {
+        Watcher::Profiler(_, wanted, _) => {
             let seen = state.seen();
             let profiles = &seen.profiles;
             let text = report::profiles(state.specs, profiles, *wanted, seen.launches);
             (text, false)
         }
     };
+    let mut unwritten = false;
+    if let Watcher::Profiler(_, _, Some(page)) = &state.watcher {
+        match page.write(state.specs, &state.seen().profiles) {
+            Ok(()) => {
+                let _ = writeln!(text, "\n{}: annotated sources", page.to.display());
+            }
+            Err(e) => {
+                say(e);
+                unwritten = true;
+            }
+        }
+    }
     if !matches!(state.watcher, Watcher::Checker(_)) {
         for line in notes(false).lines() {
             say(line);
         }
     }
-    let failed = state.seen().failed;
+    let failed = match &state.watcher {
+        Watcher::Checker(_) => state.seen().failed,
+        // A program that has looked at the error knows what it means.
+        // SAFETY: has no preconditions.
+        _ => state.seen().failed && !unsafe { abi::simt_program_heard() },
+    };
     // SAFETY: flushes all streams, then ends the process at once: nothing is left to be done.
     unsafe {
         libc::fflush(ptr::null_mut());
         let _ = std::io::stdout().write_all(text.as_bytes());
         let _ = std::io::stdout().flush();
-        libc::_exit(if code == 0 && (found || failed) {
+        libc::_exit(if code == 0 && (found || failed || unwritten) {
             1
         } else {
             code

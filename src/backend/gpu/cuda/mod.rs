@@ -460,7 +460,7 @@ impl Driver for Cuda {
 
     fn is_idle(&mut self) -> Result<bool, DeviceError> {
         self.inside(|cuda| {
-            cuda.nccl.as_ref().map_or(Ok(()), Nccl::lives)?;
+            cuda.nccl.as_mut().map_or(Ok(()), Nccl::lives)?;
             cuda.idle()
         })
     }

@@ -13,6 +13,7 @@ use crate::world::world;
 use cudarc::driver::sys;
 use libloading::os::unix::{Library, RTLD_NOW};
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::null_mut;
 use std::sync::Arc;
 
 /// The name that all its packages give it.
@@ -61,6 +62,7 @@ functions! {
     ncclCommInitRank(*mut Comm, c_int, Id, c_int) -> c_int;
     ncclCommGetAsyncError(Comm, *mut c_int) -> c_int;
     ncclCommDestroy(Comm) -> c_int;
+    ncclCommAbort(Comm) -> c_int;
     ncclAllReduce(*const c_void, *mut c_void, usize, c_int, c_int, Comm, sys::CUstream) -> c_int;
     ncclAllGather(*const c_void, *mut c_void, usize, c_int, Comm, sys::CUstream) -> c_int;
 }
@@ -100,6 +102,7 @@ impl Functions {
 /// This rank's end of what connects all GPUs.
 pub struct Nccl {
     functions: Functions,
+    /// Null once it was given up.
     comm: Comm,
     /// What it uses.
     context: Arc<Context>,
@@ -125,7 +128,7 @@ impl Nccl {
         let first = world.first("NCCL's id", &id.0)?;
         id.0.copy_from_slice(&first);
         let (ranks, rank) = (world.size() as c_int, world.rank() as c_int);
-        let mut comm = std::ptr::null_mut();
+        let mut comm = null_mut();
         context.bind()?;
         // SAFETY: a local variable; the context is current.
         let code = unsafe { (functions.ncclCommInitRank)(&mut comm, ranks, id, rank) };
@@ -165,23 +168,33 @@ impl Nccl {
         Ok(f.check(call, code)?)
     }
 
-    /// Whether it still works: a rank that is gone is found here.
+    /// Whether it still works: a rank that is gone is found here. What waits for it on the GPU would
+    /// wait for ever and is given up.
     ///
     /// # Errors
-    /// It does not.
-    pub fn lives(&self) -> Result<(), DeviceError> {
+    /// It does not, once; who asks again knows.
+    pub fn lives(&mut self) -> Result<(), DeviceError> {
+        if self.comm.is_null() {
+            return Ok(());
+        }
         let (f, mut state) = (&self.functions, 0);
-        // SAFETY: a local variable; the communicator lives as long as `self`.
+        // SAFETY: a local variable; the communicator is alive.
         let code = unsafe { (f.ncclCommGetAsyncError)(self.comm, &mut state) };
         f.check("ncclCommGetAsyncError", code)?;
-        Ok(f.check("NCCL", state)?)
+        let failed = f.check("NCCL", state);
+        if failed.is_err() {
+            // SAFETY: aborted once, and not used after it.
+            let _ = unsafe { (f.ncclCommAbort)(self.comm) };
+            self.comm = null_mut();
+        }
+        Ok(failed?)
     }
 }
 
 impl Drop for Nccl {
     fn drop(&mut self) {
         // After a fault nothing of the context can be used, and a hanging device would be waited for.
-        if self.context.lives().is_ok() && self.context.bind().is_ok() {
+        if !self.comm.is_null() && self.context.lives().is_ok() && self.context.bind().is_ok() {
             // SAFETY: destroyed once, after all graphs and all work that use it.
             let _ = unsafe { (self.functions.ncclCommDestroy)(self.comm) };
         }

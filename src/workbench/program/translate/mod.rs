@@ -5,6 +5,7 @@
 //! It works on what the preprocessor leaves, so that macros, comments and spliced lines are no
 //! matter, and replaces tokens in their lines: what the compiler says of a line is of the user's.
 
+mod ignored;
 mod kernels;
 mod launches;
 mod ptx;
@@ -53,6 +54,7 @@ pub fn translate(text: &str) -> Result<String> {
     unit.shared()?;
     unit.addresses();
     unit.launches()?;
+    unit.ignored();
     Ok(unit.text())
 }
 

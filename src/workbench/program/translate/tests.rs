@@ -428,3 +428,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn results_that_nobody_looks_at_are_marked() {
+    for (text, wanted) in [
+        (
+            "{ cudaFree(p); (void)cudaFree(f(p)); if (p) cudaFree(p); else cudaFree(q); }",
+            "{ simt_ignores(true), cudaFree(p), simt_ignores(false); \
+             (void)simt_ignores(true), cudaFree(f(p)), simt_ignores(false); \
+             if (p) simt_ignores(true), cudaFree(p), simt_ignores(false); \
+             else simt_ignores(true), cudaFree(q), simt_ignores(false); }",
+        ),
+        (
+            "; do cudaFree(p); while (cudaFree(q));",
+            "; do simt_ignores(true), cudaFree(p), simt_ignores(false); while (cudaFree(q));",
+        ),
+    ] {
+        assert_eq!(translated(text), wanted);
+    }
+    for text in [
+        "e = cudaFree(p); return cudaFree(p); int i = (int)cudaFree(p); if (cudaFree(p)) {}",
+        "check(cudaFree(p)); { cudaStream_t(s); cudaFree(p) ? a : b; s.cudaFree(p); }",
+        "cudaError_t cudaFree(void *); x ? y : cudaFree(p);",
+    ] {
+        unchanged(text);
+    }
+}
