@@ -262,7 +262,7 @@ fn an_lstm_learns_translates_and_is_told_from_a_transformer() {
     let out = temp.path().join("run");
     let mut command = lstm(&data);
     command
-        .args(["--epochs", "40", "--lr", "0.02", "--dropout", "0"])
+        .args(["--epochs", "120", "--lr", "0.01", "--dropout", "0"])
         .args(["--label-smoothing", "0", "--assist", "off", "--budget", "1"])
         .arg("--out")
         .arg(&out);
