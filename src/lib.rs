@@ -56,7 +56,7 @@
 //! - [`train`]: settings, the loop, its ledger of operations, checkpoints, comparisons, the report.
 //! - [`workbench`]: [`check`](workbench::check), [`profile`](workbench::profile) and its ladders,
 //!   [`drawings`](workbench::drawings), [`pack`](workbench::pack). It stands above networks and executors, which know nothing of it.
-//! - [`nn`]: [`ResNet`](nn::ResNet), [`Transformer`](nn::Transformer).
+//! - [`nn`]: [`ResNet`](nn::ResNet), [`Network`](nn::Network), which translates.
 //! - [`backend`]: the op set, [`Executor`](backend::Executor); [`Cpu`](backend::cpu::Cpu);
 //!   [`Gpu`](backend::gpu::Gpu), which turns an op into launches on any
 //!   [`Driver`](backend::gpu::driver::Driver).

@@ -5,7 +5,7 @@ use autoassist::backend::{Augment, DeviceError, Executor, Sgd};
 use autoassist::data;
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{
-    Architecture, InputShape, NormPlace, ResNet, TrainSpec, Transformer, TransformerConfig,
+    Architecture, InputShape, Network, NormPlace, ResNet, TrainSpec, TransformerConfig,
 };
 use autoassist::rng::Stream;
 use std::sync::Arc;
@@ -128,7 +128,7 @@ fn transformer(exec: &mut dyn Executor, batch: usize) -> Result<Net, DeviceError
     let ops = exec.sequence().expect("these executors have the ops");
     let pairs = SentencePairs::new(sentences(batch), sentences(batch));
     let data = ops.attach_pairs(Arc::new(pairs));
-    let net = Transformer::new(ops, CONFIG, shape)?;
+    let net = Network::new(ops, CONFIG, shape)?;
     net.params.initialise(exec, 0)?;
     Ok(Net {
         ops: Box::new(move |exec| {

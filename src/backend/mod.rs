@@ -16,6 +16,7 @@ pub(crate) mod error;
 pub mod gpu;
 mod open;
 mod records;
+pub mod recurrent;
 pub mod sequence;
 pub(crate) mod wait;
 

@@ -7,6 +7,7 @@
 //! bias and activation in a linear layer's epilogue, dropout and the residual sum in the layer norm
 //! that follows them, so an activation crosses memory once an op.
 
+use super::recurrent::Recurrent;
 use super::{DataId, Executor, Tensor};
 use crate::data::pairs::SentencePairs;
 use std::sync::Arc;
@@ -178,15 +179,18 @@ pub struct AttentionGrad {
     pub dv: Heads,
 }
 
-/// Tokens to vectors: `out[b,l] = dropout(√d·table[token] + positions[l])`, exactly 0 for padding.
+/// Tokens to vectors: `out[b,l] = dropout(scale·table[token] + positions[l])`, exactly 0 for padding.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding {
     /// `[1, 1, B, L]` labels, below V.
     pub tokens: Tensor,
     /// `[1, 1, V, d]`.
     pub table: Tensor,
-    /// `[1, 1, at least L, d]`, constant: see [`positions`].
-    pub positions: Tensor,
+    /// Of the table's vectors: √d in the Transformer, 1 elsewhere.
+    pub scale: f32,
+    /// `[1, 1, at least L, d]`, constant: see [`positions`]. A recurrence counts by itself and has
+    /// none.
+    pub positions: Option<Tensor>,
     /// The token whose rows are zero and which gets no gradient.
     pub padding: Option<i32>,
     /// Of the sum.
@@ -271,6 +275,11 @@ pub struct Adam {
 /// An executor with the ops of sequence networks. Deterministic, as all of [`Executor`]; within a
 /// step, [`Executor::sequence`] leads here.
 pub trait Sequence: Executor {
+    /// This executor, if it has the ops of recurrent networks.
+    fn recurrent(&mut self) -> Option<&mut dyn Recurrent> {
+        None
+    }
+
     /// Makes sentence pairs resident.
     fn attach_pairs(&mut self, pairs: Arc<SentencePairs>) -> DataId;
     /// Fills the batch from the step's ids and weights, as [`SentencePairs::batch`] does; rows past

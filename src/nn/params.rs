@@ -1,6 +1,7 @@
 //! Named parameters in flat buffers.
 
 use crate::backend::{BatchNorm, DeviceError, Executor, Kind, Tensor};
+use crate::data::pairs::PAD;
 use crate::rng;
 use std::collections::HashMap;
 
@@ -17,6 +18,8 @@ pub enum Init {
     Normal(f32),
     /// Uniform in ±this bound.
     Uniform(f32),
+    /// The same, but for the row of the token that is padding, which is 0.
+    UniformTable(f32),
 }
 
 /// One named tensor.
@@ -159,6 +162,13 @@ impl ParamList {
         add(&mut self.learned, name.into(), 2, [1, 1, vocab, d], init);
     }
 
+    /// `NAME` `[rows, cols]`, or `[cols]` without rows, drawn so.
+    pub fn tensor(&mut self, name: &str, rows: Option<usize>, cols: usize, init: Init) {
+        let rank = if rows.is_some() { 2 } else { 1 };
+        let dims = [1, 1, rows.unwrap_or(1), cols];
+        add(&mut self.learned, name.into(), rank, dims, init);
+    }
+
     /// `NAME.weight` and `NAME.bias` of a layer norm over rows of `d`.
     pub fn layer_norm(&mut self, name: &str, d: usize) {
         for (part, value) in [("weight", 1.0), ("bias", 0.0)] {
@@ -245,6 +255,11 @@ impl Params {
         )
     }
 
+    /// The learned tensor of that name and its gradient.
+    pub fn both(&self, name: &str) -> [Tensor; 2] {
+        [self.value(name), self.grad(name)]
+    }
+
     /// The gradient of the first tensor whose name begins so.
     pub fn first_grad(&self, beginning: &str) -> Option<Tensor> {
         let mut all = self.learned.iter();
@@ -286,10 +301,13 @@ impl Params {
         for (number, (entry, tensor)) in self.tensors().enumerate() {
             let mut random = rng::Stream::new(seed, u64::MAX, number as u64);
             let values: Vec<f32> = (0..tensor.len())
-                .map(|_| match entry.init {
+                .map(|i| match entry.init {
                     Init::Constant(value) => value,
                     Init::Normal(std) => std * normal(&mut random) as f32,
-                    Init::Uniform(bound) => bound * (2.0 * random.f32() - 1.0),
+                    Init::UniformTable(_) if i / entry.dims[3] == PAD as usize => 0.0,
+                    Init::Uniform(bound) | Init::UniformTable(bound) => {
+                        bound * (2.0 * random.f32() - 1.0)
+                    }
                 })
                 .collect();
             exec.write(tensor, &values)?;

@@ -23,10 +23,14 @@ pub fn pair(i: usize) -> [String; 2] {
 const SIZES: &str =
     "d-model = 16\nffn = 32\nheads = 2\nlayers = 1\nvocab = 60\nbeam = 2\nbatch = 4\n";
 
+/// A network of the other kind, as small.
+const LSTM: &str = "arch = \"lstm\"\nd-model = 16\nlayers = 1\nvocab = 60\nbeam = 2\nbatch = 4\n";
+
 /// Writes `train`, `valid` and `test` with the endings `.de` and `.en`.
 pub fn write_pairs(dir: &Path, train: usize) {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("sizes.toml"), SIZES).unwrap();
+    std::fs::write(dir.join("lstm.toml"), LSTM).unwrap();
     for (name, first, count) in [("train", 0, train), ("valid", 7, 20), ("test", 100, 20)] {
         for (side, ending) in ["de", "en"].iter().enumerate() {
             let lines = (first..first + count).map(|i| pair(i)[side].clone() + "\n");
@@ -44,8 +48,21 @@ pub fn transformer(dir: &Path) -> Command {
     command
 }
 
+/// The same of an LSTM, which runs on the CPU only.
+#[allow(dead_code)] // not by every test
+pub fn lstm(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_transformer"));
+    sized(&mut command, dir, "lstm.toml");
+    command.args(["--device", "cpu"]);
+    command
+}
+
 /// What such a run is called with.
 pub fn arguments(command: &mut Command, dir: &Path) {
+    sized(command, dir, "sizes.toml");
+}
+
+fn sized(command: &mut Command, dir: &Path, sizes: &str) {
     command
         .env("RAYON_NUM_THREADS", "2")
         .env_remove("AUTOASSIST_ISA")
@@ -54,5 +71,5 @@ pub fn arguments(command: &mut Command, dir: &Path) {
         .args(["--src", "train.de", "valid.de", "test.de"])
         .args(["--tgt", "train.en", "valid.en", "test.en"])
         .arg("--config")
-        .arg(dir.join("sizes.toml"));
+        .arg(dir.join(sizes));
 }

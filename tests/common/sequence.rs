@@ -37,7 +37,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     }
 }
 
-fn labels(
+pub fn labels(
     ops: &mut dyn Sequence,
     f: &Fixture,
     name: &str,
@@ -213,15 +213,16 @@ fn embedding(f: &Fixture, ops: &mut dyn Sequence) -> Checks {
     let offset = f.number("pos_offset")? as usize;
     let places = positions(formula, offset, length, width);
     let padding = f.number("padding_idx")? as i32;
+    let table = floats(ops, [1, 1, length, width]);
     let embedding = Embedding {
         tokens: labels(ops, f, "tokens", [1, 1, batch, length])?,
         table: upload(ops, f, Kind::Float, "table")?,
-        positions: floats(ops, [1, 1, length, width]),
+        scale: f.number("scale")? as f32,
+        positions: Some(table),
         padding: (padding >= 0).then_some(padding),
         dropout: None,
     };
-    ops.write(embedding.positions, &places)?;
-    assert!((f.number("scale")? - (width as f64).sqrt()).abs() < 1e-12);
+    ops.write(table, &places)?;
     let dout = upload(ops, f, Kind::Activation, "dout")?;
     let out = ops.alloc(Kind::Activation, dout.dims);
     let dtable = floats(ops, embedding.table.dims);

@@ -1,18 +1,30 @@
-//! The fixtures' training runs of Transformers.
+//! The fixtures' training runs of networks that translate.
 
 use crate::fixture::Fixture;
 use crate::ops::{Checks, Failure, RUN};
-use autoassist::backend::sequence::Adam;
+use autoassist::backend::sequence::{Adam, PositionFormula, positions};
 use autoassist::backend::{Executor, Pass, StepInputs};
 use autoassist::data::pairs::{EOS, PAD, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{
-    BeamSearch, NormPlace, SearchSpec, TrainSpec, Transformer, TransformerConfig,
+    BeamSearch, LstmConfig, Network, NetworkConfig, NormPlace, SearchSpec, TrainSpec,
+    TransformerConfig,
 };
 use std::sync::Arc;
 
-fn config(f: &Fixture) -> Result<TransformerConfig, Failure> {
+fn config(f: &Fixture) -> Result<NetworkConfig, Failure> {
     let size = |name| f.number(name).map(|v| v as usize);
-    Ok(TransformerConfig {
+    if f.op == "lstm_train" {
+        return Ok(NetworkConfig::Lstm(LstmConfig {
+            vocab: size("vocab")?,
+            embed: size("embed")?,
+            hidden: size("hidden")?,
+            output: size("out_embed")?,
+            layers: size("layers")?,
+            shared: f.flag("share_all_embeddings")?,
+            dropout: [0.0; 4],
+        }));
+    }
+    Ok(NetworkConfig::Transformer(TransformerConfig {
         vocab: size("vocab")?,
         d: size("d")?,
         heads: size("heads")?,
@@ -24,7 +36,7 @@ fn config(f: &Fixture) -> Result<TransformerConfig, Failure> {
             other => return Err(format!("unknown norm {other:?}").into()),
         },
         dropout: 0.0,
-    })
+    }))
 }
 
 fn adam(f: &Fixture) -> Result<Adam, Failure> {
@@ -65,7 +77,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     };
     let config = config(f)?;
     let ops = exec.sequence().ok_or("an executor without these ops")?;
-    let net = Transformer::new(ops, config, largest)?;
+    let net = Network::new(ops, config, largest)?;
     let tensors: Vec<_> = net
         .params
         .tensors()
@@ -88,11 +100,17 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     let ring = exec.create_ring(4, batch)?;
     let spec = TrainSpec {
         smoothing: f.number("label_smoothing")? as f32,
-        clip: f32::INFINITY,
+        clip: match f.number("clip_norm") {
+            Ok(clip) if clip > 0.0 => clip as f32,
+            _ => f32::INFINITY,
+        },
         adam: adam(f)?,
     };
-    let places = exec.read(net.places().view(0, [1, 1, shape.target, net.config.d]))?;
-    let mut checks = vec![f.check("pos_table", places, RUN)?];
+    let mut checks = vec![];
+    if let NetworkConfig::Transformer(config) = &net.config {
+        let places = positions(PositionFormula::Fairseq, 2, shape.target, config.d);
+        checks.push(f.check("pos_table", places, RUN)?);
+    }
     // A key's bias moves all scores of a query alike: nothing depends on it, and what an optimiser
     // makes of the rounding noise in its gradient is anything.
     let idle = |name: &str| name.ends_with("k_proj.bias");
@@ -109,7 +127,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         .collect();
     let len = |list: &[Vec<i32>]| list.iter().map(Vec::len).collect::<Vec<_>>();
     let (source_lengths, lengths) = (len(&sources), len(&targets));
-    let (mut means, mut totals) = (Vec::new(), Vec::new());
+    let (mut means, mut totals, mut scales) = (Vec::new(), Vec::new(), Vec::new());
     for (step, lr) in rates.iter().enumerate() {
         let inputs = StepInputs {
             step: step as u64,
@@ -132,6 +150,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
             let ops = exec.sequence().expect("it was there a moment ago");
             bound.train_step(ops, data, spec);
         })?;
+        scales.extend(exec.read(net.scale)?);
         let losses = exec.read(bound.results.loss)?;
         totals.push(
             losses
@@ -150,10 +169,10 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
                 rows[len * width..].fill(0.0);
             }
         };
-        clear(&mut logits, net.config.vocab, &lengths);
+        clear(&mut logits, net.config.vocab(), &lengths);
         checks.push(f.check("logits0", logits, RUN)?);
         let mut encoded = exec.read(bound.results.encoded)?;
-        clear(&mut encoded, net.config.d, &source_lengths);
+        clear(&mut encoded, bound.results.encoded.dims[3], &source_lengths);
         checks.push(f.check("enc_out0", encoded, RUN)?);
         for (name, _) in &tensors {
             let (of, grad) = (format!("grad0.{name}"), exec.read(net.params.grad(name))?);
@@ -175,6 +194,9 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         .iter()
         .map(|t| t.iter().sum::<f32>() / tokens as f32)
         .collect();
+    if f.names().any(|name| name == "clip_scale") {
+        checks.push(f.check("clip_scale", scales, RUN)?);
+    }
     checks.push(f.check("sent_loss_mean", means, RUN)?);
     checks.push(f.check("sent_loss_sum", totals.concat(), RUN)?);
     checks.push(f.check("total_loss", total, RUN)?);
@@ -193,7 +215,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
 fn greedy(
     f: &Fixture,
     exec: &mut dyn Executor,
-    net: &Transformer,
+    net: &Network,
     sources: &[Vec<i32>],
     most: usize,
 ) -> Checks {
@@ -230,9 +252,9 @@ fn greedy(
     let mut margins = Vec::new();
     for (translation, rows) in translations
         .iter()
-        .zip(logits.chunks(most * net.config.vocab))
+        .zip(logits.chunks(most * net.config.vocab()))
     {
-        for (i, row) in rows.chunks(net.config.vocab).enumerate() {
+        for (i, row) in rows.chunks(net.config.vocab()).enumerate() {
             margins.push(translation.get(i).map_or(0.0, |token| {
                 let others = row
                     .iter()

@@ -10,7 +10,7 @@ use autoassist::backend::sequence::{
 };
 use autoassist::backend::{DataId, Executor, Kind, Pass, StepInputs, Tensor, wait_for_records};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
-use autoassist::nn::{NormPlace, TrainSpec, Transformer, TransformerConfig};
+use autoassist::nn::{Network, NormPlace, TrainSpec, TransformerConfig};
 use autoassist::rng;
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ fn sentences(seed: u64, vocab: usize, longest: u64) -> Sentences {
 /// A network with its data on an executor.
 struct Setup<'a> {
     exec: &'a mut dyn Executor,
-    net: Transformer,
+    net: Network,
     data: DataId,
     drain: Drain,
 }
@@ -85,7 +85,7 @@ struct Setup<'a> {
 impl<'a> Setup<'a> {
     fn new(exec: &'a mut dyn Executor, config: &TransformerConfig) -> Setup<'a> {
         let ops = exec.sequence().expect("it has the ops");
-        let net = Transformer::new(ops, config.clone(), SHAPES[0]).expect("memory for a network");
+        let net = Network::new(ops, config.clone(), SHAPES[0]).expect("memory for a network");
         let pairs =
             SentencePairs::new(sentences(1, config.vocab, 8), sentences(2, config.vocab, 8));
         let data = ops.attach_pairs(Arc::new(pairs));

@@ -10,7 +10,7 @@ use autoassist::backend::sequence::Adam;
 use autoassist::backend::{Augment, DeviceError, Executor, Pass, Sgd};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::data::{Dataset, Samples};
-use autoassist::nn::{Architecture, InputShape, ResNet, TrainSpec, Transformer, TransformerConfig};
+use autoassist::nn::{Architecture, InputShape, Network, ResNet, TrainSpec, TransformerConfig};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ptr::NonNull;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -322,7 +322,7 @@ fn transformers_keep_to_the_limits_of_every_gpu() {
                         target,
                     };
                     let config = config.expect("a preset");
-                    let net = Transformer::new(ops, config, shape).expect("a network");
+                    let net = Network::new(ops, config, shape).expect("a network");
                     let data = ops.attach_pairs(pairs.clone());
                     exec.create_ring(4, count).expect("memory for a ring");
                     let bound = net.bind(shape);

@@ -107,11 +107,18 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");
     sentences::write_pairs(&data, 96);
-    for assist in ["memory", "paper"] {
+    for (arch, assist) in [
+        ("transformer", "memory"),
+        ("transformer", "paper"),
+        ("lstm", "memory"),
+    ] {
         // Pools of 32 sentences, about eight steps each: few checkpoints fall between two.
         let fresh = |name: &str| {
-            let out = temp.path().join(format!("{assist}-{name}"));
-            let mut command = sentences::transformer(&data);
+            let out = temp.path().join(format!("{arch}-{assist}-{name}"));
+            let mut command = match arch {
+                "lstm" => sentences::lstm(&data),
+                _ => sentences::transformer(&data),
+            };
             command
                 .args([
                     "--deterministic",
@@ -137,7 +144,7 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
             finish(command);
             assert!(
                 weights(&out) == weights(&whole),
-                "{assist} killed at {share} %"
+                "{arch}, {assist} killed at {share} %"
             );
             let translations = |dir: &Path| std::fs::read(dir.join("translations.txt")).unwrap();
             assert!(translations(&out) == translations(&whole));

@@ -2,7 +2,7 @@
 //! gets.
 
 use crate::contract;
-use crate::sentences::{pair, transformer, write_pairs};
+use crate::sentences::{lstm, pair, transformer, write_pairs};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -254,6 +254,43 @@ fn what_it_has_learnt_it_translates_and_evaluates_the_same() {
         line.contains("tokenizer.json") && line.contains("not a tokenizer"),
         "{line}"
     );
+}
+
+#[test]
+fn an_lstm_learns_translates_and_is_told_from_a_transformer() {
+    let (temp, data) = data();
+    let out = temp.path().join("run");
+    let mut command = lstm(&data);
+    command
+        .args(["--epochs", "120", "--lr", "0.01", "--dropout", "0"])
+        .args(["--label-smoothing", "0", "--assist", "off", "--budget", "1"])
+        .arg("--out")
+        .arg(&out);
+    let trained = json(command);
+    assert!(trained["bleu"].as_f64().unwrap() > 60.0, "{trained}");
+    let model = out.join("model.safetensors");
+    let mut command = lstm(&data);
+    command.args(["--eval-only", "--init"]).arg(&model);
+    let evaluated = json(command);
+    for key in ["bleu", "valid_loss"] {
+        assert_eq!(trained[key], evaluated[key], "{key}");
+    }
+    let input = pair(100)[0].clone() + "\n";
+    let output = translate(&out, &["--device", "cpu"], input.as_bytes());
+    let saved = std::fs::read_to_string(out.join("translations.txt")).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().next(), saved.lines().next());
+
+    // Its weights are of no Transformer, it has no heads, and no kernels.
+    let mut other = transformer(&data);
+    other.args(["--eval-only", "--init"]).arg(&model);
+    assert!(refused(other.output().unwrap()).contains("arch lstm, not transformer"));
+    let mut heads = lstm(&data);
+    heads.args(["--heads", "2"]);
+    assert!(refused(heads.output().unwrap()).contains("--heads"));
+    let on_simt = translate(&out, &["--device", "simt"], b"eins\n");
+    let why = refused(on_simt);
+    assert!(why.contains("cpu only") || why.contains("NVCC"), "{why}");
 }
 
 #[test]

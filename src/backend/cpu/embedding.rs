@@ -14,6 +14,8 @@ pub struct Tokens<'a> {
     pub tokens: &'a [i32],
     /// Tokens of a sentence.
     pub length: usize,
+    /// Of the table's vectors.
+    pub scale: f32,
     /// Whose rows are zero.
     pub padding: Option<i32>,
     pub mask: Option<Mask>,
@@ -47,14 +49,14 @@ impl Tokens<'_> {
     }
 }
 
-/// `out[r] = dropout(√d·table[token] + positions[place in the sentence])`, 0 for padding. `table`
-/// is `[V, d]`, `positions` `[at least the length, d]`.
+/// `out[r] = dropout(scale·table[token] + positions[place in the sentence])`, 0 for padding. `table`
+/// is `[V, d]`, `positions` `[at least the length, d]`; without them they are zeros.
 pub fn forward(
     isa: Isa,
     tokens: Tokens,
     width: usize,
     table: &[f32],
-    positions: &[f32],
+    positions: Option<&[f32]>,
     out: &mut [f32],
 ) {
     let vocabulary = table.len() / width;
@@ -71,9 +73,9 @@ pub fn forward(
             tokens.factors(row, 1.0, factors);
             isa.run(Embed {
                 vector: &table[place * width..][..width],
-                position: &positions[row % tokens.length * width..][..width],
+                position: positions.map(|p| &p[row % tokens.length * width..][..width]),
                 factors,
-                scale: (width as f32).sqrt(),
+                scale: tokens.scale,
                 out,
             });
         },
@@ -82,7 +84,7 @@ pub fn forward(
 
 struct Embed<'a> {
     vector: &'a [f32],
-    position: &'a [f32],
+    position: Option<&'a [f32]>,
     factors: &'a [f32],
     scale: f32,
     out: &'a mut [f32],
@@ -93,14 +95,21 @@ impl Kernel for Embed<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let inputs = self.vector.iter().zip(self.position).zip(self.factors);
-        for (out, ((vector, position), factor)) in self.out.iter_mut().zip(inputs) {
-            *out = factor * (self.scale * vector + position);
+        for (out, vector) in self.out.iter_mut().zip(self.vector) {
+            *out = self.scale * vector;
+        }
+        if let Some(position) = self.position {
+            for (out, position) in self.out.iter_mut().zip(position) {
+                *out += position;
+            }
+        }
+        for (out, factor) in self.out.iter_mut().zip(self.factors) {
+            *out *= factor;
         }
     }
 }
 
-/// Adds `√d·dropout(dout)` of each row to its token's row of `dtable` `[V, d]`, in the rows' order.
+/// Adds `scale·dropout(dout)` of each row to its token's row of `dtable` `[V, d]`, in the rows' order.
 pub fn backward(isa: Isa, tokens: Tokens, width: usize, dout: &[f32], dtable: &mut [f32]) {
     let (n, vocabulary) = (tokens.tokens.len(), dtable.len() / width);
     assert_eq!((dout.len(), dtable.len()), (n * width, vocabulary * width));
@@ -133,7 +142,7 @@ pub fn backward(isa: Isa, tokens: Tokens, width: usize, dout: &[f32], dtable: &m
         || vec![1.0; width],
         |factors, (to, rows)| {
             for row in rows {
-                tokens.factors(*row, (width as f32).sqrt(), factors);
+                tokens.factors(*row, tokens.scale, factors);
                 isa.run(AddProduct {
                     to,
                     factors,
@@ -169,13 +178,14 @@ mod tests {
     use crate::backend::sequence::Dropout;
 
     const PADDING: i32 = 1;
+    const SCALE: f32 = 2.5;
 
     struct Case {
         tokens: Vec<i32>,
         length: usize,
         width: usize,
         table: Vec<f32>,
-        positions: Vec<f32>,
+        positions: Option<Vec<f32>>,
         dout: Vec<f32>,
         mask: Option<Mask>,
     }
@@ -188,7 +198,8 @@ mod tests {
                 length,
                 width,
                 table: random(1, vocabulary * width, 0.0, 1.0),
-                positions: random(2, (length + 3) * width, 0.0, 1.0),
+                // Now and then without.
+                positions: (n != 3).then(|| random(2, (length + 3) * width, 0.0, 1.0)),
                 dout: random(3, n * length * width, 0.2, 1.0),
                 mask: p.map(|p| Mask::new(&StepInputs::default(), Dropout { p, site: 4 })),
             }
@@ -198,6 +209,7 @@ mod tests {
             Tokens {
                 tokens: &self.tokens,
                 length: self.length,
+                scale: SCALE,
                 padding: Some(PADDING),
                 mask: self.mask,
             }
@@ -211,7 +223,7 @@ mod tests {
                 self.tokens(),
                 self.width,
                 &self.table,
-                &self.positions,
+                self.positions.as_deref(),
                 &mut out,
             );
             let mut dtable = self.table.clone();
@@ -230,9 +242,10 @@ mod tests {
                 if token == PADDING {
                     return 0.0;
                 }
-                let position = self.positions[row % self.length * self.width + c];
+                let place = row % self.length * self.width + c;
+                let position = self.positions.as_ref().map_or(0.0, |p| p[place]);
                 let vector = table[token as usize * self.width + c];
-                f64::from(factors[i]) * ((self.width as f64).sqrt() * vector + f64::from(position))
+                f64::from(factors[i]) * (f64::from(SCALE) * vector + f64::from(position))
             };
             (0..self.dout.len()).map(value).collect()
         }

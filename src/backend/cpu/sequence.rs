@@ -6,6 +6,7 @@ use super::linear_layer::{self, Layer};
 use super::memory::Others;
 use super::sentence_loss::{self, Sentences};
 use super::{Cpu, adam, embedding, labels_of, layer_norm};
+use crate::backend::recurrent::Recurrent;
 use crate::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
     LinearInputGrad, PairBatch, SentenceLoss, Sequence,
@@ -15,7 +16,7 @@ use crate::data::pairs::{PairShape, SentencePairs};
 use std::sync::Arc;
 
 impl Cpu {
-    fn mask(&self, dropout: Option<Dropout>) -> Option<Mask> {
+    pub(super) fn mask(&self, dropout: Option<Dropout>) -> Option<Mask> {
         dropout.map(|d| Mask::new(&self.inputs, d))
     }
 }
@@ -25,6 +26,7 @@ fn tokens<'a>(e: &Embedding, tokens: &'a [i32], mask: Option<Mask>) -> embedding
     embedding::Tokens {
         tokens,
         length: e.tokens.dims[3],
+        scale: e.scale,
         padding: e.padding,
         mask,
     }
@@ -72,6 +74,10 @@ fn heads_of<'a>(memory: &'a Others, a: &Attention, key_len: &'a [i32]) -> attent
 }
 
 impl Sequence for Cpu {
+    fn recurrent(&mut self) -> Option<&mut dyn Recurrent> {
+        Some(self)
+    }
+
     fn attach_pairs(&mut self, pairs: Arc<SentencePairs>) -> DataId {
         self.pairs.push(pairs);
         DataId(self.pairs.len() - 1)
@@ -112,7 +118,7 @@ impl Sequence for Cpu {
         let (isa, mask) = (self.isa, self.mask(e.dropout));
         let labels = labels_of(&self.labels, e.tokens);
         self.memory.write([out], |memory, [out]| {
-            let (table, positions) = (memory.get(e.table), memory.get(e.positions));
+            let (table, positions) = (memory.get(e.table), e.positions.map(|t| memory.get(t)));
             let tokens = tokens(&e, labels, mask);
             embedding::forward(isa, tokens, e.table.dims[3], table, positions, out);
         });

@@ -78,7 +78,8 @@ fn an_embedding_s_gradient_passes_through_its_dropout() {
     let embedding = Embedding {
         tokens: cpu.alloc(Kind::Label, [1, 1, 1, 5]),
         table: filled(cpu, 1, [1, 1, 5, 16]),
-        positions: filled(cpu, 2, [1, 1, 8, 16]),
+        scale: 4.0,
+        positions: Some(filled(cpu, 2, [1, 1, 8, 16])),
         padding: None,
         dropout: Some(Dropout { p: 0.5, site: 0 }),
     };

@@ -6,9 +6,10 @@
 
 use super::inputs::{Memory, Past, StackShape};
 use super::layers::{Attend, FeedForward, Gradients, Inputs, Sublayer};
-use super::{NormPlace, TransformerConfig, part};
+use super::{NormPlace, TransformerConfig};
 use crate::backend::sequence::{Dropout, LayerNorm, Sequence};
 use crate::backend::{Kind, Tensor};
+use crate::nn::network::part;
 use crate::nn::params::{ParamList, Params};
 
 /// A sublayer and the norm that goes with it.
@@ -27,7 +28,6 @@ struct Member {
 /// All of a stack's layers, with activations for as many tokens as the largest batch has.
 pub(super) struct Stack {
     place: NormPlace,
-    dropout: f32,
     embedding_site: u32,
     members: Vec<Member>,
     /// Pre-norm: the norm at the end, with the stream that it read.
@@ -154,7 +154,6 @@ impl Stack {
         };
         Stack {
             place: config.norm,
-            dropout: config.dropout,
             embedding_site,
             members,
             last,
@@ -184,20 +183,20 @@ impl Stack {
         self.output
     }
 
-    pub fn at(&self, shape: StackShape, train: bool) -> StackAt<'_> {
+    pub fn at(&self, shape: StackShape, dropout: f32) -> StackAt<'_> {
         StackAt {
             stack: self,
             shape,
-            train,
+            dropout,
         }
     }
 }
 
-/// A stack at a shape, in training or not.
+/// A stack at a shape, with a rate of dropout.
 pub(super) struct StackAt<'a> {
     stack: &'a Stack,
     shape: StackShape,
-    train: bool,
+    dropout: f32,
 }
 
 impl StackAt<'_> {
@@ -216,8 +215,8 @@ impl StackAt<'_> {
     }
 
     fn dropout(&self, site: u32) -> Option<Dropout> {
-        let p = self.stack.dropout;
-        (self.train && p > 0.0).then_some(Dropout { p, site })
+        let p = self.dropout;
+        (p > 0.0).then_some(Dropout { p, site })
     }
 
     pub fn embedding_site(&self) -> u32 {

@@ -77,22 +77,22 @@ impl About {
 
     /// Refuses weights of other sizes, as far as the file says them: that of a program says all.
     pub(super) fn check(&self, file: &WeightFile) -> Result<(), WeightsError> {
-        let gone = self
-            .flags
-            .iter()
-            .find(|(flag, _)| file.says(flag).is_none());
-        if let Some((flag, _)) = gone.filter(|_| file.says(PROGRAM).is_some()) {
-            return Err(WeightsError::Damaged {
-                path: file.path.clone(),
-                reason: format!("its metadata have no {flag}"),
-            });
-        }
         let theirs = |(flag, ours): &(&'static str, String)| {
             let theirs = file.says(flag)?;
             (theirs != ours).then(|| (*flag, theirs.to_string(), ours.clone()))
         };
         let others: Vec<_> = self.flags.iter().filter_map(theirs).collect();
         if others.is_empty() {
+            let gone = self
+                .flags
+                .iter()
+                .find(|(flag, _)| file.says(flag).is_none());
+            if let Some((flag, _)) = gone.filter(|_| file.says(PROGRAM).is_some()) {
+                return Err(WeightsError::Damaged {
+                    path: file.path.clone(),
+                    reason: format!("its metadata have no {flag}"),
+                });
+            }
             return Ok(());
         }
         let reason = others.iter().map(|(f, a, b)| format!("{f} {a}, not {b}"));

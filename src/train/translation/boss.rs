@@ -1,15 +1,16 @@
-//! The Boss for translation: a Transformer on an executor, with its data.
+//! The Boss for translation: a network on an executor, with its data.
 
 use super::Translator;
 use super::options::{MOST_TOKENS, TranslationConfig};
+use super::translator::open;
 use crate::assist::LossRing;
 use crate::backend::sequence::Adam;
-use crate::backend::{self, DataId, DeviceError, Executor, Pass, StepInputs, Tensor};
+use crate::backend::{DataId, DeviceError, Executor, Pass, StepInputs, Tensor};
 use crate::data::pairs::{PairShape, SentencePairs, Sentences};
 use crate::data::text::bucket::{self, BatchLimits, padded};
 use crate::data::text::{Corpus, Tokenizer, Translation, bleu};
 use crate::files;
-use crate::nn::{Params, Room, TrainSpec, Transformer, longest_translation};
+use crate::nn::{Network, Params, Room, TrainSpec, longest_translation};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score, own_part};
 use crate::train::{Config, Guess, TrainError};
 use crate::world::world;
@@ -22,7 +23,7 @@ pub const TRANSLATIONS: &str = "translations.txt";
 /// Test sets drawn for the standard error of BLEU.
 const BOOTSTRAP: u32 = 500;
 
-/// A Transformer on an executor.
+/// A network on an executor.
 pub struct TranslationBoss {
     translator: Translator,
     ring: Arc<LossRing>,
@@ -99,7 +100,7 @@ impl TranslationBoss {
         tokenizer: &Tokenizer,
         limits: BatchLimits,
     ) -> Result<TranslationBoss, TrainError> {
-        let exec = backend::open(&config.device).map_err(TrainError::unusable)?;
+        let exec = open(&config.device, own)?;
         let all: Vec<u32> = (0..data.valid.pairs.len() as u32).collect();
         let own_limits = own_limits(data, limits);
         let valid_batches = bucket::batches(&data.valid.pairs, &all, own_limits);
@@ -136,7 +137,7 @@ impl TranslationBoss {
         })
     }
 
-    fn net(&self) -> &Transformer {
+    fn net(&self) -> &Network {
         &self.translator.net
     }
 
@@ -227,7 +228,7 @@ impl Boss for TranslationBoss {
     }
 
     fn plain(&mut self) {
-        self.translator.net.config.dropout = 0.0;
+        self.translator.net.stop_dropout();
         self.spec.smoothing = 0.0;
     }
 

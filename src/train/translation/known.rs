@@ -8,8 +8,10 @@ use crate::train::TrainError;
 use crate::train::program::{Program, settings_of_run};
 use std::path::Path;
 
-/// The flags that make the network.
-const FLAGS: [&str; 6] = ["arch", "d-model", "layers", "heads", "ffn", "norm"];
+/// The flags that make the network, of which each kind has its own.
+const FLAGS: [&str; 7] = [
+    "arch", "preset", "d-model", "layers", "heads", "ffn", "norm",
+];
 /// Those of how it was evaluated.
 const FACTS: [&str; 2] = ["max-length", "beam"];
 /// Under this key is the digest of the tokenizer.
@@ -24,8 +26,8 @@ const INSIDE: &str = "tokenizer";
 pub fn about(config: &TranslationConfig, tokenizer: &Tokenizer) -> Result<About, TextError> {
     let settings = toml::Table::try_from(config).expect("settings are plain values");
     let said = |key: &'static str| {
-        let value = &settings[key];
-        (key, value.as_str().map_or(value.to_string(), String::from))
+        let value = settings.get(key)?;
+        Some((key, value.as_str().map_or(value.to_string(), String::from)))
     };
     let own = [
         ("vocab", tokenizer.vocab().to_string()),
@@ -34,8 +36,8 @@ pub fn about(config: &TranslationConfig, tokenizer: &Tokenizer) -> Result<About,
     ];
     Ok(About {
         program: TransformerProgram::NAME,
-        flags: FLAGS.map(said).to_vec(),
-        facts: FACTS.map(said).into_iter().chain(own).collect(),
+        flags: FLAGS.into_iter().filter_map(said).collect(),
+        facts: FACTS.into_iter().filter_map(said).chain(own).collect(),
     })
 }
 

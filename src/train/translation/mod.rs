@@ -39,7 +39,7 @@ pub struct TransformerProgram;
 
 impl Program for TransformerProgram {
     const NAME: &'static str = "transformer";
-    const ABOUT: &'static str = "Trains a Transformer to translate with AutoAssist: a light \
+    const ABOUT: &'static str = "Trains a Transformer or an LSTM to translate with AutoAssist: a light \
         Assistant learns which sentences still matter and skips the rest.\n\nWithout --data this \
         is a demonstration: built-in sums in words, three arms, under two minutes.";
     const DEMONSTRATION: &'static str = "A demonstration on synthetic sentences, not evidence. Real \
@@ -94,7 +94,7 @@ impl Program for TransformerProgram {
     }
 }
 
-/// Sentences to learn to translate, and the Transformer for them.
+/// Sentences to learn to translate, and the network for them.
 struct TranslationTask {
     config: TranslationConfig,
     data: Translation,
@@ -200,7 +200,7 @@ const WORDS: Words = Words {
 
 impl Task for TranslationTask {
     fn title(&self) -> String {
-        format!("Transformer on {}", self.data.name)
+        format!("{} on {}", self.config.arch.title(), self.data.name)
     }
 
     fn data(&self) -> String {
@@ -247,7 +247,7 @@ impl Task for TranslationTask {
             })
         };
         let costs = (0..pairs.len()).map(cost).collect();
-        Instances::from_pairs(pairs, costs, network.vocab)
+        Instances::from_pairs(pairs, costs, network.vocab())
     }
 
     fn schedule(&self) -> Schedule {

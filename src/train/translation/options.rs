@@ -1,6 +1,6 @@
 //! The flags of `transformer` alone.
 
-use crate::nn::{NormPlace, TransformerConfig};
+use crate::nn::{LstmConfig, NetworkConfig, NormPlace, TransformerConfig};
 use crate::train::config::{absolute, require};
 use crate::train::{ConfigError, Schedule};
 use clap::ValueEnum;
@@ -23,18 +23,43 @@ pub enum Data {
 pub enum Arch {
     /// The encoder–decoder Transformer.
     Transformer,
+    /// Recurrences with attention (Luong et al., 2015); on cpu only so far.
+    Lstm,
+}
+
+impl Arch {
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Arch::Transformer => "Transformer",
+            Arch::Lstm => "LSTM",
+        }
+    }
 }
 
 /// Sizes that go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// d 128, ffn 512, 4 heads, 3+3 layers, dropout 0.1.
+    /// d 128, ffn 512, 4 heads, 3+3 layers, dropout 0.1; lstm: d 128, states of 256, 1+1 layers,
+    /// dropout 0.1, one table of embeddings.
     Tiny,
-    /// d 512, ffn 1024, 4 heads, 6+6 layers, dropout 0.3.
+    /// d 512, ffn 1024, 4 heads, 6+6 layers, dropout 0.3; lstm: d and states of 256, 1+1 layers,
+    /// dropout 0.1 of the decoder's outputs, three tables.
     Iwslt,
-    /// d 512, ffn 2048, 8 heads, 6+6 layers, dropout 0.1.
+    /// d 512, ffn 2048, 8 heads, 6+6 layers, dropout 0.1; lstm: d and states of 1000, 4+4 layers,
+    /// dropout 0.1 of the embeddings, three tables.
     Base,
+}
+
+impl Preset {
+    fn name(self) -> &'static str {
+        match self {
+            Preset::Tiny => "tiny",
+            Preset::Iwslt => "iwslt",
+            Preset::Base => "base",
+        }
+    }
 }
 
 /// Where the layer norms are.
@@ -70,25 +95,26 @@ pub struct TranslationOptions {
     /// Sizes that go together; the flags below change one [default: tiny]
     #[arg(long, value_enum)]
     pub preset: Option<Preset>,
-    /// Where the layer norms are [default: pre]
+    /// Where the layer norms are; transformer alone [default: pre]
     #[arg(long, value_enum)]
     pub norm: Option<Norm>,
     /// Tokens of the vocabulary that both languages share [default: 4000]
     #[arg(long)]
     pub vocab: Option<usize>,
-    /// Width of the model
+    /// Width of the model; of an lstm that of its embeddings, and its states are 2 times as wide
+    /// (tiny) or as wide (iwslt, base)
     #[arg(long)]
     pub d_model: Option<usize>,
     /// Layers of the encoder, and of the decoder
     #[arg(long)]
     pub layers: Option<usize>,
-    /// Attention heads
+    /// Attention heads; transformer alone
     #[arg(long)]
     pub heads: Option<usize>,
-    /// Width inside the feed-forward layers
+    /// Width inside the feed-forward layers; transformer alone
     #[arg(long)]
     pub ffn: Option<usize>,
-    /// Share of activations dropped in training
+    /// Share of activations dropped in training; of an lstm, where its preset drops any
     #[arg(long)]
     pub dropout: Option<f64>,
     /// Largest norm of the gradient [default: 1]
@@ -122,12 +148,18 @@ pub struct TranslationConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tgt: Vec<PathBuf>,
     pub arch: Arch,
-    pub norm: Norm,
+    /// What of an LSTM has no flag of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<Norm>,
     pub vocab: usize,
     pub d_model: usize,
     pub layers: usize,
-    pub heads: usize,
-    pub ffn: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ffn: Option<usize>,
     pub dropout: f64,
     pub clip_norm: f64,
     #[serde(default = "usual_length")]
@@ -148,15 +180,38 @@ fn usual_length() -> usize {
 impl TranslationOptions {
     /// Fills in the defaults; those of a demonstration suit its task.
     pub fn resolve(self, demonstration: bool) -> TranslationConfig {
-        let name = match self.preset.unwrap_or(Preset::Tiny) {
-            Preset::Tiny => "tiny",
-            Preset::Iwslt => "iwslt",
-            Preset::Base => "base",
+        let (arch, preset) = (
+            self.arch.unwrap_or(Arch::Transformer),
+            self.preset.unwrap_or(Preset::Tiny),
+        );
+        let own = demonstration && self.preset.is_none();
+        // Of the width, the layers and the dropout, and what a Transformer alone has.
+        let (sizes, norm, heads, ffn) = match arch {
+            Arch::Transformer => {
+                let mut sizes = TransformerConfig::preset(preset.name(), 0).expect("a preset");
+                if own {
+                    (sizes.d, sizes.ffn, sizes.layers, sizes.dropout) = (64, 256, [2; 2], 0.0);
+                }
+                let (norm, heads) = (self.norm.unwrap_or(Norm::Pre), sizes.heads);
+                (
+                    (sizes.d, sizes.layers[0], sizes.dropout),
+                    Some(norm),
+                    Some(self.heads.unwrap_or(heads)),
+                    Some(self.ffn.unwrap_or(sizes.ffn)),
+                )
+            }
+            // What is given in spite of that is refused by `check`.
+            Arch::Lstm => {
+                let sizes = LstmConfig::preset(preset.name(), 0).expect("a preset");
+                let most = sizes.dropout.into_iter().fold(0.0, f32::max);
+                let sizes = match own {
+                    true => (64, 1, 0.0),
+                    false => (sizes.embed, sizes.layers, most),
+                };
+                (sizes, self.norm, self.heads, self.ffn)
+            }
         };
-        let mut sizes = TransformerConfig::preset(name, 0).expect("a preset");
-        if demonstration && self.preset.is_none() {
-            (sizes.d, sizes.ffn, sizes.layers, sizes.dropout) = (64, 256, [2; 2], 0.0);
-        }
+        let (d_model, layers, dropout) = sizes;
         let data_dir = self.data_dir.map(absolute);
         let dir = data_dir.clone().unwrap_or_default();
         let files = |files: Option<Vec<PathBuf>>| {
@@ -168,21 +223,22 @@ impl TranslationOptions {
             data_dir,
             src: files(self.src),
             tgt: files(self.tgt),
-            arch: self.arch.unwrap_or(Arch::Transformer),
-            norm: self.norm.unwrap_or(Norm::Pre),
+            arch,
+            preset: (arch == Arch::Lstm).then_some(preset),
+            norm,
             vocab: self.vocab.unwrap_or(if demonstration {
                 crate::data::text::SYNTHETIC_VOCAB
             } else {
                 4000
             }),
-            d_model: self.d_model.unwrap_or(sizes.d),
-            layers: self.layers.unwrap_or(sizes.layers[0]),
-            heads: self.heads.unwrap_or(sizes.heads),
-            ffn: self.ffn.unwrap_or(sizes.ffn),
+            d_model: self.d_model.unwrap_or(d_model),
+            layers: self.layers.unwrap_or(layers),
+            heads,
+            ffn,
             // As it is written, not as an f32 is.
             dropout: self
                 .dropout
-                .unwrap_or((f64::from(sizes.dropout) * 1e6).round() / 1e6),
+                .unwrap_or((f64::from(dropout) * 1e6).round() / 1e6),
             clip_norm: self.clip_norm.unwrap_or(1.0),
             max_length: self.max_length.unwrap_or_else(usual_length),
             max_tokens: self.max_tokens.unwrap_or(4096),
@@ -194,18 +250,37 @@ impl TranslationOptions {
 
 impl TranslationConfig {
     /// The network, for a vocabulary of `vocab` tokens.
-    pub fn network(&self, vocab: usize) -> TransformerConfig {
-        TransformerConfig {
-            vocab,
-            d: self.d_model,
-            heads: self.heads,
-            ffn: self.ffn,
-            layers: [self.layers; 2],
-            norm: match self.norm {
-                Norm::Pre => NormPlace::Pre,
-                Norm::Post => NormPlace::Post,
-            },
-            dropout: self.dropout as f32,
+    ///
+    /// # Panics
+    /// For settings that [`TranslationConfig::check`] refuses.
+    pub fn network(&self, vocab: usize) -> NetworkConfig {
+        let rate = self.dropout as f32;
+        match self.arch {
+            Arch::Transformer => NetworkConfig::Transformer(TransformerConfig {
+                vocab,
+                d: self.d_model,
+                heads: self.heads.expect("a Transformer has heads"),
+                ffn: self.ffn.expect("a Transformer has feed-forward layers"),
+                layers: [self.layers; 2],
+                norm: match self.norm.expect("a Transformer has norms") {
+                    Norm::Pre => NormPlace::Pre,
+                    Norm::Post => NormPlace::Post,
+                },
+                dropout: rate,
+            }),
+            Arch::Lstm => {
+                let name = self.preset.expect("an LSTM has one").name();
+                let preset = LstmConfig::preset(name, vocab).expect("a preset");
+                let wider = preset.hidden / preset.embed;
+                NetworkConfig::Lstm(LstmConfig {
+                    embed: self.d_model,
+                    hidden: wider * self.d_model,
+                    output: self.d_model,
+                    layers: self.layers,
+                    dropout: preset.dropout.map(|p| if p > 0.0 { rate } else { 0.0 }),
+                    ..preset
+                })
+            }
         }
     }
 
@@ -232,16 +307,12 @@ impl TranslationConfig {
         let within = |n: usize, least: usize, most: usize| (least..=most).contains(&n);
         let (vocab, remedy) = (self.vocab, "give a number of tokens from 8 to 1000000");
         require(within(vocab, 8, 1_000_000), "vocab", &vocab, remedy)?;
-        let (heads, remedy) = (self.heads, "give a number from 1 to 64");
-        require(within(heads, 1, 64), "heads", &heads, remedy)?;
-        let (d, even) = (self.d_model, self.d_model.is_multiple_of(2));
-        let d_ok = within(d, 2, 8192) && even && d.is_multiple_of(heads);
-        let remedy = format!("give an even multiple of the {heads} heads, at most 8192");
-        require(d_ok, "d-model", &d, &remedy)?;
+        match self.arch {
+            Arch::Transformer => self.check_transformer()?,
+            Arch::Lstm => self.check_lstm()?,
+        }
         let (layers, remedy) = (self.layers, "give a number from 1 to 100");
         require(within(layers, 1, 100), "layers", &layers, remedy)?;
-        let (ffn, remedy) = (self.ffn, "give a number from 1 to 65536");
-        require(within(ffn, 1, 65_536), "ffn", &ffn, remedy)?;
         let dropout_ok = (0.0..1.0).contains(&self.dropout);
         let remedy = "give a share from 0 to below 1";
         require(dropout_ok, "dropout", &self.dropout, remedy)?;
@@ -254,6 +325,48 @@ impl TranslationConfig {
         require(within(tokens, 16, 1 << 24), "max-tokens", &tokens, remedy)?;
         let (beam, remedy) = (self.beam, "give a number of hypotheses from 1 to 64");
         require(within(beam, 1, 64), "beam", &beam, remedy)
+    }
+
+    /// What the Transformer alone has.
+    fn check_transformer(&self) -> Result<(), ConfigError> {
+        let missing =
+            |flag: &str| ConfigError::Together(format!("--arch transformer needs --{flag}"));
+        let heads = self.heads.ok_or_else(|| missing("heads"))?;
+        let ffn = self.ffn.ok_or_else(|| missing("ffn"))?;
+        self.norm.ok_or_else(|| missing("norm"))?;
+        let remedy = "give a number from 1 to 64";
+        require((1..=64).contains(&heads), "heads", &heads, remedy)?;
+        let (d, even) = (self.d_model, self.d_model.is_multiple_of(2));
+        let d_ok = (2..=8192).contains(&d) && even && d.is_multiple_of(heads);
+        let remedy = format!("give an even multiple of the {heads} heads, at most 8192");
+        require(d_ok, "d-model", &d, &remedy)?;
+        let remedy = "give a number from 1 to 65536";
+        require((1..=65_536).contains(&ffn), "ffn", &ffn, remedy)
+    }
+
+    /// What the LSTM alone has, and what it has not.
+    fn check_lstm(&self) -> Result<(), ConfigError> {
+        let given = [
+            ("heads", self.heads.is_some()),
+            ("ffn", self.ffn.is_some()),
+            ("norm", self.norm.is_some()),
+        ];
+        if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
+            return Err(ConfigError::Together(format!(
+                "--{flag} is not a flag of --arch lstm, which has none; leave it out"
+            )));
+        }
+        if self.preset.is_none() {
+            let text = "--arch lstm needs its --preset";
+            return Err(ConfigError::Together(text.into()));
+        }
+        let d = self.d_model;
+        require(
+            (1..=4096).contains(&d),
+            "d-model",
+            &d,
+            "give a number from 1 to 4096",
+        )
     }
 }
 
@@ -269,10 +382,35 @@ mod tests {
             ..TranslationOptions::default()
         };
         let config = options.resolve(false);
-        let sizes = [config.d_model, config.ffn, config.heads, config.layers];
-        assert_eq!((sizes, config.dropout), ([512, 100, 4, 6], 0.3));
+        let sizes = [config.d_model, config.layers];
+        assert_eq!((sizes, config.dropout), ([512, 6], 0.3));
+        assert_eq!((config.ffn, config.heads), (Some(100), Some(4)));
         assert!(config.check().is_ok());
         assert!(TranslationOptions::default().resolve(true).check().is_ok());
+    }
+
+    #[test]
+    fn an_lstm_s_states_and_dropout_are_its_preset_s() {
+        let network = |text: &str| {
+            let options: TranslationOptions = toml::from_str(text).unwrap();
+            let config = options.resolve(false);
+            assert!(config.check().is_ok(), "{text}");
+            match config.network(50) {
+                NetworkConfig::Lstm(config) => config,
+                other => panic!("{other:?}"),
+            }
+        };
+        let tiny = network("arch = \"lstm\"");
+        assert_eq!(Some(&tiny), LstmConfig::preset("tiny", 50).as_ref());
+        let changed = network("arch = \"lstm\"\nd-model = 64\nlayers = 2\ndropout = 0.2");
+        assert_eq!(
+            [changed.embed, changed.hidden, changed.layers],
+            [64, 128, 2]
+        );
+        assert_eq!(changed.dropout, [0.2; 4]);
+        let iwslt = network("arch = \"lstm\"\npreset = \"iwslt\"\ndropout = 0.3");
+        assert_eq!((iwslt.hidden, iwslt.shared), (256, false));
+        assert_eq!(iwslt.dropout, [0.0, 0.0, 0.0, 0.3]);
     }
 
     #[test]
@@ -297,6 +435,10 @@ mod tests {
                 "src",
                 "data = \"parallel\"\nsrc = [\"a\"]\ntgt = [\"a\", \"b\", \"c\"]",
             ),
+            ("heads", "arch = \"lstm\"\nheads = 4"),
+            ("ffn", "arch = \"lstm\"\nffn = 4"),
+            ("norm", "arch = \"lstm\"\nnorm = \"pre\""),
+            ("d-model", "arch = \"lstm\"\nd-model = 0"),
             ("data parallel", "src = [\"a\"]"),
             ("data parallel", "data-dir = \"a\""),
         ] {

@@ -1,8 +1,8 @@
 //! `transformer translate`: sentences from standard input.
 
 use super::options::{MOST_TOKENS, TranslationConfig};
+use super::translator::open;
 use super::{TransformerProgram, Translator, known};
-use crate::backend;
 use crate::data::pairs::Sentences;
 use crate::data::text::cut;
 use crate::nn::{self, Room, WeightFile};
@@ -171,7 +171,7 @@ fn load(flags: &TranslateFlags) -> Result<(Translator, usize), TrainError> {
     config.check()?;
     let tokenizer = known::tokenizer(&weights).map_err(TrainError::unusable)?;
     let about = known::about(&config, &tokenizer).map_err(TrainError::unusable)?;
-    let exec = backend::open(&flags.device).map_err(TrainError::unusable)?;
+    let exec = open(&flags.device, &config)?;
     let room = Room {
         sentences: TOGETHER,
         source: TOKENS.max(config.max_length),

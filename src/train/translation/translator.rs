@@ -1,21 +1,42 @@
-//! A Transformer that translates sentences: the search on an executor, and the tokenizer around it.
+//! A network that translates sentences: the search on an executor, and the tokenizer around it.
 
-use super::options::TranslationConfig;
-use crate::backend::{DeviceError, Executor};
+use super::options::{Arch, TranslationConfig};
+use crate::backend::{self, DeviceError, Executor};
 use crate::data::pairs::Sentences;
 use crate::data::text::Tokenizer;
-use crate::nn::{BeamSearch, Hypothesis, Room, SearchSpec, Transformer};
+use crate::nn::{BeamSearch, Hypothesis, Network, Room, SearchSpec};
 use crate::train::TrainError;
 
 /// Hypotheses are compared by their log-probability over their length, as fairseq does unless told
 /// otherwise.
 const LENGTH_PENALTY: f32 = 1.0;
 
+/// A device that lacks what a network is made of.
+#[derive(Debug, thiserror::Error)]
+#[error("--device {device}: --arch lstm runs on cpu only so far; give --device cpu")]
+struct OnlyCpu {
+    device: String,
+}
+
+/// Opens the device for a network.
+///
+/// # Errors
+/// It is not there, or does not run such networks.
+pub fn open(device: &str, config: &TranslationConfig) -> Result<Box<dyn Executor>, TrainError> {
+    let mut exec = backend::open(device).map_err(TrainError::unusable)?;
+    let ops = exec.sequence().expect("all executors have the ops");
+    if config.arch == Arch::Lstm && ops.recurrent().is_none() {
+        let device = device.to_string();
+        return Err(TrainError::unusable(OnlyCpu { device }));
+    }
+    Ok(exec)
+}
+
 /// A network on an executor, with what turns sentences into tokens and back.
 pub struct Translator {
     exec: Box<dyn Executor>,
     /// The network.
-    pub net: Transformer,
+    pub net: Network,
     search: BeamSearch,
     tokenizer: Tokenizer,
 }
@@ -33,7 +54,7 @@ impl Translator {
         room: Room,
     ) -> Result<Translator, DeviceError> {
         let ops = exec.sequence().expect("all executors have the ops");
-        let net = Transformer::new(ops, config.network(tokenizer.vocab()), room)?;
+        let net = Network::new(ops, config.network(tokenizer.vocab()), room)?;
         let spec = SearchSpec {
             beams: config.beam,
             most: room.places,
@@ -54,7 +75,7 @@ impl Translator {
     }
 
     /// The executor and the network.
-    pub fn parts(&mut self) -> (&mut dyn Executor, &Transformer) {
+    pub fn parts(&mut self) -> (&mut dyn Executor, &Network) {
         (&mut *self.exec, &self.net)
     }
 

@@ -5,7 +5,7 @@ use crate::backend::gpu::Gpu;
 use crate::backend::sequence::{Adam, Heads, PairBatch, Sequence};
 use crate::backend::{DeviceError, Executor, Kind, Pass, StepInputs};
 use crate::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
-use crate::nn::{BeamSearch, NormPlace, SearchSpec, TrainSpec, Transformer, TransformerConfig};
+use crate::nn::{BeamSearch, Network, NormPlace, SearchSpec, TrainSpec, TransformerConfig};
 use crate::rng::Stream;
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ pub(super) fn network(gpu: &mut Gpu, random: &mut Stream) -> Result<(), DeviceEr
         pairs.source().get(1).to_vec(),
     ];
     let data = gpu.attach_pairs(Arc::new(pairs));
-    let net = Transformer::new(gpu, config, shape)?;
+    let net = Network::new(gpu, config, shape)?;
     let spec = SearchSpec {
         beams: 2,
         most: 3,

@@ -49,7 +49,8 @@ fn embedding(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 4]) -> Result<()
     let e = Embedding {
         tokens: labels(gpu, [1, 1, b, l], |i| (i * i % vocabulary) as i32)?,
         table: tensor(gpu, random, Kind::Float, [1, 1, vocabulary, d])?,
-        positions: tensor(gpu, random, Kind::Float, [1, 1, l, d])?,
+        scale: (d as f32).sqrt(),
+        positions: Some(tensor(gpu, random, Kind::Float, [1, 1, l, d])?),
         padding: Some(1),
         dropout: DROPOUT,
     };

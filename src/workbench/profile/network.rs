@@ -10,7 +10,7 @@ use crate::backend::sequence::{Adam, Sequence};
 use crate::backend::{Augment, Executor, Pass, Sgd, StepInputs};
 use crate::data::Images;
 use crate::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
-use crate::nn::{Architecture, InputShape, ResNet, TrainSpec, Transformer, TransformerConfig};
+use crate::nn::{self, Architecture, InputShape, ResNet, TrainSpec, TransformerConfig};
 use crate::simt::Simt;
 use crate::simt::counts::LaunchProfile;
 use crate::simt::once::{Once, Order};
@@ -352,7 +352,7 @@ fn transformer(gpu: &mut Gpu, preset: &str, batch: usize) -> Result<(), ProfileE
             decoupled: true,
         },
     };
-    let net = Transformer::new(gpu, config, shape)?;
+    let net = nn::Network::new(gpu, config, shape)?;
     let data = gpu.attach_pairs(Arc::new(sentences(batch)));
     gpu.create_ring(SLOTS, batch)?;
     let bound = net.bind(shape);

@@ -150,7 +150,8 @@ fn embedding(gpu: &mut Gpu, shape: &[usize]) -> Result<Embedding> {
     Ok(Embedding {
         tokens: labels(gpu, [1, 1, b, l], token)?,
         table: noise(gpu, Kind::Float, [1, 1, VOCABULARY, d])?,
-        positions: noise(gpu, Kind::Float, [1, 1, l, d])?,
+        scale: (d as f32).sqrt(),
+        positions: Some(noise(gpu, Kind::Float, [1, 1, l, d])?),
         padding: Some(1),
         dropout: Some(DROPOUT),
     })

@@ -116,6 +116,17 @@ pub(super) struct Shared {
 unsafe impl Sync for Shared {}
 
 impl Shared {
+    pub fn new(mut out: Out) -> Shared {
+        Shared {
+            c: C {
+                values: out.c.as_mut_ptr(),
+                ld: out.ld,
+            },
+            before: out.before.as_mut().map(|before| before.as_mut_ptr()),
+            accumulate: out.accumulate,
+        }
+    }
+
     /// Neighbours in a row of `C`.
     #[inline(always)]
     pub fn piece(&self, row: usize, column: usize, width: usize) -> *mut [f32] {

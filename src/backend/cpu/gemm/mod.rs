@@ -12,4 +12,4 @@ mod tests;
 mod tile;
 
 pub use matrix::{Epilogue, Matrix, Out};
-pub use product::gemm;
+pub use product::{Packed, gemm};

@@ -191,6 +191,16 @@ impl<'a> PackedB<'a> {
         }
     }
 
+    /// What [`PackedB::new`] has packed whole: `n` columns.
+    pub fn of(values: &'a [f32], n: usize) -> PackedB<'a> {
+        PackedB {
+            values,
+            width: n.next_multiple_of(LANES),
+            first: 0,
+            lying: Matrix::new(&[], 0),
+        }
+    }
+
     /// The panel from `column` on in block `depth` of `k`.
     #[inline(always)]
     pub fn panel(&self, depth: Range<usize>, column: usize) -> PanelB {

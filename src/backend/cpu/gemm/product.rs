@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::dot::{self, Dots};
 use super::layout::{Depth, MOST_ROWS, PANEL, each, part};
-use super::matrix::{C, Epilogue, Matrix, Out, Shared, check};
+use super::matrix::{Epilogue, Matrix, Out, Shared, check};
 use super::pack::{PackedA, PackedB};
 use super::tile::Tile;
 use crate::backend::cpu::scratch::{CALL, TASK};
@@ -69,18 +69,11 @@ fn product<E: Epilogue>(
     [m, n, k]: [usize; 3],
     a: Matrix,
     b: Matrix,
-    mut out: Out,
+    out: Out,
     epilogue: &E,
     packed: &mut Buffer,
 ) {
-    let out = Shared {
-        c: C {
-            values: out.c.as_mut_ptr(),
-            ld: out.ld,
-        },
-        before: out.before.as_mut().map(|before| before.as_mut_ptr()),
-        accumulate: out.accumulate,
-    };
+    let out = Shared::new(out);
     let cuts = Cuts::new(m, n, k);
     let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
     if dot::fits(m, n, a, b) {
@@ -119,6 +112,56 @@ fn product<E: Epilogue>(
         });
         TASK.set(scratch);
     });
+}
+
+/// A `B` that many products share, packed once.
+pub struct Packed {
+    values: Buffer,
+    depth: Depth,
+    columns: usize,
+}
+
+impl Packed {
+    /// Of `B[k, n]`.
+    ///
+    /// # Panics
+    /// As [`gemm`].
+    pub fn new(isa: Isa, b: Matrix, [k, n]: [usize; 2]) -> Packed {
+        b.check("B", k, n);
+        let (depth, mut values) = (Depth::new(k), Buffer::default());
+        PackedB::new(isa, b, &depth, n, false, &mut values);
+        Packed {
+            values,
+            depth,
+            columns: n,
+        }
+    }
+
+    /// `C[m, n] = A[m, k]·B[k, n] (+ C)`, on this thread alone: for short products that depend on
+    /// each other. An element is the same sum, whatever the rows beside it.
+    ///
+    /// # Panics
+    /// As [`gemm`].
+    pub fn product(&self, isa: Isa, m: usize, a: Matrix, out: Out) {
+        let (k, n) = (self.depth.k, self.columns);
+        a.check("A", m, k);
+        check("C", out.c, out.ld, m, n);
+        let blocks = Blocks {
+            a,
+            b: PackedB::of(&self.values, n),
+            depth: Depth::new(k),
+            out: Shared::new(out),
+            epilogue: &(),
+        };
+        let mut scratch = TASK.take();
+        isa.run(Block {
+            all: &blocks,
+            rows: 0..m,
+            columns: 0..n,
+            a: &mut scratch.0,
+        });
+        TASK.set(scratch);
+    }
 }
 
 /// How `C` is cut into tasks, which changes no bit of it.

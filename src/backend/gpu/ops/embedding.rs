@@ -9,19 +9,20 @@ use crate::backend::sequence::{Dropout, Embedding};
 pub(crate) fn embed(gpu: &mut Gpu, e: Embedding, out: Tensor) {
     const THREADS: usize = 256;
     let [rows, d, _] = shape(&e, out);
-    let [_, _, places, width] = e.positions.dims;
+    let positions = e.positions.expect("kernels want places");
+    let [_, _, places, width] = positions.dims;
     let length = e.tokens.dims[3];
     assert!(
         places >= length && width == d,
         "{places} places of {length}"
     );
-    let tables = [e.table, e.positions];
+    let tables = [e.table, positions];
     let vectors = has_vectors(gpu, d, &tables, out);
     let (kernel, each) = match vectors && gpu.allows(Ladder::Embedding, 2) {
         true => ("embed", 8),
         false => ("embed_elements", 1),
     };
-    let inputs = [e.tokens, e.table, e.positions].map(|t| gpu.address(t));
+    let inputs = [e.tokens, e.table, positions].map(|t| gpu.address(t));
     let args = [
         &dropout_args(gpu, e.dropout)[..],
         &inputs,
@@ -94,7 +95,7 @@ fn sizes(e: &Embedding, [rows, length, d]: [usize; 3]) -> [Arg; 6] {
         size(e.table.dims[2]),
         // No token is negative.
         Arg::I32(e.padding.unwrap_or(-1)),
-        (d as f32).sqrt().into(),
+        e.scale.into(),
     ]
 }
 
@@ -137,7 +138,8 @@ mod tests {
         };
         let e = Embedding {
             table: fresh(exec, Kind::Float, [1, 1, vocabulary, d]),
-            positions: fresh(exec, Kind::Float, [1, 1, l + 1, d]),
+            scale: (d as f32).sqrt(),
+            positions: Some(fresh(exec, Kind::Float, [1, 1, l + 1, d])),
             tokens: exec.alloc(Kind::Label, [1, 1, b, l]),
             padding: Some(1),
             dropout,

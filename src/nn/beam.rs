@@ -1,13 +1,12 @@
-//! Translation: beam search (with one beam, greedy), batched, token by token, with the keys and
-//! values of earlier tokens kept.
+//! Translation: beam search (with one beam, greedy), batched, token by token, with what each network
+//! keeps of earlier tokens.
 //!
 //! All hypotheses of a batch are rows of one product. Those of a sentence are neighbours, so that
 //! to the encoder's output they are queries of one sentence, and it is kept once. Where hypotheses
-//! change places, so do their keys and values.
+//! change places, so does what is kept of them.
 
-use super::inputs::{Past, Present, StackShape};
-use super::{Room, TABLE, Transformer, part};
-use crate::backend::sequence::{Act, Embedding, Heads, Linear, Sequence};
+use super::network::{Bound, Network, Room};
+use crate::backend::sequence::Sequence;
 use crate::backend::{DeviceError, Kind, Tensor};
 use crate::data::pairs::{EOS, PAD, PairShape};
 use rayon::prelude::*;
@@ -48,19 +47,55 @@ pub struct Hypothesis {
     pub score: f32,
 }
 
+/// Hypotheses that are being extended, all by one token at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Hypotheses<'a> {
+    /// Their sentences, encoded.
+    pub bound: &'a Bound<'a>,
+    /// Hypotheses of a sentence, which are neighbours.
+    pub beams: usize,
+    /// Most tokens of one.
+    pub most: usize,
+}
+
+impl Hypotheses<'_> {
+    /// How many.
+    pub fn rows(&self) -> usize {
+        self.bound.shape.sentences * self.beams
+    }
+}
+
+/// A decoder that keeps the past: what a network knows of hypotheses beside their last tokens.
+pub(super) trait Decoding: Send {
+    /// Begins with sentences that are encoded.
+    fn begin(&mut self, exec: &mut dyn Sequence, all: Hypotheses) -> Result<(), DeviceError>;
+    /// From their last `tokens` `[1, 1, R, 1]`, number `place`, the logits `[1, R, 1, V]` of what
+    /// follows them.
+    fn step(
+        &mut self,
+        exec: &mut dyn Sequence,
+        all: Hypotheses,
+        place: usize,
+        tokens: Tensor,
+    ) -> Result<Tensor, DeviceError>;
+    /// Hypothesis r, of `places` tokens, now is what `parents[r]` was.
+    fn follow(
+        &mut self,
+        exec: &mut dyn Sequence,
+        all: Hypotheses,
+        places: usize,
+        parents: &[usize],
+    ) -> Result<(), DeviceError>;
+}
+
 /// A network's decoder with memory for the past.
 pub struct BeamSearch {
     spec: SearchSpec,
     /// Sentences at a time, and tokens of their hypotheses.
     sentences: usize,
     kept: usize,
-    /// Those in use, and those that they are moved to.
-    caches: [Vec<Option<Tensor>>; 2],
+    decoding: Box<dyn Decoding>,
     tokens: Tensor,
-    rows: Tensor,
-    slots: Tensor,
-    lengths: Tensor,
-    moves: [Tensor; 2],
 }
 
 impl BeamSearch {
@@ -68,7 +103,7 @@ impl BeamSearch {
     ///
     /// # Panics
     /// If they do not allow one, or there is no place for so many tokens: bugs in the caller.
-    pub fn new(exec: &mut dyn Sequence, net: &Transformer, spec: SearchSpec) -> BeamSearch {
+    pub fn new(exec: &mut dyn Sequence, net: &Network, spec: SearchSpec) -> BeamSearch {
         let Room {
             sentences,
             target,
@@ -80,22 +115,12 @@ impl BeamSearch {
         assert!(spec.most <= places, "{} tokens", spec.most);
         let rows = sentences * spec.beams;
         let kept = (rows * spec.most).min(KEPT.max(spec.beams * spec.most));
-        let mut cache = |keeps: bool| {
-            let dims = [1, 1, kept, 2 * net.config.d];
-            keeps.then(|| exec.alloc(Kind::Activation, dims))
-        };
-        let caches = [(); 2].map(|()| net.decoder.remembering().map(&mut cache).collect());
-        let mut labels = |len| exec.alloc(Kind::Label, [1, 1, 1, len]);
         BeamSearch {
             spec,
             sentences,
             kept,
-            caches,
-            tokens: labels(rows),
-            rows: labels(rows),
-            slots: labels(rows),
-            lengths: labels(rows),
-            moves: [(); 2].map(|()| labels(kept)),
+            decoding: net.layers.decoding(exec, rows, kept),
+            tokens: exec.alloc(Kind::Label, [1, 1, 1, rows]),
         }
     }
 
@@ -109,7 +134,7 @@ impl BeamSearch {
     pub fn translate(
         &mut self,
         exec: &mut dyn Sequence,
-        net: &Transformer,
+        net: &Network,
         sources: &[Vec<i32>],
     ) -> Result<Vec<Hypothesis>, DeviceError> {
         let mut all = Vec::with_capacity(sources.len());
@@ -123,7 +148,7 @@ impl BeamSearch {
     }
 
     /// How many of these there is room for at a time.
-    fn batch(&self, net: &Transformer, sources: &[Vec<i32>]) -> usize {
+    fn batch(&self, net: &Network, sources: &[Vec<i32>]) -> usize {
         let mut longest = 0;
         let fits = |n: usize, longest: usize| {
             let hypotheses = n * self.spec.beams * self.spec.most_of(longest);
@@ -143,7 +168,7 @@ impl BeamSearch {
     fn translate_batch(
         &mut self,
         exec: &mut dyn Sequence,
-        net: &Transformer,
+        net: &Network,
         sources: &[Vec<i32>],
     ) -> Result<Vec<Hypothesis>, DeviceError> {
         let longest = sources.iter().map(Vec::len).max().expect("sentences");
@@ -163,21 +188,23 @@ impl BeamSearch {
         exec.write_labels(bound.pairs.source, &padded)?;
         exec.write_labels(bound.pairs.source_len, &lengths)?;
         bound.encode(exec, false);
-        let encoded = bound.results.encoded;
-        net.decoder.project_memory(exec, encoded);
-        let memory = (encoded, bound.pairs.source_len);
-
         let beams = self.spec.beams;
-        let rows = sources.len() * beams;
-        let first = |t: Tensor| t.view(0, [1, 1, 1, rows]);
-        let numbers: Vec<i32> = (0..rows as i32).collect();
-        exec.write_labels(first(self.rows), &numbers)?;
+        let all = Hypotheses {
+            bound: &bound,
+            beams,
+            most: self.spec.most_of(longest),
+        };
+        self.decoding.begin(exec, all)?;
         let begun = |s: &Vec<i32>| Sentence::new(beams, self.spec.most_of(s.len()));
         let mut sentences: Vec<Sentence> = sources.iter().map(begun).collect();
-        let most = self.spec.most_of(longest);
-        for place in 0..most {
-            let logits = self.step(exec, net, memory, [place, most], &sentences)?;
-            let rows = logits.par_chunks(beams * net.config.vocab);
+        let tokens = self.tokens.view(0, [1, 1, all.rows(), 1]);
+        for place in 0..all.most {
+            let alive = sentences.iter().flat_map(|s| &s.alive);
+            let last: Vec<i32> = alive.map(|h| *h.tokens.last().unwrap_or(&EOS)).collect();
+            exec.write_labels(tokens, &last)?;
+            let logits = self.decoding.step(exec, all, place, tokens)?;
+            let logits = exec.read(logits)?;
+            let rows = logits.par_chunks(beams * net.config.vocab());
             sentences
                 .par_iter_mut()
                 .zip(rows)
@@ -185,98 +212,14 @@ impl BeamSearch {
             if sentences.iter().all(|s| s.ended) {
                 break;
             }
-            self.move_caches(exec, &sentences, [place + 1, most])?;
+            let parents = sentences.iter().enumerate().flat_map(|(b, s)| {
+                let parent = move |h: &Partial| b * beams + h.parent;
+                s.alive.iter().map(parent)
+            });
+            let parents: Vec<usize> = parents.collect();
+            self.decoding.follow(exec, all, place + 1, &parents)?;
         }
         Ok(sentences.into_iter().map(Sentence::best).collect())
-    }
-
-    /// Logits `[R, V]` of what follows each hypothesis at a place, of `most`.
-    fn step(
-        &self,
-        exec: &mut dyn Sequence,
-        net: &Transformer,
-        memory: (Tensor, Tensor),
-        [place, most]: [usize; 2],
-        sentences: &[Sentence],
-    ) -> Result<Vec<f32>, DeviceError> {
-        let (beams, d) = (self.spec.beams, net.config.d);
-        let rows = sentences.len() * beams;
-        let first = |t: Tensor| t.view(0, [1, 1, 1, rows]);
-        let alive = sentences.iter().flat_map(|s| &s.alive);
-        let tokens: Vec<i32> = alive.map(|h| *h.tokens.last().unwrap_or(&EOS)).collect();
-        let slots: Vec<i32> = (0..rows).map(|r| (r * most + place) as i32).collect();
-        exec.write_labels(first(self.tokens), &tokens)?;
-        exec.write_labels(first(self.slots), &slots)?;
-        exec.write_labels(first(self.lengths), &vec![place as i32 + 1; rows])?;
-        let shape = StackShape {
-            sentences: rows,
-            length: 1,
-            memory: Some(memory.0.dims[2]),
-        };
-        let decoder = net.decoder.at(shape, false);
-        let embedding = Embedding {
-            tokens: self.tokens.view(0, [1, 1, rows, 1]),
-            table: net.params.value(TABLE),
-            positions: net.places.view(place * d, [1, 1, 1, d]),
-            padding: Some(PAD),
-            dropout: None,
-        };
-        exec.embed(embedding, decoder.input());
-        let kept = |cache: &Option<Tensor>| cache.map(|t| t.view(0, [1, rows, most, t.dims[3]]));
-        let past = Past {
-            caches: self.caches[0].iter().map(kept).collect(),
-            now: Present {
-                rows: first(self.rows),
-                slots: first(self.slots),
-                lengths: first(self.lengths),
-                beams,
-            },
-        };
-        decoder.forward(exec, past.now.lengths, Some(memory), Some(&past));
-        let tied = Linear {
-            w: net.params.value(TABLE),
-            b: None,
-        };
-        let logits = part(net.results.logits, [rows, 1]);
-        exec.linear(decoder.output(), tied, Act::None, None, logits);
-        exec.read(logits)
-    }
-
-    /// Lets keys and values of `places` tokens, of `most`, follow their hypotheses.
-    fn move_caches(
-        &mut self,
-        exec: &mut dyn Sequence,
-        sentences: &[Sentence],
-        [places, most]: [usize; 2],
-    ) -> Result<(), DeviceError> {
-        let beams = self.spec.beams;
-        let parents = sentences.iter().enumerate().flat_map(|(b, s)| {
-            let parent = move |h: &Partial| b * beams + h.parent;
-            s.alive.iter().map(parent)
-        });
-        let parents: Vec<usize> = parents.collect();
-        if parents
-            .iter()
-            .enumerate()
-            .all(|(row, parent)| row == *parent)
-        {
-            return Ok(());
-        }
-        let rows = |of: &dyn Fn(usize) -> usize| -> Vec<i32> {
-            let row = |r| (0..places).map(move |p| (of(r) * most + p) as i32);
-            (0..parents.len()).flat_map(row).collect()
-        };
-        let lists = [rows(&|r| parents[r]), rows(&|r| r)];
-        let moves = self.moves.map(|t| t.view(0, [1, 1, 1, lists[0].len()]));
-        for (list, to) in lists.iter().zip(moves) {
-            exec.write_labels(to, list)?;
-        }
-        let [from, to] = &self.caches;
-        for (from, to) in from.iter().zip(to).filter_map(|(f, t)| f.zip(*t)) {
-            exec.move_rows(Heads { t: from, first: 0 }, moves[0], to, moves[1]);
-        }
-        self.caches.swap(0, 1);
-        Ok(())
     }
 }
 
