@@ -116,7 +116,7 @@ impl RunFolder {
     }
 
     fn lock(path: PathBuf, made: Vec<PathBuf>, console: Console) -> Result<RunFolder, TrainError> {
-        match lock(&path, console) {
+        match lock(&path, console, || std::thread::sleep(BETWEEN_LOOKS)) {
             Ok(lock) => {
                 if holds_run(&path) {
                     clear_asides(&path);
@@ -278,8 +278,9 @@ fn remove_empty(made: &[PathBuf]) {
     }
 }
 
-/// Locks a folder and leaves the name of this process in it.
-fn lock(dir: &Path, console: Console) -> Result<Option<File>, TrainError> {
+/// Locks a folder and leaves the name of this process in it. `pause` is called between two looks at a
+/// lock that names nobody.
+fn lock(dir: &Path, console: Console, mut pause: impl FnMut()) -> Result<Option<File>, TrainError> {
     let path = dir.join(LOCK);
     let unusable = |source: io::Error| {
         let path = path.clone();
@@ -311,7 +312,7 @@ fn lock(dir: &Path, console: Console) -> Result<Option<File>, TrainError> {
                     return Err(in_use(dir, &owner).into());
                 }
                 looks += 1;
-                std::thread::sleep(BETWEEN_LOOKS);
+                pause();
                 continue;
             }
             Err(TryLockError::Error(e)) => console.note(format_args!(
@@ -406,23 +407,23 @@ mod tests {
     #[test]
     fn an_owner_that_has_not_written_its_name_yet_is_waited_for() {
         let temp = tempfile::tempdir().unwrap();
-        let mut lock = File::create(temp.path().join(LOCK)).unwrap();
-        lock.lock().unwrap();
-        let refused = std::thread::scope(|scope| {
-            let other = scope.spawn(|| RunFolder::create(Some(temp.path()), "p", QUIET).err());
-            lock.write_all(b"pid 7 on here\n").unwrap();
-            other.join().unwrap()
-        });
-        let refusal = refused.expect("two owners").to_string();
-        assert!(refusal.contains("in use by pid 7 on here:"), "{refusal}");
-        // One that has given up in the meantime is none.
-        lock.set_len(0).unwrap();
-        let taken = std::thread::scope(|scope| {
-            let other = scope.spawn(|| RunFolder::create(Some(temp.path()), "p", QUIET).map(drop));
-            drop(lock);
-            other.join().unwrap()
-        });
-        taken.unwrap();
+        let held = || {
+            let lock = File::create(temp.path().join(LOCK)).unwrap();
+            lock.lock().unwrap();
+            lock
+        };
+        let mut owner = held();
+        let named = || owner.write_all(b"pid 7 on here\n").unwrap();
+        let refused = lock(temp.path(), QUIET, named).unwrap_err().to_string();
+        assert!(refused.contains("in use by pid 7 on here:"), "{refused}");
+        drop(owner);
+        // One that has given up in the meantime is none, and one that is never named is still one.
+        let mut owner = Some(held());
+        assert!(lock(temp.path(), QUIET, || drop(owner.take())).is_ok());
+        let owner = held();
+        let refused = lock(temp.path(), QUIET, || ()).unwrap_err().to_string();
+        assert!(refused.contains("in use by another run:"), "{refused}");
+        drop(owner);
     }
 
     #[test]

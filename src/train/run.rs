@@ -522,8 +522,10 @@ impl<'a> Run<'a> {
     /// Looks at the data that training does not see, unless the run is asked to stop meanwhile.
     fn evaluate(&mut self, bar: &indicatif::ProgressBar) -> Result<(), TrainError> {
         // A rank whose device has failed must not wait for those whose devices wait for it.
-        let complete = self.boss.parts().0.complete();
-        complete.map_err(|e| self.fault(e))?;
+        if world().is_shared() {
+            let complete = self.boss.parts().0.complete();
+            complete.map_err(|e| self.fault(e))?;
+        }
         let result = self.boss.evaluate(self.job.stop.flag());
         let Some(result) = result.map_err(|e| self.fault(e))? else {
             self.stop_at = Some(self.progress.step);

@@ -389,8 +389,8 @@ fn a_networks_table_adds_up() {
         let found = rows.iter().find(|row| row.kernel == kernel);
         assert_eq!(found.map(|row| row.calls), Some(1), "{kernel}: {rows:#?}");
     }
-    // Nine convolutions have their weights' gradients added up, the first and two of each of three blocks,
-    // and two shortcuts have.
+    // The weights' gradients of nine convolutions are added up: the first, two of each of three blocks, and
+    // two shortcuts.
     let adds = rows.iter().find(|row| row.kernel == "conv_wgrad_add");
     assert_eq!(adds.map(|row| row.calls), Some(9), "{rows:#?}");
 }

@@ -95,16 +95,18 @@ impl Kernel for Embed<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        for (out, vector) in self.out.iter_mut().zip(self.vector) {
-            *out = self.scale * vector;
-        }
-        if let Some(position) = self.position {
-            for (out, position) in self.out.iter_mut().zip(position) {
-                *out += position;
+        let inputs = self.out.iter_mut().zip(self.vector).zip(self.factors);
+        match self.position {
+            Some(position) => {
+                for (((out, vector), factor), position) in inputs.zip(position) {
+                    *out = factor * (self.scale * vector + position);
+                }
             }
-        }
-        for (out, factor) in self.out.iter_mut().zip(self.factors) {
-            *out *= factor;
+            None => {
+                for ((out, vector), factor) in inputs {
+                    *out = factor * (self.scale * vector);
+                }
+            }
         }
     }
 }

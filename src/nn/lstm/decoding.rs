@@ -1,6 +1,7 @@
 //! Decoding token by token: all that is kept of the past are the states.
 
-use super::{Decoder, ops};
+use super::decoder::Decoder;
+use super::ops;
 use crate::backend::recurrent::LstmDecoder;
 use crate::backend::sequence::{Heads, Sequence};
 use crate::backend::{DeviceError, Kind, Tensor};

@@ -1,79 +1,25 @@
 //! The recurrent translator (Luong et al., 2015) as fairseq's `lstm` has it, with its parameter
 //! names: an encoder in one direction, and a decoder with attention and input feeding.
 
+mod config;
+mod decoder;
 mod decoding;
+
+pub use config::LstmConfig;
 
 use super::beam::Decoding;
 use super::network::{Bound, Built, Layers, Room, TABLE, part};
 use super::params::{Init, ParamList, Params};
 use crate::backend::recurrent::{
-    self, LstmCell, LstmDecoder, LstmDecoderGrad, LstmGrad, Luong, LuongGrad, Query, Recurrent,
+    self, LstmCell, LstmDecoder, LstmDecoderGrad, LstmGrad, LuongGrad, Recurrent,
 };
 use crate::backend::sequence::{
     Act, Dropout, Embedding, Linear, LinearGrad, LinearInputGrad, Sequence,
 };
 use crate::backend::{Kind, Tensor};
-use crate::data::pairs::PAD;
+use decoder::{Decoder, Layer};
 use decoding::LastStates;
 use std::sync::Arc;
-
-/// What distinguishes one LSTM from another.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LstmConfig {
-    /// Tokens of the shared vocabulary, the special ones included.
-    pub vocab: usize,
-    /// Width of embeddings.
-    pub embed: usize,
-    /// Width of the states.
-    pub hidden: usize,
-    /// Width of what the output layer reads; `embed` where the table is shared.
-    pub output: usize,
-    /// Layers of the encoder, and as many of the decoder.
-    pub layers: usize,
-    /// One table for both languages and the output, or three.
-    pub shared: bool,
-    /// Dropout of the encoder's embeddings and outputs, then of the decoder's.
-    pub dropout: [f32; 4],
-}
-
-impl LstmConfig {
-    /// `tiny` (embeddings of 128, states of 256, 1+1 layers, one table), or fairseq's `iwslt` (256,
-    /// 256, 1+1: `lstm_wiseman_iwslt_de_en`) or `base` (1000, 1000, 4+4: `lstm_luong_wmt_en_de`);
-    /// `None` for another name.
-    pub fn preset(name: &str, vocab: usize) -> Option<LstmConfig> {
-        let (embed, hidden, layers, shared, dropout) = match name {
-            "tiny" => (128, 256, 1, true, [0.1; 4]),
-            "iwslt" => (256, 256, 1, false, [0.0, 0.0, 0.0, 0.1]),
-            "base" => (1000, 1000, 4, false, [0.1, 0.0, 0.1, 0.0]),
-            _ => return None,
-        };
-        Some(LstmConfig {
-            vocab,
-            embed,
-            hidden,
-            output: embed,
-            layers,
-            shared,
-            dropout,
-        })
-    }
-
-    /// Multiply-adds of a pair of sentences, forward.
-    pub(super) fn products(&self, s: u64, t: u64) -> u64 {
-        let [e, h, o, n, vocab] = [
-            self.embed,
-            self.hidden,
-            self.output,
-            self.layers,
-            self.vocab,
-        ]
-        .map(|n| n as u64);
-        let layers = |first: u64| 4 * h * (first + h) + (n - 1) * 4 * h * 2 * h;
-        let attention = h * h + 2 * s * h + 2 * h * h;
-        let narrow = if self.output == self.hidden { 0 } else { h * o };
-        s * layers(e) + t * (layers(e + h) + attention + narrow + o * vocab)
-    }
-}
 
 const DECODER_TABLE: &str = "decoder.embed_tokens.weight";
 const NARROW: &str = "decoder.additional_fc";
@@ -115,46 +61,6 @@ struct EncoderLayer {
     dropped: Option<Tensor>,
 }
 
-/// A linear layer: values and gradients.
-#[derive(Clone, Copy)]
-struct Layer {
-    value: Linear,
-    grad: LinearGrad,
-}
-
-impl Layer {
-    fn new(params: &Params, name: &str) -> Layer {
-        let [w, dw] = params.both(&format!("{name}.weight"));
-        let [b, db] = params.both(&format!("{name}.bias"));
-        Layer {
-            value: Linear { w, b: Some(b) },
-            grad: LinearGrad {
-                dw,
-                db: Some(db),
-                accumulate: false,
-            },
-        }
-    }
-}
-
-/// What the decoder is made of, which decoding token by token uses, too.
-pub(super) struct Decoder {
-    cells: Vec<LstmCell>,
-    /// Keys and values for all there is room for.
-    luong: Luong,
-    table: Tensor,
-    /// The first one is there where states are not as wide as the output layer.
-    narrow: Option<(Layer, Tensor)>,
-    output: Layer,
-    x: Tensor,
-    out: Tensor,
-    probabilities: Tensor,
-    gates: Tensor,
-    cell_states: Tensor,
-    hidden: Tensor,
-    last: [Tensor; 2],
-}
-
 /// The layers on an executor.
 pub(super) struct Lstm {
     dropout: [f32; 4],
@@ -181,87 +87,6 @@ pub(super) struct Lstm {
 /// The ops.
 fn ops(exec: &mut dyn Sequence) -> &mut dyn Recurrent {
     exec.recurrent().expect("who makes a network has asked")
-}
-
-/// All of a tensor `[1, 1, tokens, width]` that `[n, rows, columns]` tokens take, `n` layers of it.
-fn stacked(t: Tensor, [n, rows, columns]: [usize; 3]) -> Tensor {
-    t.view(0, [n, rows, columns, t.dims[3]])
-}
-
-impl Decoder {
-    /// At `[rows, T]` tokens, for a memory of `[B, S]`.
-    pub fn luong(&self, memory: Tensor, memory_len: Tensor) -> Luong {
-        let [_, b, s, _] = memory.dims;
-        Luong {
-            memory,
-            memory_len,
-            keys: part(self.luong.keys, [b, s]),
-            values: part(self.luong.values, [b, s]),
-            ..self.luong
-        }
-    }
-
-    /// At `[rows, T]` tokens of those lengths.
-    pub fn at(
-        &self,
-        luong: Luong,
-        [rows, t]: [usize; 2],
-        lengths: Tensor,
-        start: [Tensor; 2],
-    ) -> LstmDecoder<'_> {
-        let (n, s) = (self.cells.len(), luong.memory.dims[2]);
-        let hidden = stacked(self.hidden, [n, rows, t]);
-        let h = hidden.dims[3];
-        LstmDecoder {
-            cells: &self.cells,
-            luong,
-            x: part(self.x, [rows, t]),
-            query: Query {
-                h: hidden.view((n - 1) * rows * t * h, [1, rows, t, h]),
-                lengths,
-                probabilities: self.probabilities.view(0, [1, rows, t, s]),
-                out: part(self.out, [rows, t]),
-            },
-            start,
-            feed: None,
-            dropout: None,
-            gates: stacked(self.gates, [n, rows, t]),
-            cell_states: stacked(self.cell_states, [n, rows, t]),
-            hidden,
-            last: self.last.map(|last| last.view(0, [1, n, rows, h])),
-        }
-    }
-
-    pub fn embedding(&self, tokens: Tensor) -> Embedding {
-        Embedding {
-            tokens,
-            table: self.table,
-            scale: 1.0,
-            positions: None,
-            padding: Some(PAD),
-            dropout: None,
-        }
-    }
-
-    /// From the decoder's answers `[1, rows, T, H]` the logits.
-    pub fn logits(
-        &self,
-        exec: &mut dyn Recurrent,
-        out: Tensor,
-        dropout: Option<Dropout>,
-        logits: Tensor,
-    ) {
-        let [_, rows, t, _] = out.dims;
-        let mut x = out;
-        if let Some((layer, to)) = self.narrow {
-            x = part(to, [rows, t]);
-            exec.linear(out, layer.value, Act::None, None, x);
-            if let Some(dropout) = dropout {
-                exec.drop_out(x, dropout, x);
-            }
-        }
-        exec.linear(x, self.output.value, Act::None, None, logits);
-    }
 }
 
 impl Lstm {
@@ -357,14 +182,9 @@ impl Lstm {
         let narrows = output != h;
         let decoder = Decoder {
             cells: values,
-            luong: Luong {
-                w_in: w_in[0],
-                w_out: w_out[0],
-                memory: encoded,
-                memory_len: encoded,
-                keys: rows(source, h),
-                values: rows(source, h),
-            },
+            attention: [w_in[0], w_out[0]],
+            keys: rows(source, h),
+            values: rows(source, h),
             table: decoder_table[0],
             narrow: narrows.then(|| (Layer::new(params, NARROW), rows(target, output))),
             output: if config.shared {
@@ -613,41 +433,5 @@ impl Layers for Lstm {
             self.start,
             rows,
         ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::pairs::PairShape;
-    use crate::nn::NetworkConfig;
-
-    #[test]
-    fn operations_are_those_counted_by_hand() {
-        let config = LstmConfig {
-            vocab: 5,
-            embed: 2,
-            hidden: 3,
-            output: 2,
-            layers: 2,
-            shared: true,
-            dropout: [0.0; 4],
-        };
-        let shape = PairShape {
-            sentences: 7,
-            source: 4,
-            target: 6,
-        };
-        // Inputs and states of both layers.
-        let encoder = 4 * (12 * (2 + 3) + 12 * (3 + 3));
-        let cells = 6 * (12 * (2 + 3 + 3) + 12 * (3 + 3));
-        // The query, scores and sums over the source, the projection of both.
-        let attention = 6 * (3 * 3 + 2 * 4 * 3 + 6 * 3);
-        let output = 6 * (3 * 2 + 2 * 5);
-        let sentence = encoder + cells + attention + output;
-        assert_eq!(
-            NetworkConfig::from(config).train_ops(shape),
-            7 * 6 * sentence
-        );
     }
 }

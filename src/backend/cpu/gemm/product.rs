@@ -117,8 +117,8 @@ fn product<E: Epilogue>(
 /// A `B` that many products share, packed once.
 pub struct Packed {
     values: Buffer,
-    depth: Depth,
-    columns: usize,
+    /// `k`, `n`.
+    size: [usize; 2],
 }
 
 impl Packed {
@@ -128,12 +128,11 @@ impl Packed {
     /// As [`gemm`].
     pub fn new(isa: Isa, b: Matrix, [k, n]: [usize; 2]) -> Packed {
         b.check("B", k, n);
-        let (depth, mut values) = (Depth::new(k), Buffer::default());
-        PackedB::new(isa, b, &depth, n, false, &mut values);
+        let mut values = Buffer::default();
+        PackedB::new(isa, b, &Depth::new(k), n, false, &mut values);
         Packed {
             values,
-            depth,
-            columns: n,
+            size: [k, n],
         }
     }
 
@@ -143,7 +142,7 @@ impl Packed {
     /// # Panics
     /// As [`gemm`].
     pub fn product(&self, isa: Isa, m: usize, a: Matrix, out: Out) {
-        let (k, n) = (self.depth.k, self.columns);
+        let [k, n] = self.size;
         a.check("A", m, k);
         check("C", out.c, out.ld, m, n);
         let blocks = Blocks {

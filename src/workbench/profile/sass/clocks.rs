@@ -19,14 +19,15 @@ pub struct Clocks {
     pub lanes: [f64; 5],
 }
 
-/// Special functions, conversions, shuffles, constants and special registers: Abdelkhalik et al.,
-/// *Demystifying the Nvidia Ampere Architecture*, 2022, have 17 to 40 for them.
+/// Special functions, conversions, shuffles, constants and special registers, for which microbenchmarks
+/// (Abdelkhalik et al., *Demystifying the Nvidia Ampere Architecture*, 2022) have 17 to 40.
 const OTHER: f64 = 24.0;
 
-/// Of an architecture that code is compiled for. Times: Luo et al., *Benchmarking and Dissecting the
-/// Nvidia Hopper GPU Architecture*, 2024, table "latency clocks"; those of the RTX 4090 for what came
-/// after it. Lanes: CUDA C++ Programming Guide, "Arithmetic Instructions", of which a scheduler has a
-/// quarter.
+/// Of an architecture that code is compiled for. Times are those of microbenchmarks (Luo et al.,
+/// *Benchmarking and Dissecting the Nvidia Hopper GPU Architecture*, 2024), the RTX 4090's for what came
+/// after it; lanes a quarter, the schedulers' share, of what the CUDA C++ Programming Guide has under
+/// "Arithmetic Instructions". No digit of either has been checked on a GPU, and integers at full rate
+/// on sm_120 are an assumption.
 pub fn of_arch(arch: (u32, u32)) -> Clocks {
     match arch {
         (8, 0) => Clocks {
@@ -37,6 +38,11 @@ pub fn of_arch(arch: (u32, u32)) -> Clocks {
         (9, 0) => Clocks {
             shared: 29.0,
             global: [40.7, 263.0, 478.8],
+            lanes: [16.0, 32.0, 16.0, 4.0, 16.0],
+        },
+        (10, _) => Clocks {
+            shared: 30.1,
+            global: [43.4, 273.0, 541.5],
             lanes: [16.0, 32.0, 16.0, 4.0, 16.0],
         },
         (8, _) => Clocks {
