@@ -150,7 +150,7 @@ fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
     let list = out.join("exported.list");
     write_if_new(
         &list,
-        "{ simt_*; _ZN*simt*; cuda*; cublas*; __tsan_*; __ubsan_*; __sanitizer_*; __gxx_personality_v0; };\n",
+        "{ simt_*; _ZN*simt*; cuda*; cublas*; __tsan_*; __ubsan_*; __sanitizer_*; __wrap_*; __gxx_personality_v0; };\n",
     )?;
     let list = list.display();
     println!("cargo::rustc-link-arg-bin=kernels=-Wl,--dynamic-list={list}");
@@ -239,11 +239,6 @@ fn host_compiler() -> Result<Host> {
     if (target("ARCH").as_str(), target("OS").as_str()) != ("x86_64", "linux") {
         let why = "the SIMT executor (--device simt) is left out: it runs on x86-64 Linux only";
         return Err(why.into());
-    }
-    if env::var_os("CARGO_CFG_LOOM").is_some() {
-        return Err(
-            "the SIMT executor is left out: model checking (cfg loom) has no use for it".into(),
-        );
     }
     let tool = host_build().try_get_compiler().ok();
     let found = tool.and_then(|tool| {

@@ -29,7 +29,8 @@
 // it. The exchange fails if what was read is not what is there. So such a read counts only when the
 // thread reads again, or the block ends, without an exchange.
 //
-// Memory of host and driver is not watched, nor are a thread's own local variables.
+// Memory of host and driver is not watched, nor are a thread's own local variables. Of what a kernel
+// has by new or malloc its bounds are.
 #pragma once
 
 #include "abi.h"
@@ -147,6 +148,9 @@ public:
 
     void *alloc(size_t bytes, size_t align);
     void share(uintptr_t a, size_t n);
+    void unshare(uintptr_t a) {
+        guests_.erase(a);
+    }
     void scratch(void *allocation, size_t bytes);
     void define(uintptr_t a, size_t n);
     void free(uintptr_t allocation);

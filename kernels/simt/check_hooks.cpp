@@ -1,11 +1,14 @@
 // What the compiler calls in kernels built with -fsanitize=thread,undefined; see check.h. The names
 // and parameters are those of compiler-rt (lib/tsan/rtl/tsan_interface.h, lib/ubsan/
-// ubsan_handlers.h), to which gcc and clang keep.
+// ubsan_handlers.h), to which gcc and clang keep. And what the linker puts in place of the C library's
+// heap in programs of one's own.
 #include "check.h"
 #include "core.h"
 #include "profile.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
 using namespace simt;
 
@@ -35,6 +38,20 @@ __attribute__((always_inline)) inline void compare(const volatile void *p, size_
         watching->compares(uintptr_t(p), n, current->running(), code);
     else
         touch(p, n, SIMT_ATOMIC, frame, code);
+}
+
+// A kernel's heap is the host's: what it has of that is memory that kernels may access, until one of
+// them gives it back.
+void *lent(void *p, size_t size) {
+    if (watching && p)
+        watching->share(uintptr_t(p), size);
+    return p;
+}
+
+void *given_back(void *p) {
+    if (watching && p)
+        watching->unshare(uintptr_t(p));
+    return p;
 }
 
 }  // namespace
@@ -359,5 +376,31 @@ HANDLER(function_type_mismatch, "a call through a pointer of another type")
 HANDLER(builtin_unreachable, "a place that cannot be reached")
 HANDLER(missing_return, "the end of a function without a result")
 #undef HANDLER
+
+// --wrap=malloc and so on (src/workbench/program/compile.rs); the others are operators new and delete.
+void *__wrap_malloc(size_t size) {
+    return lent(malloc(size), size);
+}
+void *__wrap__Znwm(size_t size) {
+    return lent(operator new(size), size);
+}
+void *__wrap__Znam(size_t size) {
+    return lent(operator new[](size), size);
+}
+void __wrap_free(void *p) {
+    free(given_back(p));
+}
+void __wrap__ZdlPv(void *p) {
+    operator delete(given_back(p));
+}
+void __wrap__ZdlPvm(void *p, size_t) {
+    operator delete(given_back(p));
+}
+void __wrap__ZdaPv(void *p) {
+    operator delete[](given_back(p));
+}
+void __wrap__ZdaPvm(void *p, size_t) {
+    operator delete[](given_back(p));
+}
 
 }  // extern "C"

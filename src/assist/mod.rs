@@ -22,9 +22,16 @@ mod policy;
 mod preset;
 mod quality;
 mod ring;
+#[cfg(test)]
+mod ring_tests;
 mod state;
 mod sweep;
 mod terms;
+
+/// The ring's atomics: `tests/loom_ring.rs` compiles the ring with loom's in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
 
 pub use assistant::{AssistConfig, Assistant, Batch, Feedback};
 pub use error::AssistError;

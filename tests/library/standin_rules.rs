@@ -15,11 +15,12 @@ type Breach = unsafe fn(&Context) -> CUresult;
 
 /// What is planted; where it runs; the answer that is due, and the line in the log, if any.
 #[rustfmt::skip]
-const BREACHES: [(&str, Breach, &str, u32, &str); 16] = [
+const BREACHES: [(&str, Breach, &str, u32, &str); 17] = [
     ("alloc_in_capture", alloc_in_capture, "h100", 900, "finding: cuMemAlloc_v2 by a thread that captures a stream"),
     ("spoilt_capture", spoilt_capture, "h100", 901, "finding: cuStreamSynchronize of a stream that is captured"),
     ("capture_in_capture", capture_in_capture, "h100", 401, "finding: a capture begins within another"),
     ("capture_of_a_dead_stream", capture_of_a_dead_stream, "h100", 0, "finding: a stream is destroyed that is captured"),
+    ("unjoined", unjoined, "h100", 904, "finding: a capture ends before a stream that has joined it"),
     ("no_context", no_context, "h100", 201, "finding: cuMemAlloc_v2 without a current context"),
     ("leak", leak, "h100", 0, "leak: 1 blocks of device memory"),
     ("freed_twice", freed_twice, "h100", 1, "finding: cuMemFree of what is no block"),
@@ -184,6 +185,22 @@ unsafe fn capture_of_a_dead_stream(context: &Context) -> CUresult {
     unsafe {
         ok(context.begin_capture());
         sys::cuStreamDestroy_v2(context.stream)
+    }
+}
+
+unsafe fn unjoined(context: &Context) -> CUresult {
+    let (mut event, mut graph) = (null_mut(), null_mut());
+    unsafe {
+        let mut beside = Context { stream: null_mut() };
+        ok(sys::cuStreamCreate(&mut beside.stream, 1));
+        ok(sys::cuEventCreate(&mut event, 2));
+        let (from, to) = (context.alloc(16), context.alloc(16));
+        let function = context.function("copy_elements");
+        ok(context.begin_capture());
+        ok(sys::cuEventRecord(event, context.stream));
+        ok(sys::cuStreamWaitEvent(beside.stream, event, 0));
+        ok(beside.put(function, from, to, 32, 0));
+        sys::cuStreamEndCapture(context.stream, &mut graph)
     }
 }
 

@@ -296,6 +296,29 @@ fn bugs_out_of_textbooks_are_found_at_their_lines() {
     }
 }
 
+/// A kernel's own heap is there as long as it is, and no further.
+#[test]
+fn what_kernels_allocate_is_theirs() {
+    is_right("heap");
+    for (number, kernel, line) in [("1", "beyond", 39), ("2", "too_late", 49)] {
+        let output = command("check", Path::new("tests/cuda/heap.cu"))
+            .args(["--", number])
+            .output();
+        let output = output.expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains(&format!("{kernel}: out of bounds: 4 bytes at address ")),
+            "{text}"
+        );
+        let place = format!(" at tests/cuda/heap.cu:{line}\n");
+        assert!(
+            text.contains(&place) && text.contains(": 1 finding\n"),
+            "{text}"
+        );
+    }
+}
+
 /// What `kernels/README.md` quotes is what its commands print.
 #[test]
 fn the_worked_examples_are_as_the_text_says() {

@@ -71,6 +71,37 @@ fn a_ladder_is_a_table_and_a_page() {
 }
 
 #[test]
+fn a_network_s_step_is_all_its_launches() {
+    let args = ["profile", "--network", "resnet8", "--batch", "2"];
+    let text = printed(&args, Path::new("."));
+    assert!(
+        text.starts_with("resnet8, 2 images a step, H100 SXM: "),
+        "{text}"
+    );
+    let (summary, table) = text.split_once("\n\n").expect("a table");
+    let mut rows: Vec<(&str, u32)> = Vec::new();
+    for row in table.lines().skip(1) {
+        let (name, numbers) = row.split_once("  ").expect("columns");
+        let calls = numbers.split_whitespace().next().expect("a number");
+        rows.push((name, calls.parse().expect("a number")));
+    }
+    let [
+        kernels @ ..,
+        ("gaps between launches", gaps),
+        ("a step", all),
+    ] = &rows[..]
+    else {
+        panic!("{text}");
+    };
+    assert_eq!(kernels.iter().map(|(_, calls)| calls).sum::<u32>(), *all);
+    assert_eq!(gaps, all);
+    assert!(summary.contains(&format!(". {all} launches, ")), "{text}");
+    for kernel in ["gather", "softmax_xent", "sgd"] {
+        assert!(kernels.contains(&(kernel, 1)), "{kernel}: {text}");
+    }
+}
+
+#[test]
 fn without_a_gpu_they_say_why_nothing_is_measured_and_fail_where_one_is_required() {
     let folder = tempfile::tempdir().expect("a folder");
     for args in [["ladder", "copy"], ["profile", "copy"]] {
@@ -134,6 +165,14 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         (
             &["ladder", "copy", "--shape", "9", "--page", "no/such/x.html"],
             "no/such/x.html",
+        ),
+        (
+            &["profile", "--network", "resnet21"],
+            "--network resnet21: one of resnet8, ",
+        ),
+        (
+            &["profile", "--network", "resnet8", "--batch", "0"],
+            "0 is not in 1..",
         ),
         (&["tables", "missing.md"], "missing.md"),
         (&["tables", "a.md"], "line 1: nothing is no op"),

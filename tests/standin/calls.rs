@@ -6,6 +6,7 @@ use super::device::{self, After, CONTEXT, Needs, enter};
 use super::module;
 use super::stream::{Capture, Event, Node, Work, argument, encode};
 use autoassist::backend::gpu::driver::TensorMap;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
 
@@ -328,9 +329,13 @@ api! {
         DONE
     };
     cuEventRecord(event: Handle, stream: Handle), Context, |device| {
-        let event = device.events.get(event, &mut device.findings)?.clone();
-        device.quiet("cuEventRecord", stream)?.tell(Work::Record(event));
-        DONE
+        device.record(event, stream)
+    };
+    cuStreamWaitEvent(stream: Handle, event: Handle, flags: u32), Context, |device| {
+        match flags {
+            0 => device.wait(stream, event),
+            _ => Err(INVALID_VALUE),
+        }
     };
     cuEventSynchronize(event: Handle), Context, |device| {
         let event = device.events.get(event, &mut device.findings)?.clone();
@@ -408,14 +413,14 @@ api! {
         }
         device.stream(stream)?.capture = Some(Capture {
             nodes: Vec::new(),
+            branches: BTreeMap::new(),
             spoilt: false,
             by: std::thread::current().id(),
         });
         DONE
     };
     cuStreamEndCapture(stream: Handle, graph: *mut Handle), Context, |device| {
-        let capture = device.stream(stream)?.capture.take();
-        let Some(capture) = capture else {
+        let Some(capture) = device.end_capture(stream)? else {
             device.findings.add("a capture ends that was not begun".into());
             return Err(STREAM_CAPTURE_UNMATCHED);
         };
@@ -423,7 +428,6 @@ api! {
             device.findings.add("a capture is ended by another thread".into());
             return Err(STREAM_CAPTURE_WRONG_THREAD);
         }
-        device::set_capturing(None);
         if capture.spoilt {
             put(graph, 0)?;
             return Err(STREAM_CAPTURE_INVALIDATED);

@@ -59,7 +59,10 @@ mod list {
         COMPAT_NOT_SUPPORTED_ON_DEVICE = 804, "forward compatibility was attempted on non supported HW";
         STREAM_CAPTURE_UNSUPPORTED = 900, "operation not permitted when stream is capturing";
         STREAM_CAPTURE_INVALIDATED = 901, "operation failed due to a previous error during capture";
+        STREAM_CAPTURE_MERGE = 902, "operation would result in a merge of separate capture sequences";
         STREAM_CAPTURE_UNMATCHED = 903, "a capture was ended that was not begun on this stream";
+        STREAM_CAPTURE_UNJOINED = 904, "capturing stream has unjoined work";
+        STREAM_CAPTURE_ISOLATION = 905, "dependency created on uncaptured work in another stream";
         STREAM_CAPTURE_WRONG_THREAD = 908, "attempt to terminate a thread-local capture sequence from another thread";
         UNKNOWN = 999, "unknown error";
     }

@@ -2,6 +2,7 @@
 
 use super::codes::{
     Code, INVALID_CONTEXT, INVALID_HANDLE, NOT_INITIALIZED, STREAM_CAPTURE_INVALIDATED,
+    STREAM_CAPTURE_ISOLATION, STREAM_CAPTURE_MERGE, STREAM_CAPTURE_UNJOINED,
     STREAM_CAPTURE_UNSUPPORTED, SUCCESS,
 };
 use super::gpus::Gpu;
@@ -9,8 +10,9 @@ use super::memory::{Memory, Misuse};
 use super::module::{Function, Image};
 use super::nccl::Comm;
 use super::report::{Findings, totals};
-use super::stream::{Event, Node, Stream, Work};
+use super::stream::{Capture, Event, Node, Place, Stream, Work};
 use autoassist::backend::gpu::driver::Arg;
+use autoassist::simt::Landing;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -261,25 +263,117 @@ impl Device {
 
     /// A stream that a call waits for or asks, which must not be captured.
     pub fn quiet(&mut self, call: &str, handle: usize) -> Result<&mut Stream, Code> {
-        if self.stream(handle)?.capture.is_some() {
+        if let Some(origin) = self.captured_from(handle)? {
             self.findings
                 .add(format!("{call} of a stream that is captured"));
-            self.spoil(handle);
+            self.spoil(origin);
             return Err(STREAM_CAPTURE_UNSUPPORTED);
         }
         self.stream(handle)
     }
 
+    /// Of a stream that is being captured the one that the capture began with.
+    fn captured_from(&mut self, handle: usize) -> Result<Option<usize>, Code> {
+        let stream = self.stream(handle)?;
+        Ok(stream.joins.or(stream.capture.is_some().then_some(handle)))
+    }
+
+    /// The capture that began with a stream.
+    fn capture(&mut self, origin: usize) -> Result<&mut Capture, Code> {
+        let capture = self.stream(origin)?.capture.as_mut();
+        capture.ok_or(STREAM_CAPTURE_INVALIDATED)
+    }
+
     /// Puts a node into a stream, or into the graph that it is captured into.
     pub fn submit(&mut self, handle: usize, node: Node) -> Result<After, Code> {
         self.count(std::slice::from_ref(&node));
-        let stream = self.stream(handle)?;
-        match &mut stream.capture {
-            Some(capture) if capture.spoilt => return Err(STREAM_CAPTURE_INVALIDATED),
-            Some(capture) => capture.nodes.push(node),
-            None => stream.tell(Work::Node(node)),
+        let Some(origin) = self.captured_from(handle)? else {
+            self.stream(handle)?.tell(Work::Node(node));
+            return Ok(None);
+        };
+        let capture = self.capture(origin)?;
+        if capture.spoilt {
+            return Err(STREAM_CAPTURE_INVALIDATED);
+        }
+        match handle == origin {
+            true => capture.nodes.push(node),
+            false => {
+                let place = (capture.nodes.len(), node);
+                capture.branches.entry(handle).or_default().push(place);
+            }
         }
         Ok(None)
+    }
+
+    pub fn record(&mut self, event: usize, handle: usize) -> Result<After, Code> {
+        let event = self.events.get(event, &mut self.findings)?.clone();
+        let Some(origin) = self.captured_from(handle)? else {
+            self.stream(handle)?.tell(Work::Record(event));
+            return Ok(None);
+        };
+        let capture = self.capture(origin)?;
+        let nodes = match handle == origin {
+            true => capture.nodes.len(),
+            false => capture.branches.get(&handle).map_or(0, Vec::len),
+        };
+        *event.captured.lock().expect("no holder panics") = Some(Place {
+            origin,
+            stream: handle,
+            nodes,
+        });
+        Ok(None)
+    }
+
+    /// A stream goes on behind an event. One that is not captured joins the capture that the event is
+    /// of.
+    pub fn wait(&mut self, handle: usize, event: usize) -> Result<After, Code> {
+        let event = self.events.get(event, &mut self.findings)?.clone();
+        let place = *event.captured.lock().expect("no holder panics");
+        let origin = self.captured_from(handle)?;
+        let Some(place) = place else {
+            if origin.is_some() {
+                self.findings
+                    .add("a captured stream waits for an event of none".into());
+                return Err(STREAM_CAPTURE_ISOLATION);
+            }
+            if let Some(wait) = event.recorded() {
+                self.stream(handle)?.tell(Work::Wait(Box::new(wait)));
+            }
+            return Ok(None);
+        };
+        if origin.is_some_and(|origin| origin != place.origin) {
+            self.findings.add("two captures become one".into());
+            return Err(STREAM_CAPTURE_MERGE);
+        }
+        let early = Landing::from_env().is_ok_and(|landing| landing == Landing::AtOnce);
+        match handle == place.origin {
+            true => {
+                let capture = self.capture(place.origin)?;
+                capture.join(place.stream, place.nodes, early);
+            }
+            false => self.stream(handle)?.joins = Some(place.origin),
+        }
+        Ok(None)
+    }
+
+    /// The nodes of a capture that ends. All branches have to be waited for.
+    pub fn end_capture(&mut self, origin: usize) -> Result<Option<Capture>, Code> {
+        let capture = self.stream(origin)?.capture.take();
+        if capture.is_none() {
+            return Ok(None);
+        }
+        set_capturing(None);
+        for stream in self.streams.alive.values_mut() {
+            if stream.joins == Some(origin) {
+                stream.joins = None;
+            }
+        }
+        if capture.as_ref().is_some_and(|capture| !capture.is_joined()) {
+            self.findings
+                .add("a capture ends before a stream that has joined it".into());
+            return Err(STREAM_CAPTURE_UNJOINED);
+        }
+        Ok(capture)
     }
 
     /// Copies of pageable memory cannot be captured.

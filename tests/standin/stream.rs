@@ -7,6 +7,7 @@ use super::nccl::Collective;
 use super::report::note;
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch, TensorMap};
 use autoassist::simt::{Landing, Schedule, Simt};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -46,6 +47,8 @@ pub enum Work {
         bytes: usize,
     },
     Record(Arc<Event>),
+    /// Until an event's place in another stream is reached.
+    Wait(Box<dyn FnOnce() + Send>),
 }
 
 /// How much of what it was told a stream has done.
@@ -89,6 +92,35 @@ impl Progress {
 pub struct Event {
     reached: Mutex<Option<Instant>>,
     recorded: Mutex<Option<(Arc<Progress>, u64)>>,
+    /// Instead, where the stream was being captured.
+    pub captured: Mutex<Option<Place>>,
+}
+
+impl Capture {
+    /// The first stream waits for so many nodes of another. They may run any time until now: `early`, as
+    /// soon as they can, or at the last moment.
+    pub fn join(&mut self, stream: usize, count: usize, early: bool) {
+        let Some(branch) = self.branches.get_mut(&stream) else {
+            return;
+        };
+        let now = self.nodes.len();
+        // From the last one on, so that places before stay as they are.
+        for (place, node) in branch.drain(..count).rev() {
+            self.nodes.insert(if early { place } else { now }, node);
+        }
+    }
+
+    pub fn is_joined(&self) -> bool {
+        self.branches.values().all(Vec::is_empty)
+    }
+}
+
+/// A place in a capture: behind so many nodes of a stream's branch.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub origin: usize,
+    pub stream: usize,
+    pub nodes: usize,
 }
 
 impl Event {
@@ -108,6 +140,9 @@ impl Event {
 /// A capture that has begun.
 pub struct Capture {
     pub nodes: Vec<Node>,
+    /// What other streams that have joined the capture were told and the first one has not waited for
+    /// yet, each behind so many of its nodes.
+    pub branches: BTreeMap<usize, Vec<(usize, Node)>>,
     /// A call that is illegal in between has spoilt it.
     pub spoilt: bool,
     pub by: std::thread::ThreadId,
@@ -117,6 +152,8 @@ pub struct Stream {
     work: Sender<Work>,
     pub progress: Arc<Progress>,
     pub capture: Option<Capture>,
+    /// The stream whose capture this one has joined.
+    pub joins: Option<usize>,
 }
 
 impl Stream {
@@ -130,6 +167,7 @@ impl Stream {
             work,
             progress,
             capture: None,
+            joins: None,
         }
     }
 
@@ -138,6 +176,7 @@ impl Stream {
             *event.reached.lock().expect("no holder panics") = None;
             let recorded = (self.progress.clone(), self.progress.told() + 1);
             *event.recorded.lock().expect("no holder panics") = Some(recorded);
+            *event.captured.lock().expect("no holder panics") = None;
         }
         self.progress.counts().told += 1;
         self.work.send(work).expect("its thread lives");
@@ -213,22 +252,24 @@ fn serve(inbox: &Receiver<Work>, progress: &Progress, fault: &AtomicU32) {
         })
     };
     for work in inbox {
-        let done = match &work {
+        let done = match work {
             _ if fault.load(Ordering::Relaxed) != SUCCESS => Ok(()),
-            Work::Node(node) => run(node),
+            Work::Node(node) => run(&node),
             Work::Graph(nodes) => nodes.iter().try_for_each(&mut run),
             Work::Write { to, bytes } => {
                 // SAFETY: the call has checked that this is in a live block.
                 unsafe {
-                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), *to as *mut u8, bytes.len())
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len())
                 };
                 Ok(())
             }
             Work::Read { from, to, bytes } => {
                 // SAFETY: as above; the caller keeps its buffer until it has synchronised.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(*from as *const u8, *to as *mut u8, *bytes)
-                };
+                unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+                Ok(())
+            }
+            Work::Wait(wait) => {
+                wait();
                 Ok(())
             }
             Work::Record(event) => {

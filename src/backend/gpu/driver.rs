@@ -101,7 +101,8 @@ impl From<f32> for Arg {
 }
 
 /// A launch of this name is no kernel's: floats at an address, so many, become their mean over all
-/// [ranks](crate::world). Like a kernel's it is captured and replayed.
+/// [ranks](crate::world). Like a kernel's it is captured and replayed. It may take until the next
+/// [`ALL_GATHER`], and run beside all that is launched before that, which must leave the floats alone.
 pub const ALL_REDUCE: &str = "all_reduce";
 /// The same for 64-bit words at an address, of which each rank has an equal part: all ranks get all
 /// parts.

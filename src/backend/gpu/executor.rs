@@ -304,7 +304,7 @@ impl Executor for Gpu {
 
     fn all_reduce(&mut self, t: Tensor) {
         if world().is_shared() {
-            self.op(|gpu| gpu.reducing.push(t));
+            self.op(|gpu| share::all_reduce(gpu, t));
         }
     }
 

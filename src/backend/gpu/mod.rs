@@ -86,8 +86,6 @@ pub struct Gpu {
     ring: Option<Ring>,
     /// Where several ranks share a step.
     shared: Option<Shared>,
-    /// Of which the ranks take the mean when the backward pass is done.
-    reducing: Vec<Tensor>,
     steps: Option<Steps>,
     graphs: HashMap<StepKey, Captured>,
     pass: Pass,
@@ -214,7 +212,6 @@ impl Gpu {
             data: Vec::new(),
             ring: None,
             shared: None,
-            reducing: Vec::new(),
             steps: None,
             graphs: HashMap::new(),
             pass: Pass::Train,

@@ -26,6 +26,12 @@ pub struct Options {
 /// How code is compiled that nobody looks at.
 const PLAIN: [&str; 1] = ["-O2"];
 
+/// The heap, which a kernel's accesses to it are checked for (`kernels/simt/check_hooks.cpp`): functions of
+/// the C library, operators `new` and `delete`.
+const HEAP: [&str; 8] = [
+    "malloc", "free", "_Znwm", "_Znam", "_ZdlPv", "_ZdlPvm", "_ZdaPv", "_ZdaPvm",
+];
+
 /// A program that can be loaded.
 pub struct Compiled {
     /// Where it is.
@@ -111,6 +117,9 @@ pub fn compile(
     let linked = folder.path().join("program.so");
     let mut command = Command::new(COMPILER);
     command.args(flags.iter().filter(|flag| *flag == "-fopenmp"));
+    if watched {
+        command.args(HEAP.map(|function| format!("-Wl,--wrap={function}")));
+    }
     command.args(["-shared", "-o"]).arg(&linked).args(&objects);
     run(&mut command, &sources[0])?;
     fs::rename(&linked, &library).map_err(io(&library))?;

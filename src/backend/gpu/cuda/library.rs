@@ -50,6 +50,7 @@ const CALLS: [&[&CStr]; 2] = [
         c"cuStreamDestroy_v2",
         c"cuStreamEndCapture",
         c"cuStreamQuery",
+        c"cuStreamWaitEvent",
         c"cuTensorMapEncodeTiled",
     ],
 ];
@@ -127,9 +128,11 @@ mod tests {
     #[test]
     fn every_call_is_looked_up_first() {
         let sources = [
+            include_str!("beside.rs"),
             include_str!("context.rs"),
             include_str!("fault.rs"),
             include_str!("mod.rs"),
+            include_str!("nccl.rs"),
             include_str!("tensor_map.rs"),
         ];
         let mut called: Vec<&str> = sources

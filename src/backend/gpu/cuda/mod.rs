@@ -1,8 +1,10 @@
 //! The driver for NVIDIA GPUs: the CUDA driver API. A [`Context`] is a device with all kernels, which
 //! a process opens once; [`Cuda`] is a stream in it with what belongs to that: memory and graphs.
 //!
-//! The stream is one of its own, as the default stream cannot be captured.
+//! The stream is one of its own, as the default stream cannot be captured. Where several ranks train,
+//! the means of their gradients have a second one [beside](beside::Beside) it.
 
+mod beside;
 mod context;
 mod fault;
 mod library;
@@ -195,11 +197,11 @@ impl Cuda {
         if let (ALL_REDUCE | ALL_GATHER, &[Arg::Ptr(address), Arg::U64(count)]) =
             (launch.kernel, &launch.args[..])
         {
-            let nccl = self
-                .nccl
-                .as_ref()
-                .expect("made where there are several ranks");
-            return nccl.launch(launch, (address, count), self.stream);
+            let nccl = self.nccl.as_mut();
+            let nccl = nccl.expect("made where there are several ranks");
+            // Stepwise, what is waited for is the stream.
+            let beside = self.stepwise.is_none();
+            return nccl.launch(launch, (address, count), self.stream, beside);
         }
         let function = self.context.function(launch.kernel);
         let function = function.ok_or_else(|| DeviceError::Call {

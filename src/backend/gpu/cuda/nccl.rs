@@ -2,10 +2,12 @@
 //! several, by its own name, so that nothing needs it to build; MPI or `torchrun`'s store has brought
 //! the ranks together before.
 //!
-//! Its calls go into the stream as kernels do, and into graphs with them: replaying one is a
-//! collective call, so all ranks must have the same graphs and replay them in the same order.
+//! Its calls go into a stream as kernels do, and into graphs with them: replaying one is a
+//! collective call, so all ranks must have the same graphs and replay them in the same order. Means are
+//! taken in a stream beside the first.
 
 use super::Context;
+use super::beside::Beside;
 use crate::backend::DeviceError;
 use crate::backend::gpu::driver::{ALL_REDUCE, Launch};
 use crate::world::error::{WorldError, why_not};
@@ -104,6 +106,7 @@ pub struct Nccl {
     functions: Functions,
     /// Null once it was given up.
     comm: Comm,
+    beside: Beside,
     /// What it uses.
     context: Arc<Context>,
 }
@@ -136,29 +139,38 @@ impl Nccl {
         Ok(Nccl {
             functions,
             comm,
+            beside: Beside::new(context)?,
             context: context.clone(),
         })
     }
 
-    /// Puts a collective launch of that address and count into the stream.
+    /// Puts a collective launch of that address and count into the stream, or a mean beside it, if it
+    /// may be there.
     ///
     /// # Errors
-    /// NCCL's.
+    /// NCCL's, or the driver's.
     pub fn launch(
-        &self,
+        &mut self,
         launch: &Launch,
         (address, count): (u64, u64),
         stream: sys::CUstream,
+        may_be_beside: bool,
     ) -> Result<(), DeviceError> {
         let (f, all, world) = (&self.functions, address as *mut c_void, world());
         let code = if launch.kernel == ALL_REDUCE {
+            let stream = match may_be_beside {
+                true => self.beside.fork(stream)?,
+                false => stream,
+            };
             let count = count as usize;
-            // SAFETY: device memory of so many floats, which the stream's order keeps others from.
+            // SAFETY: device memory of so many floats, which nobody touches before the streams join.
             unsafe { (f.ncclAllReduce)(all, all, count, FLOAT, AVERAGE, self.comm, stream) }
         } else {
+            self.beside.join(stream)?;
             let part = count as usize / world.size();
             let own = (address + (8 * part * world.rank()) as u64) as *const c_void;
-            // SAFETY: as above, of words, of which this rank's part lies where it will.
+            // SAFETY: device memory of so many words, which the stream's order keeps others from; this
+            // rank's part lies where it will.
             unsafe { (f.ncclAllGather)(own, all, part, UINT64, self.comm, stream) }
         };
         let call = match launch.kernel {

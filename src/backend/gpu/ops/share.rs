@@ -52,21 +52,14 @@ impl Shared {
     }
 }
 
-/// See [`Executor::all_reduce`](crate::backend::Executor::all_reduce). In one stream nothing overlaps, and
-/// one launch is faster than several: neighbours become one.
-fn all_reduce(gpu: &mut Gpu) {
-    let mut tensors = std::mem::take(&mut gpu.reducing);
-    tensors.sort_by_key(|t| (t.buffer, t.offset));
-    for whole in tensors.chunk_by(|a, b| a.buffer == b.buffer && a.range().end == b.offset) {
-        let count: usize = whole.iter().map(Tensor::len).sum();
-        let args = [gpu.address(whole[0]), Arg::U64(count as u64)];
-        gpu.launch(ALL_REDUCE, [1; 3], 1, 0, &args);
-    }
+/// See [`Executor::all_reduce`](crate::backend::Executor::all_reduce).
+pub(crate) fn all_reduce(gpu: &mut Gpu, t: Tensor) {
+    let args = [gpu.address(t), Arg::U64(t.len() as u64)];
+    gpu.launch(ALL_REDUCE, [1; 3], 1, 0, &args);
 }
 
 /// See [`Executor::share_results`](crate::backend::Executor::share_results).
 pub(crate) fn share_results(gpu: &mut Gpu) {
-    all_reduce(gpu);
     let shared = gpu.shared.expect("a ring is made before losses are shared");
     let all = Arg::Ptr(shared.part(gpu, 0));
     let args = [all, Arg::U64((world().size() * shared.words) as u64)];
@@ -79,6 +72,7 @@ impl Gpu {
     ///
     /// # Errors
     /// No memory, or a failure of the device.
+    #[cfg_attr(not(simt), expect(dead_code, reason = "for the checker and its cases"))]
     pub(crate) fn store_of_ranks(&mut self, ranks: usize, all: &[u64]) -> Result<(), DeviceError> {
         let shared = Shared::plan(self, ranks, all.len() / ranks);
         self.claim()?;
