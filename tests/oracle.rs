@@ -35,13 +35,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Ops of the fixtures' README that no executor has yet.
-const FUTURE: [&str; 6] = [
+const FUTURE: [&str; 5] = [
     "glu_conv1d",
     "weight_norm",
     "embedding_learned",
     "convs2s_attention",
     "convs2s_train",
-    "nag",
 ];
 
 type Open = Box<dyn Fn() -> Box<dyn Executor>>;

@@ -53,7 +53,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
 pub fn little(f: &Fixture) -> f64 {
     match f.op.as_str() {
         // All in f32, whatever the activations are.
-        "sgd" | "adam" | "adamw" => 0.0,
+        "sgd" | "adam" | "adamw" | "nag" => 0.0,
         // The chaos of five steps.
         "resnet_train" | "transformer_train" | "lstm_train" => 0.02,
         // Half a unit in the last place.
@@ -250,7 +250,7 @@ fn sgd(f: &Fixture, exec: &mut dyn Executor) -> Checks {
             ..StepInputs::default()
         };
         exec.step(Pass::Train, inputs, &|exec| {
-            exec.sgd(params, grads, buf, config);
+            exec.sgd(params, grads, buf, config, None);
         })?;
         all_params.extend(exec.read(params)?);
         all_momentum.extend(exec.read(buf)?);
@@ -432,7 +432,7 @@ fn resnet_run(
             ..
         } = net.params;
         exec.step(Pass::Train, inputs, &|exec| {
-            exec.sgd(values, grads, momentum, config);
+            exec.sgd(values, grads, momentum, config, None);
         })?;
     }
     checks.push(f.check("losses", losses, RUN)?);

@@ -519,10 +519,18 @@ impl Executor for Cpu {
         }
     }
 
-    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
+    fn sgd(
+        &mut self,
+        params: Tensor,
+        grads: Tensor,
+        buf: Tensor,
+        config: Sgd,
+        scale: Option<Tensor>,
+    ) {
         let (isa, lr) = (self.isa, self.inputs.lr);
         self.memory.write([params, buf], |memory, [params, buf]| {
-            optim::sgd(isa, params, memory.get(grads), buf, lr, config);
+            let scale = scale.map_or(1.0, |scale| memory.get(scale)[0]);
+            optim::sgd(isa, params, (memory.get(grads), scale), buf, lr, config);
         });
     }
 }
