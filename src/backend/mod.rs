@@ -11,7 +11,9 @@
 //! Layout: images `[N, H, W, C]`, convolution weights `[Co, KH, KW, Ci]` (KRSC), matrices `[rows,
 //! cols]`, all row-major.
 
+pub mod convolutional;
 pub mod cpu;
+pub mod elements;
 pub(crate) mod error;
 pub mod gpu;
 mod open;

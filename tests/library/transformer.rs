@@ -6,8 +6,8 @@ use autoassist::backend::sequence::{Adam, Sequence};
 use autoassist::backend::{DataId, Executor, Pass, StepInputs};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{
-    BeamSearch, Bound, LstmConfig, Network, NetworkConfig, NormPlace, SearchSpec, TrainSpec,
-    TransformerConfig,
+    BeamSearch, Bound, ConvS2SConfig, LstmConfig, Network, NetworkConfig, NormPlace, Optimiser,
+    SearchSpec, TrainSpec, TransformerConfig,
 };
 use autoassist::rng::Stream;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ const PAIRS: usize = 12;
 const SPEC: TrainSpec = TrainSpec {
     smoothing: 0.1,
     clip: 1.0,
-    adam: Adam {
+    optimiser: Optimiser::Adam(Adam {
         betas: [0.9, 0.98],
         eps: 1e-9,
         weight_decay: 1e-4,
         decoupled: true,
-    },
+    }),
 };
 
 fn config(norm: NormPlace, dropout: f32) -> TransformerConfig {
@@ -50,13 +50,27 @@ fn lstm(shared: bool, dropout: f32) -> LstmConfig {
     }
 }
 
+/// A ConvS2S whose widths and kernels differ.
+fn convs2s(dropout: f32) -> ConvS2SConfig {
+    ConvS2SConfig {
+        vocab: VOCAB,
+        embed: 16,
+        output: 12,
+        encoder: vec![[24, 3], [16, 5], [16, 1]],
+        decoder: vec![[24, 3], [16, 4], [16, 1]],
+        places: 12,
+        dropout,
+    }
+}
+
 /// One of each kind.
-fn all(dropout: f32) -> [NetworkConfig; 4] {
+fn all(dropout: f32) -> [NetworkConfig; 5] {
     [
         config(NormPlace::Pre, dropout).into(),
         config(NormPlace::Post, dropout).into(),
         lstm(true, dropout).into(),
         lstm(false, dropout).into(),
+        convs2s(dropout).into(),
     ]
 }
 
@@ -273,6 +287,7 @@ fn it_learns_to_say_things_backwards() {
 fn a_search_s_scores_are_log_probabilities() {
     scores_are_log_probabilities(config(NormPlace::Pre, 0.0));
     scores_are_log_probabilities(lstm(true, 0.0));
+    scores_are_log_probabilities(convs2s(0.0));
 }
 
 fn scores_are_log_probabilities(config: impl Into<NetworkConfig>) {

@@ -8,10 +8,13 @@ mod activation;
 mod adam;
 mod attention;
 mod conv;
+mod convolutional;
 mod dropout;
+mod elements;
 mod embedding;
 mod gather;
 pub mod gemm;
+mod glu_conv;
 mod layer_norm;
 mod linear;
 mod linear_layer;
@@ -29,6 +32,8 @@ mod sequence;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+mod weight_norm;
+mod wide_attention;
 
 use super::sequence::Sequence;
 use super::{
