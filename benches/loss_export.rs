@@ -121,7 +121,7 @@ impl Trainer {
             exec.softmax_xent(net.logits, net.labels, net.weights, 0.0, net.loss, record);
             net.backward(exec);
             let params = &net.params;
-            exec.sgd(params.values, params.grads, params.momentum, SGD);
+            exec.sgd(params.values, params.grads, params.momentum, SGD, None);
         })?;
         if self.export == Export::Copy {
             self.exec.read(self.net.loss.loss)?;

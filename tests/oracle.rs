@@ -4,9 +4,11 @@
 //! Reads every `*.safetensors` in `$ORACLE_DIR` (default `tests/fixtures`) and runs it on every
 //! executor of this machine. Every tensor of a file must be used, every output compared, and every
 //! comparison is shown to fail when its result is spoilt. Has its own `main`, because its last line
-//! must be seen: `oracle: R run, S skipped: <names>`. Only ops that no executor has yet may be
-//! skipped. `AUTOASSIST_TEST_DEVICES=cuda` runs on that alone.
+//! must be seen: `oracle: R run, S skipped: <names>`. Only ops that none of the asked executors has
+//! may be skipped. `AUTOASSIST_TEST_DEVICES=cuda` runs on that alone.
 
+#[path = "common/convolutional.rs"]
+mod convolutional;
 #[path = "common/devices.rs"]
 mod devices;
 #[path = "common/fixture.rs"]
@@ -33,16 +35,6 @@ use fixture::{Check, Fixture};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// Ops of the fixtures' README that no executor has yet.
-const FUTURE: [&str; 6] = [
-    "glu_conv1d",
-    "weight_norm",
-    "embedding_learned",
-    "convs2s_attention",
-    "convs2s_train",
-    "nag",
-];
 
 type Open = Box<dyn Fn() -> Box<dyn Executor>>;
 
@@ -185,13 +177,15 @@ impl Candidate {
     fn concerns(&self, fixture: &Fixture) -> bool {
         let of_sequences = sequence::is_op(&fixture.op) || fixture.op == "transformer_train";
         let of_recurrence = recurrent::is_op(&fixture.op) || fixture.op == "lstm_train";
+        let of_convolutions = convolutional::is_op(&fixture.op) || fixture.op == "convs2s_train";
         let able = || {
             let exec = &mut *(self.open)();
             let ops = exec.sequence();
-            match (of_sequences, of_recurrence) {
-                (_, true) => ops.and_then(|ops| ops.recurrent()).is_some(),
-                (true, _) => ops.is_some(),
-                _ => true,
+            match () {
+                () if of_convolutions => ops.and_then(|ops| ops.convolutional()).is_some(),
+                () if of_recurrence => ops.and_then(|ops| ops.recurrent()).is_some(),
+                () if of_sequences => ops.is_some(),
+                () => true,
             }
         };
         self.only.is_none_or(|op| op == fixture.op) && able()
@@ -301,11 +295,8 @@ fn main() -> ExitCode {
     for file in &files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         let found = match Fixture::read(file) {
-            // Nobody has it, or nobody of those that are asked.
-            Ok(fixture)
-                if FUTURE.contains(&fixture.op.as_str())
-                    || !candidates.iter().any(|c| c.concerns(&fixture)) =>
-            {
+            // Nobody of those that are asked has it.
+            Ok(fixture) if !candidates.iter().any(|c| c.concerns(&fixture)) => {
                 skipped.push(name.into_owned());
                 continue;
             }

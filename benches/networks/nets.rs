@@ -5,7 +5,7 @@ use autoassist::backend::{Augment, DeviceError, Executor, Sgd};
 use autoassist::data;
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{
-    Architecture, InputShape, Network, NormPlace, ResNet, TrainSpec, TransformerConfig,
+    Architecture, InputShape, Network, NormPlace, Optimiser, ResNet, TrainSpec, TransformerConfig,
 };
 use autoassist::rng::Stream;
 use std::sync::Arc;
@@ -98,12 +98,12 @@ const LENGTH: usize = 16;
 const SPEC: TrainSpec = TrainSpec {
     smoothing: 0.1,
     clip: f32::INFINITY,
-    adam: Adam {
+    optimiser: Optimiser::Adam(Adam {
         betas: [0.9, 0.98],
         eps: 1e-9,
         weight_decay: 0.0,
         decoupled: false,
-    },
+    }),
 };
 
 /// Of random words.

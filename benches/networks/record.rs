@@ -364,10 +364,17 @@ impl Executor for Recorder {
 
     fn share_results(&mut self) {}
 
-    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
+    fn sgd(
+        &mut self,
+        params: Tensor,
+        grads: Tensor,
+        buf: Tensor,
+        config: Sgd,
+        scale: Option<Tensor>,
+    ) {
         let work = Work::of(0.0, &[], &[params, params, grads, buf, buf]);
         self.note(format!("sgd {}", params.len()), work, move |exec| {
-            exec.sgd(params, grads, buf, config);
+            exec.sgd(params, grads, buf, config, scale);
         });
     }
 

@@ -1,10 +1,11 @@
 // Stochastic gradient descent with momentum, as PyTorch's, on flat buffers of all parameters:
 //
-//   g   = grad + weight_decay · p
+//   g   = scale · grad + weight_decay · p
 //   buf = momentum · buf + g
 //   p   = p − lr · (nesterov ? g + momentum · buf : buf)
 //
-//   params, grads, buf [n] f32, starts multiples of 16 bytes; lr from the step's state
+//   params, grads, buf [n] f32, starts multiples of 16 bytes; scale [1] f32 or null, for 1; lr from
+//   the step's state
 //
 // Source: Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum in
 //   deep learning, ICML 2013.
@@ -15,9 +16,10 @@
 struct Sgd {
     float lr, momentum, weight_decay;
     bool nesterov;
+    float scale;
 
     DEVICE void update(float &p, float grad, float &buf) const {
-        const float g = grad + weight_decay * p;
+        const float g = scale * grad + weight_decay * p;
         buf = momentum * buf + g;
         p -= lr * (nesterov ? g + momentum * buf : buf);
     }

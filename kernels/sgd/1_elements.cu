@@ -12,9 +12,9 @@
 #include "sgd.cuh"
 
 KERNEL(sgd_elements, 256)
-(const StepState *state, float momentum, float weight_decay, int nesterov, uint32_t n,
- float *__restrict__ params, const float *__restrict__ grads, float *__restrict__ buf) {
-    const Sgd sgd = {state->lr, momentum, weight_decay, nesterov != 0};
+(const StepState *state, float momentum, float weight_decay, int nesterov, const float *scale,
+ uint32_t n, float *__restrict__ params, const float *__restrict__ grads, float *__restrict__ buf) {
+    const Sgd sgd = {state->lr, momentum, weight_decay, nesterov != 0, scale ? *scale : 1.0f};
     const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n)
         sgd.update(params[i], grads[i], buf[i]);

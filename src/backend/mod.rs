@@ -11,7 +11,9 @@
 //! Layout: images `[N, H, W, C]`, convolution weights `[Co, KH, KW, Ci]` (KRSC), matrices `[rows,
 //! cols]`, all row-major.
 
+pub mod convolutional;
 pub mod cpu;
+pub mod elements;
 pub(crate) mod error;
 pub mod gpu;
 mod open;
@@ -448,9 +450,17 @@ pub trait Executor: Send {
     /// recorded in the ring at once.
     fn share_results(&mut self);
 
-    /// PyTorch's SGD on flat buffers: `g = grad + wd·p; buf = µ·buf + g; p −= lr·(nesterov ? g +
-    /// µ·buf : buf)`.
-    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd);
+    /// PyTorch's SGD on flat buffers, with `scale` 1 if there is none: `g = scale·grad + wd·p; buf =
+    /// µ·buf + g; p −= lr·(nesterov ? g + µ·buf : buf)`. With Nesterov's look-ahead and no decay this
+    /// is fairseq's NAG, whose velocity is `−lr·buf`, however lr changes.
+    fn sgd(
+        &mut self,
+        params: Tensor,
+        grads: Tensor,
+        buf: Tensor,
+        config: Sgd,
+        scale: Option<Tensor>,
+    );
 
     /// The ops of sequence networks, where the executor has them. The way to them within a
     /// [`step`](Executor::step).

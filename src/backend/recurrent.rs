@@ -5,7 +5,7 @@
 //! sequence is one op, which an executor may run as one kernel that keeps its weights; what can be
 //! taken out of the loop (the products of inputs, all gradients of weights) it does at once.
 //!
-//! Shapes as those of [`Sequence`], with H the width of a layer's state. The rows of gates, in
+//! Shapes as those of [`Sequence`](super::sequence::Sequence), with H the width of a layer's state. The rows of gates, in
 //! weights and activations, are i, f, g, o (PyTorch):
 //!
 //! ```text
@@ -14,7 +14,8 @@
 //! ```
 
 use super::Tensor;
-use super::sequence::{Dropout, Sequence};
+use super::elements::Elements;
+use super::sequence::Dropout;
 
 /// A layer over whole sequences, from states that are zero.
 #[derive(Clone, Copy, Debug)]
@@ -166,13 +167,9 @@ pub struct LstmDecoderGrad<'a> {
 }
 
 /// An executor with the ops of recurrent networks. Deterministic, as all of
-/// [`Executor`](super::Executor); [`Sequence::recurrent`] leads here.
-pub trait Recurrent: Sequence {
-    /// Zeros, where gradients are going to be added.
-    fn clear(&mut self, t: Tensor);
-    /// `y = dropout(x)`, also of gradients on their way back; `y` may be `x`.
-    fn drop_out(&mut self, x: Tensor, dropout: Dropout, y: Tensor);
-
+/// [`Executor`](super::Executor); [`Sequence::recurrent`](super::sequence::Sequence::recurrent) leads
+/// here.
+pub trait Recurrent: Elements {
     /// See [`Lstm`].
     fn lstm(&mut self, lstm: Lstm);
     /// From the gradients of `out` and `last` that of z, in `gates`, and those of the parameters.

@@ -7,6 +7,7 @@
 //! bias and activation in a linear layer's epilogue, dropout and the residual sum in the layer norm
 //! that follows them, so an activation crosses memory once an op.
 
+use super::convolutional::Convolutional;
 use super::recurrent::Recurrent;
 use super::{DataId, Executor, Tensor};
 use crate::data::pairs::SentencePairs;
@@ -188,8 +189,8 @@ pub struct Embedding {
     pub table: Tensor,
     /// Of the table's vectors: √d in the Transformer, 1 elsewhere.
     pub scale: f32,
-    /// `[1, 1, at least L, d]`, constant: see [`positions`]. A recurrence counts by itself and has
-    /// none.
+    /// `[1, 1, P, d]`, for as many places as sentences have tokens: constant (see [`positions`]) or
+    /// learned. A recurrence counts by itself and has none.
     pub positions: Option<Tensor>,
     /// The token whose rows are zero and which gets no gradient.
     pub padding: Option<i32>,
@@ -277,6 +278,10 @@ pub struct Adam {
 pub trait Sequence: Executor {
     /// This executor, if it has the ops of recurrent networks.
     fn recurrent(&mut self) -> Option<&mut dyn Recurrent> {
+        None
+    }
+    /// This executor, if it has the ops of convolutional translators.
+    fn convolutional(&mut self) -> Option<&mut dyn Convolutional> {
         None
     }
 

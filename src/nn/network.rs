@@ -6,12 +6,13 @@
 //! memory of their own.
 
 use super::beam::Decoding;
+use super::convs2s::{ConvS2S, ConvS2SConfig};
 use super::lstm::{Lstm, LstmConfig};
 use super::params::{ParamList, Params};
 use super::transformer::{Transformer, TransformerConfig};
 use crate::backend::sequence::{Adam, PairBatch, SentenceLoss, Sequence};
-use crate::backend::{DataId, DeviceError, Kind, Tensor};
-use crate::data::pairs::PairShape;
+use crate::backend::{DataId, DeviceError, Kind, Sgd, Tensor};
+use crate::data::pairs::{PAD, PairShape};
 
 /// What distinguishes one network from another.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ pub enum NetworkConfig {
     Transformer(TransformerConfig),
     /// Recurrences, and attention between them.
     Lstm(LstmConfig),
+    /// Convolutions, and attention between them.
+    ConvS2S(ConvS2SConfig),
 }
 
 impl From<TransformerConfig> for NetworkConfig {
@@ -34,12 +37,19 @@ impl From<LstmConfig> for NetworkConfig {
     }
 }
 
+impl From<ConvS2SConfig> for NetworkConfig {
+    fn from(config: ConvS2SConfig) -> NetworkConfig {
+        NetworkConfig::ConvS2S(config)
+    }
+}
+
 impl NetworkConfig {
     /// Tokens of the vocabulary, the special ones included.
     pub fn vocab(&self) -> usize {
         match self {
             NetworkConfig::Transformer(config) => config.vocab,
             NetworkConfig::Lstm(config) => config.vocab,
+            NetworkConfig::ConvS2S(config) => config.vocab,
         }
     }
 
@@ -51,6 +61,7 @@ impl NetworkConfig {
         let sentence = match self {
             NetworkConfig::Transformer(config) => config.products(source, target),
             NetworkConfig::Lstm(config) => config.products(source, target),
+            NetworkConfig::ConvS2S(config) => config.products(source, target),
         };
         3 * 2 * shape.sentences as u64 * sentence
     }
@@ -107,15 +118,24 @@ pub struct Results {
     pub right: Tensor,
 }
 
+/// What makes new parameters of gradients.
+#[derive(Clone, Copy, Debug)]
+pub enum Optimiser {
+    /// Adam or AdamW.
+    Adam(Adam),
+    /// Momentum; with Nesterov's look-ahead and no decay fairseq's NAG.
+    Sgd(Sgd),
+}
+
 /// How a network is trained, beside the learning rate that comes with each step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct TrainSpec {
     /// Label smoothing ε.
     pub smoothing: f32,
     /// Largest norm of the gradient.
     pub clip: f32,
-    /// The optimiser's coefficients.
-    pub adam: Adam,
+    /// The optimiser with its coefficients.
+    pub optimiser: Optimiser,
 }
 
 /// What a network is made of between the tokens of a batch and the loss.
@@ -144,7 +164,7 @@ pub(super) struct Built {
 pub struct Network {
     /// What it is.
     pub config: NetworkConfig,
-    /// Its parameters; `momentum` is Adam's first moment.
+    /// Its parameters; `momentum` is Adam's first moment, or momentum.
     pub params: Params,
     /// Adam's second moment, as `params.values`.
     pub second_moment: Tensor,
@@ -158,6 +178,9 @@ pub struct Network {
 
 /// The embedding of sources, and where it is the only one of all: `[vocab, d]`.
 pub const TABLE: &str = "encoder.embed_tokens.weight";
+
+/// The first place of a sentence has the number that fairseq gives it: one after padding's.
+pub(super) const FIRST_PLACE: usize = PAD as usize + 1;
 
 /// What of a tensor for all tokens a batch uses.
 pub(super) fn part(t: Tensor, rows: [usize; 2]) -> Tensor {
@@ -182,6 +205,7 @@ impl Network {
         match &config {
             NetworkConfig::Transformer(config) => Transformer::declare(&mut list, config),
             NetworkConfig::Lstm(config) => Lstm::declare(&mut list, config),
+            NetworkConfig::ConvS2S(config) => ConvS2S::declare(&mut list, config),
         }
         let params = list.allocate(exec);
         let second_moment = exec.alloc(Kind::Float, params.values.dims);
@@ -204,6 +228,7 @@ impl Network {
         let built = match &config {
             NetworkConfig::Transformer(config) => Transformer::build(exec, config, &params, room)?,
             NetworkConfig::Lstm(config) => Lstm::build(exec, config, &params, room),
+            NetworkConfig::ConvS2S(config) => ConvS2S::build(exec, config, &params, room),
         };
         Ok(Network {
             params,
@@ -346,7 +371,7 @@ impl Bound<'_> {
         self.loss(exec, 0.0, false);
     }
 
-    /// Clipping, then Adam.
+    /// Clipping, then the optimiser.
     pub fn update(&self, exec: &mut dyn Sequence, spec: TrainSpec) {
         let net = self.net;
         let Params {
@@ -356,7 +381,13 @@ impl Bound<'_> {
             ..
         } = net.params;
         exec.clip_scale(grads, spec.clip, net.scale);
-        let moments = [momentum, net.second_moment];
-        exec.adam(values, grads, moments, spec.adam, Some(net.scale));
+        let scale = Some(net.scale);
+        match spec.optimiser {
+            Optimiser::Adam(adam) => {
+                let moments = [momentum, net.second_moment];
+                exec.adam(values, grads, moments, adam, scale);
+            }
+            Optimiser::Sgd(sgd) => exec.sgd(values, grads, momentum, sgd, scale),
+        }
     }
 }

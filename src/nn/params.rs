@@ -20,6 +20,10 @@ pub enum Init {
     Uniform(f32),
     /// The same, but for the row of the token that is padding, which is 0.
     UniformTable(f32),
+    /// Normal, but for the row of padding.
+    NormalTable(f32),
+    /// The length of each row of the tensor before it in the list.
+    Lengths,
 }
 
 /// One named tensor.
@@ -27,21 +31,22 @@ pub enum Init {
 pub struct Entry {
     /// torchvision's name, such as `layer1.0.conv1.weight`.
     pub name: String,
-    /// Our shape: convolutions `[Co, KH, KW, Ci]`, matrices `[1, 1, rows, cols]`, vectors `[1, 1,
-    /// 1, n]`.
+    /// Our shape: convolutions `[Co, KH, KW, Ci]`, those over time `[1, Co, K, Ci]`, matrices `[1,
+    /// 1, rows, cols]`, vectors `[1, 1, 1, n]`.
     pub dims: [usize; 4],
-    /// Number of dimensions in a file: 4, 2 or 1.
+    /// Number of dimensions in a file: 4, 3, 2 or 1.
     pub rank: usize,
     init: Init,
     start: usize,
 }
 
-/// The list of a network's tensors while it is being drawn up: learned parameters, and buffers
-/// (running statistics).
+/// The list of a network's tensors while it is being drawn up: learned parameters, buffers
+/// (running statistics), and numbers that its weight files have beside them.
 #[derive(Default)]
 pub struct ParamList {
     learned: Vec<Entry>,
     buffers: Vec<Entry>,
+    constants: Vec<(String, f32)>,
 }
 
 /// Where the last of the list ends.
@@ -169,6 +174,49 @@ impl ParamList {
         add(&mut self.learned, name.into(), rank, dims, init);
     }
 
+    /// `NAME.weight_v` `[out, in]`, `NAME.weight_g` `[out, 1]` and `NAME.bias` `[out]` of a linear
+    /// layer whose weights are normalised: at first normal with variance `gain`/in, and bias 0.
+    pub fn normed_linear(&mut self, name: &str, outputs: usize, inputs: usize, gain: f32) {
+        let dims = [[1, 1, outputs, inputs], [1, 1, outputs, 1]];
+        self.normed(name, 2, dims, gain / inputs as f32);
+    }
+
+    /// The same of a convolution over time, `weight_v` `[out, K, in]`, with variance `gain`/(K·in). In
+    /// files `weight_v` is `[K, in, out]` and `weight_g` `[1, 1, out]`.
+    pub fn normed_conv(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        kernel: usize,
+        inputs: usize,
+        gain: f32,
+    ) {
+        let dims = [[1, outputs, kernel, inputs], [1, outputs, 1, 1]];
+        self.normed(name, 3, dims, gain / (kernel * inputs) as f32);
+    }
+
+    fn normed(&mut self, name: &str, rank: usize, [v, g]: [[usize; 4]; 2], variance: f32) {
+        let normal = Init::Normal(variance.sqrt());
+        let outputs = g.iter().product();
+        let mut tensor = |part, rank, dims, init| {
+            add(
+                &mut self.learned,
+                format!("{name}.{part}"),
+                rank,
+                dims,
+                init,
+            );
+        };
+        tensor("weight_v", rank, v, normal);
+        tensor("weight_g", rank, g, Init::Lengths);
+        tensor("bias", 1, [1, 1, 1, outputs], Init::Constant(0.0));
+    }
+
+    /// `NAME` `[1]`, which weight files must have.
+    pub fn constant(&mut self, name: &str, value: f32) {
+        self.constants.push((name.into(), value));
+    }
+
     /// `NAME.weight` and `NAME.bias` of a layer norm over rows of `d`.
     pub fn layer_norm(&mut self, name: &str, d: usize) {
         for (part, value) in [("weight", 1.0), ("bias", 0.0)] {
@@ -200,6 +248,7 @@ impl ParamList {
             buffers: reduced.view(learned[3], buffers),
             learned: self.learned,
             buffer_list: self.buffers,
+            constants: self.constants,
         }
     }
 }
@@ -220,6 +269,7 @@ pub struct Params {
     pub buffers: Tensor,
     learned: Vec<Entry>,
     buffer_list: Vec<Entry>,
+    constants: Vec<(String, f32)>,
     learned_index: HashMap<String, usize>,
     buffer_index: HashMap<String, usize>,
 }
@@ -293,24 +343,40 @@ impl Params {
         learned.chain(self.buffer_list.iter().map(move |e| (e, buffers(e))))
     }
 
+    /// Numbers that weight files have beside the tensors, each as a tensor of one element.
+    pub(super) fn constants(&self) -> &[(String, f32)] {
+        &self.constants
+    }
+
     /// Draws every tensor anew from `seed`.
     ///
     /// # Errors
     /// Those of the device.
     pub fn initialise(&self, exec: &mut dyn Executor, seed: u64) -> Result<(), DeviceError> {
+        let mut before: Vec<f32> = Vec::new();
         for (number, (entry, tensor)) in self.tensors().enumerate() {
             let mut random = rng::Stream::new(seed, u64::MAX, number as u64);
+            let is_padding = |i: usize| i / entry.dims[3] == PAD as usize;
+            let width = before.len() / tensor.len().max(1);
+            let length = |i: usize| {
+                let squares = before[i * width..][..width]
+                    .iter()
+                    .map(|v| f64::from(*v).powi(2));
+                squares.sum::<f64>().sqrt() as f32
+            };
             let values: Vec<f32> = (0..tensor.len())
                 .map(|i| match entry.init {
                     Init::Constant(value) => value,
-                    Init::Normal(std) => std * normal(&mut random) as f32,
-                    Init::UniformTable(_) if i / entry.dims[3] == PAD as usize => 0.0,
+                    Init::UniformTable(_) | Init::NormalTable(_) if is_padding(i) => 0.0,
+                    Init::Normal(std) | Init::NormalTable(std) => std * normal(&mut random) as f32,
                     Init::Uniform(bound) | Init::UniformTable(bound) => {
                         bound * (2.0 * random.f32() - 1.0)
                     }
+                    Init::Lengths => length(i),
                 })
                 .collect();
             exec.write(tensor, &values)?;
+            before = values;
         }
         Ok(())
     }

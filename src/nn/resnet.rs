@@ -288,6 +288,7 @@ impl ResNet {
             self.params.grads,
             self.params.momentum,
             sgd,
+            None,
         );
     }
 

@@ -152,16 +152,26 @@ fn transpose(values: &[f32], [outer, a, b]: [usize; 3]) -> Vec<f32> {
     out
 }
 
-/// Our dimensions as a file has them: convolutions OIHW.
+/// Our dimensions as a file has them: convolutions OIHW, those over time KIO.
 fn file_shape(rank: usize, [d0, d1, d2, d3]: [usize; 4]) -> Vec<usize> {
     match rank {
         4 => vec![d0, d3, d1, d2],
+        3 => vec![d2, d3, d1],
         2 => vec![d2, d3],
         _ => vec![d3],
     }
 }
 
-/// Writes all learned tensors and running statistics, convolutions as OIHW, and what there is to
+/// The dimensions that change places in a file, if any, as [`transpose`] takes ours.
+fn exchanged(rank: usize, [d0, d1, d2, d3]: [usize; 4]) -> Option<[usize; 3]> {
+    match rank {
+        4 => Some([d0, d1 * d2, d3]),
+        3 => Some([1, d1, d2 * d3]),
+        _ => None,
+    }
+}
+
+/// Writes all learned tensors, running statistics and constants, in a file's layouts, and what there is to
 /// know `about` them; `steps` becomes `num_batches_tracked`.
 ///
 /// # Errors
@@ -176,9 +186,8 @@ pub fn export(
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (entry, tensor) in params.tensors() {
         let mut values = exec.read(tensor)?;
-        let [co, kh, kw, ci] = entry.dims;
-        if entry.rank == 4 {
-            values = transpose(&values, [co, kh * kw, ci]);
+        if let Some(sizes) = exchanged(entry.rank, entry.dims) {
+            values = transpose(&values, sizes);
         }
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         tensors.push((
@@ -196,6 +205,10 @@ pub fn export(
                 bytes,
             ));
         }
+    }
+    for (name, value) in params.constants() {
+        let bytes = value.to_le_bytes().to_vec();
+        tensors.push((name.clone(), Dtype::F32, vec![1], bytes));
     }
     let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
         (
@@ -264,13 +277,19 @@ pub fn import(
             let (path, tensor) = (path(), name());
             return Err(WeightsError::NotFinite { path, tensor });
         }
-        let [co, kh, kw, ci] = entry.dims;
-        let values = if entry.rank == 4 {
-            transpose(&values, [co, ci, kh * kw])
-        } else {
-            values
+        let values = match exchanged(entry.rank, entry.dims) {
+            Some([outer, a, b]) => transpose(&values, [outer, b, a]),
+            None => values,
         };
         loaded.push((tensor, values));
+    }
+    for (name, value) in params.constants() {
+        let found = tensors.tensor(name).ok().and_then(|view| floats(&view));
+        match found.as_deref() {
+            Some([found]) if found == value => (),
+            Some(found) => return Err(other(format!("{name} is {found:?}, not [{value:?}]"))),
+            None => return Err(other(format!("it has no {name}"))),
+        }
     }
     // The same numbers under a second name are a table that is tied.
     let own = |name: &str| tensors.tensor(name).ok();

@@ -3,7 +3,7 @@
 //! that).
 
 use crate::fixture::{Check, Fixture};
-use crate::{recurrent, sequence, transformer};
+use crate::{convolutional, recurrent, sequence, transformer};
 use autoassist::backend::{
     BatchNorm, Executor, Grad, InputGrad, Kind, Load, LossOutputs, Pass, Sgd, StepInputs, Tensor,
     Window,
@@ -41,9 +41,10 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         "gap_linear" => gap_linear(f, exec),
         "sgd" => sgd(f, exec),
         "resnet_train" => Ok(resnet_run(f, exec, &[])?.0),
-        "transformer_train" | "lstm_train" => transformer::run(f, exec),
+        "transformer_train" | "lstm_train" | "convs2s_train" => transformer::run(f, exec),
         op if sequence::is_op(op) => sequence::run(f, exec),
         op if recurrent::is_op(op) => recurrent::run(f, exec),
+        op if convolutional::is_op(op) => convolutional::run(f, exec),
         other => Err(format!("unknown op {other}").into()),
     }
 }
@@ -53,9 +54,9 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
 pub fn little(f: &Fixture) -> f64 {
     match f.op.as_str() {
         // All in f32, whatever the activations are.
-        "sgd" | "adam" | "adamw" => 0.0,
+        "sgd" | "adam" | "adamw" | "nag" => 0.0,
         // The chaos of five steps.
-        "resnet_train" | "transformer_train" | "lstm_train" => 0.02,
+        "resnet_train" | "transformer_train" | "lstm_train" | "convs2s_train" => 0.02,
         // Half a unit in the last place.
         _ => 1.0 / 512.0,
     }
@@ -250,7 +251,7 @@ fn sgd(f: &Fixture, exec: &mut dyn Executor) -> Checks {
             ..StepInputs::default()
         };
         exec.step(Pass::Train, inputs, &|exec| {
-            exec.sgd(params, grads, buf, config);
+            exec.sgd(params, grads, buf, config, None);
         })?;
         all_params.extend(exec.read(params)?);
         all_momentum.extend(exec.read(buf)?);
@@ -432,7 +433,7 @@ fn resnet_run(
             ..
         } = net.params;
         exec.step(Pass::Train, inputs, &|exec| {
-            exec.sgd(values, grads, momentum, config);
+            exec.sgd(values, grads, momentum, config, None);
         })?;
     }
     checks.push(f.check("losses", losses, RUN)?);

@@ -6,7 +6,7 @@ use crate::sequence::labels;
 use autoassist::backend::recurrent::{
     Lstm, LstmCell, LstmDecoder, LstmDecoderGrad, LstmGrad, Luong, LuongGrad, Query, Recurrent,
 };
-use autoassist::backend::sequence::{Act, Linear, LinearGrad, LinearInputGrad};
+use autoassist::backend::sequence::{Act, Linear, LinearGrad, LinearInputGrad, Sequence};
 use autoassist::backend::{Executor, Kind, Tensor};
 
 /// Whether a file's op is one of those here.
@@ -26,21 +26,21 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
     }
 }
 
-fn activation(ops: &mut dyn Recurrent, f: &Fixture, name: &str) -> Result<Tensor, Failure> {
+pub fn activation(ops: &mut dyn Sequence, f: &Fixture, name: &str) -> Result<Tensor, Failure> {
     upload(ops, f, Kind::Activation, name)
 }
 
-fn parameter(ops: &mut dyn Recurrent, f: &Fixture, name: &str) -> Result<Tensor, Failure> {
+pub fn parameter(ops: &mut dyn Sequence, f: &Fixture, name: &str) -> Result<Tensor, Failure> {
     upload(ops, f, Kind::Float, name)
 }
 
-fn lengths(ops: &mut dyn Recurrent, f: &Fixture, name: &str) -> Result<Tensor, Failure> {
+pub fn lengths(ops: &mut dyn Sequence, f: &Fixture, name: &str) -> Result<Tensor, Failure> {
     let dims = [1, 1, 1, f.ints(name)?.len()];
     labels(ops, f, name, dims)
 }
 
 /// What an op has not written would be seen.
-fn activations(ops: &mut dyn Recurrent, dims: [usize; 4]) -> Result<Tensor, Failure> {
+pub fn activations(ops: &mut dyn Sequence, dims: [usize; 4]) -> Result<Tensor, Failure> {
     let t = ops.alloc(Kind::Activation, dims);
     ops.write(t, &vec![7.0; t.len()])?;
     Ok(t)

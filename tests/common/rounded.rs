@@ -328,8 +328,15 @@ impl Executor for Rounded {
         self.cpu.share_results();
     }
 
-    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
-        self.cpu.sgd(params, grads, buf, config);
+    fn sgd(
+        &mut self,
+        params: Tensor,
+        grads: Tensor,
+        buf: Tensor,
+        config: Sgd,
+        scale: Option<Tensor>,
+    ) {
+        self.cpu.sgd(params, grads, buf, config, scale);
     }
 
     fn sequence(&mut self) -> Option<&mut dyn Sequence> {

@@ -23,14 +23,18 @@ pub fn pair(i: usize) -> [String; 2] {
 const SIZES: &str =
     "d-model = 16\nffn = 32\nheads = 2\nlayers = 1\nvocab = 60\nbeam = 2\nbatch = 4\n";
 
-/// A network of the other kind, as small.
-const LSTM: &str = "arch = \"lstm\"\nd-model = 16\nlayers = 1\nvocab = 60\nbeam = 2\nbatch = 4\n";
+/// Networks of other kinds, as small.
+const OTHERS: [&str; 2] = ["lstm", "convs2s"];
+const OTHER_SIZES: &str = "d-model = 16\nlayers = 1\nvocab = 60\nbeam = 2\nbatch = 4\n";
 
 /// Writes `train`, `valid` and `test` with the endings `.de` and `.en`.
 pub fn write_pairs(dir: &Path, train: usize) {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("sizes.toml"), SIZES).unwrap();
-    std::fs::write(dir.join("lstm.toml"), LSTM).unwrap();
+    for arch in OTHERS {
+        let sizes = format!("arch = \"{arch}\"\n{OTHER_SIZES}");
+        std::fs::write(dir.join(format!("{arch}.toml")), sizes).unwrap();
+    }
     for (name, first, count) in [("train", 0, train), ("valid", 7, 20), ("test", 100, 20)] {
         for (side, ending) in ["de", "en"].iter().enumerate() {
             let lines = (first..first + count).map(|i| pair(i)[side].clone() + "\n");
@@ -48,11 +52,11 @@ pub fn transformer(dir: &Path) -> Command {
     command
 }
 
-/// The same of an LSTM, which runs on the CPU only.
+/// The same of another `--arch`, which runs on the CPU only.
 #[allow(dead_code)] // not by every test
-pub fn lstm(dir: &Path) -> Command {
+pub fn other(arch: &str, dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_transformer"));
-    sized(&mut command, dir, "lstm.toml");
+    sized(&mut command, dir, &format!("{arch}.toml"));
     command.args(["--device", "cpu"]);
     command
 }

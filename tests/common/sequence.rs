@@ -6,7 +6,7 @@ use autoassist::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Embedding, Heads, LayerNorm, Linear, LinearGrad,
     LinearInputGrad, Mask, PositionFormula, SentenceLoss, Sequence, positions,
 };
-use autoassist::backend::{Executor, Kind, Pass, StepInputs, Tensor};
+use autoassist::backend::{Executor, Kind, Pass, Sgd, StepInputs, Tensor};
 
 /// Whether a file's op is one of those here.
 pub fn is_op(op: &str) -> bool {
@@ -18,6 +18,7 @@ pub fn is_op(op: &str) -> bool {
         "ffn",
         "adam",
         "adamw",
+        "nag",
     ];
     ops.contains(&op)
 }
@@ -33,6 +34,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
         "ffn" => ffn(f, ops),
         "adam" => adam(f, ops, false),
         "adamw" => adam(f, ops, true),
+        "nag" => nag(f, ops),
         other => Err(format!("unknown op {other}").into()),
     }
 }
@@ -323,6 +325,45 @@ fn adam(f: &Fixture, ops: &mut dyn Sequence, decoupled: bool) -> Checks {
         }
     }
     let names = ["params", "exp_avg", "exp_avg_sq"];
+    let checks = names.iter().zip(after);
+    checks
+        .map(|(name, all)| Ok(f.check(name, all, OP)?))
+        .collect()
+}
+
+/// fairseq's, whose velocity is kept over −lr: momentum with Nesterov's look-ahead.
+fn nag(f: &Fixture, ops: &mut dyn Sequence) -> Checks {
+    let params = upload(ops, f, Kind::Float, "param0")?;
+    let [grads, momentum] = [0; 2].map(|_| floats(ops, params.dims));
+    let scale = floats(ops, [1, 1, 1, 1]);
+    let config = Sgd {
+        momentum: f.number("momentum")? as f32,
+        nesterov: true,
+        weight_decay: 0.0,
+    };
+    let clip = match f.number("clip_norm")? {
+        0.0 => f32::INFINITY,
+        norm => norm as f32,
+    };
+    let mut after = [vec![], vec![], vec![]];
+    let steps = f.floats("grads")?.chunks(params.len()).zip(f.floats("lr")?);
+    for (step, (values, lr)) in steps.enumerate() {
+        ops.write(grads, values)?;
+        let inputs = StepInputs {
+            step: step as u64,
+            lr: *lr,
+            ..StepInputs::default()
+        };
+        ops.step(Pass::Train, inputs, &|exec| {
+            let ops = exec.sequence().expect("it was there a moment ago");
+            ops.clip_scale(grads, clip, scale);
+            ops.sgd(params, grads, momentum, config, Some(scale));
+        })?;
+        for (all, tensor) in after.iter_mut().zip([params, momentum, scale]) {
+            all.extend(ops.read(tensor)?);
+        }
+    }
+    let names = ["params", "momentum", "clip_scale"];
     let checks = names.iter().zip(after);
     checks
         .map(|(name, all)| Ok(f.check(name, all, OP)?))

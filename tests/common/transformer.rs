@@ -3,11 +3,11 @@
 use crate::fixture::Fixture;
 use crate::ops::{Checks, Failure, RUN};
 use autoassist::backend::sequence::{Adam, PositionFormula, positions};
-use autoassist::backend::{Executor, Pass, StepInputs};
+use autoassist::backend::{Executor, Pass, Sgd, StepInputs};
 use autoassist::data::pairs::{EOS, PAD, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{
-    BeamSearch, LstmConfig, Network, NetworkConfig, NormPlace, SearchSpec, TrainSpec,
-    TransformerConfig,
+    BeamSearch, ConvS2SConfig, LstmConfig, Network, NetworkConfig, NormPlace, Optimiser,
+    SearchSpec, TrainSpec, TransformerConfig,
 };
 use std::sync::Arc;
 
@@ -22,6 +22,17 @@ fn config(f: &Fixture) -> Result<NetworkConfig, Failure> {
             layers: size("layers")?,
             shared: f.flag("share_all_embeddings")?,
             dropout: [0.0; 4],
+        }));
+    }
+    if f.op == "convs2s_train" {
+        return Ok(NetworkConfig::ConvS2S(ConvS2SConfig {
+            vocab: size("vocab")?,
+            embed: size("embed")?,
+            output: size("out_embed")?,
+            encoder: convolutions(f, "enc_convs")?,
+            decoder: convolutions(f, "dec_convs")?,
+            places: size("max_positions")?,
+            dropout: 0.0,
         }));
     }
     Ok(NetworkConfig::Transformer(TransformerConfig {
@@ -39,15 +50,27 @@ fn config(f: &Fixture) -> Result<NetworkConfig, Failure> {
     }))
 }
 
-fn adam(f: &Fixture) -> Result<Adam, Failure> {
+/// Width and kernel of each.
+fn convolutions(f: &Fixture, attr: &str) -> Result<Vec<[usize; 2]>, Failure> {
+    Ok(serde_json::from_value(f.attrs[attr].clone())?)
+}
+
+fn optimiser(f: &Fixture) -> Result<Optimiser, Failure> {
+    if f.attrs["optimizer"] == "nag" {
+        return Ok(Optimiser::Sgd(Sgd {
+            momentum: f.number("momentum")? as f32,
+            nesterov: true,
+            weight_decay: f.number("weight_decay")? as f32,
+        }));
+    }
     let betas = f.attrs["betas"].as_array().ok_or("no betas in attrs")?;
     let beta = |i: usize| betas.get(i).and_then(|b| b.as_f64()).ok_or("no number");
-    Ok(Adam {
+    Ok(Optimiser::Adam(Adam {
         betas: [beta(0)? as f32, beta(1)? as f32],
         eps: f.number("adam_eps")? as f32,
         weight_decay: f.number("weight_decay")? as f32,
         decoupled: false,
-    })
+    }))
 }
 
 /// The fixture's sentences without their padding.
@@ -104,7 +127,7 @@ pub fn run(f: &Fixture, exec: &mut dyn Executor) -> Checks {
             Ok(clip) if clip > 0.0 => clip as f32,
             _ => f32::INFINITY,
         },
-        adam: adam(f)?,
+        optimiser: optimiser(f)?,
     };
     let mut checks = vec![];
     if let NetworkConfig::Transformer(config) = &net.config {

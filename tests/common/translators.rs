@@ -10,7 +10,7 @@ use autoassist::backend::sequence::{
 };
 use autoassist::backend::{DataId, Executor, Kind, Pass, StepInputs, Tensor, wait_for_records};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
-use autoassist::nn::{Network, NormPlace, TrainSpec, TransformerConfig};
+use autoassist::nn::{Network, NormPlace, Optimiser, TrainSpec, TransformerConfig};
 use autoassist::rng;
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ const PAIRS: u32 = 20;
 const SPEC: TrainSpec = TrainSpec {
     smoothing: 0.1,
     clip: 0.5,
-    adam: Adam {
+    optimiser: Optimiser::Adam(Adam {
         betas: [0.9, 0.98],
         eps: 1e-6,
         weight_decay: 1e-3,
         decoupled: true,
-    },
+    }),
 };
 
 /// Sizes that the upper steps of the ladders are made for.

@@ -10,7 +10,9 @@ use autoassist::backend::sequence::Adam;
 use autoassist::backend::{Augment, DeviceError, Executor, Pass, Sgd};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::data::{Dataset, Samples};
-use autoassist::nn::{Architecture, InputShape, Network, ResNet, TrainSpec, TransformerConfig};
+use autoassist::nn::{
+    Architecture, InputShape, Network, Optimiser, ResNet, TrainSpec, TransformerConfig,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ptr::NonNull;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -295,12 +297,12 @@ fn transformers_keep_to_the_limits_of_every_gpu() {
     let spec = TrainSpec {
         smoothing: 0.1,
         clip: 1.0,
-        adam: Adam {
+        optimiser: Optimiser::Adam(Adam {
             betas: [0.9, 0.98],
             eps: 1e-9,
             weight_decay: 0.0,
             decoupled: true,
-        },
+        }),
     };
     let sentences = || {
         let mut all = Sentences::default();

@@ -111,13 +111,14 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
         ("transformer", "memory"),
         ("transformer", "paper"),
         ("lstm", "memory"),
+        ("convs2s", "memory"),
     ] {
         // Pools of 32 sentences, about eight steps each: few checkpoints fall between two.
         let fresh = |name: &str| {
             let out = temp.path().join(format!("{arch}-{assist}-{name}"));
             let mut command = match arch {
-                "lstm" => sentences::lstm(&data),
-                _ => sentences::transformer(&data),
+                "transformer" => sentences::transformer(&data),
+                _ => sentences::other(arch, &data),
             };
             command
                 .args([

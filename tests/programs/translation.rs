@@ -2,7 +2,7 @@
 //! gets.
 
 use crate::contract;
-use crate::sentences::{lstm, pair, transformer, write_pairs};
+use crate::sentences::{other, pair, transformer, write_pairs};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -258,9 +258,18 @@ fn what_it_has_learnt_it_translates_and_evaluates_the_same() {
 
 #[test]
 fn an_lstm_learns_translates_and_is_told_from_a_transformer() {
+    learns_translates_and_is_told_from_a_transformer("lstm");
+}
+
+#[test]
+fn a_convs2s_learns_translates_and_is_told_from_a_transformer() {
+    learns_translates_and_is_told_from_a_transformer("convs2s");
+}
+
+fn learns_translates_and_is_told_from_a_transformer(arch: &str) {
     let (temp, data) = data();
     let out = temp.path().join("run");
-    let mut command = lstm(&data);
+    let mut command = other(arch, &data);
     command
         .args(["--epochs", "120", "--lr", "0.01", "--dropout", "0"])
         .args(["--label-smoothing", "0", "--assist", "off", "--budget", "1"])
@@ -269,7 +278,7 @@ fn an_lstm_learns_translates_and_is_told_from_a_transformer() {
     let trained = json(command);
     assert!(trained["bleu"].as_f64().unwrap() > 60.0, "{trained}");
     let model = out.join("model.safetensors");
-    let mut command = lstm(&data);
+    let mut command = other(arch, &data);
     command.args(["--eval-only", "--init"]).arg(&model);
     let evaluated = json(command);
     for key in ["bleu", "valid_loss"] {
@@ -282,10 +291,14 @@ fn an_lstm_learns_translates_and_is_told_from_a_transformer() {
     assert_eq!(text.lines().next(), saved.lines().next());
 
     // Its weights are of no Transformer, it has no heads, and no kernels.
-    let mut other = transformer(&data);
-    other.args(["--eval-only", "--init"]).arg(&model);
-    assert!(refused(other.output().unwrap()).contains("arch lstm, not transformer"));
-    let mut heads = lstm(&data);
+    let mut command = transformer(&data);
+    command.args(["--eval-only", "--init"]).arg(&model);
+    let why = refused(command.output().unwrap());
+    assert!(
+        why.contains(&format!("arch {arch}, not transformer")),
+        "{why}"
+    );
+    let mut heads = other(arch, &data);
     heads.args(["--heads", "2"]);
     assert!(refused(heads.output().unwrap()).contains("--heads"));
     let on_simt = translate(&out, &["--device", "simt"], b"eins\n");

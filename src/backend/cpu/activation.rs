@@ -1,6 +1,6 @@
 //! Activations of linear layers, and their derivatives.
 
-use super::math::{erf, exp};
+use super::math::{erf, exp, sigmoid};
 use crate::backend::sequence::Act;
 use std::f32::consts::FRAC_1_SQRT_2;
 
@@ -65,11 +65,6 @@ const CUBIC: f32 = 0.044_715;
 #[inline(always)]
 fn steep(x: f32) -> f32 {
     STEEP * (x + CUBIC * x * x * x)
-}
-
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
 }
 
 #[cfg(test)]

@@ -27,12 +27,16 @@ impl Tokens<'_> {
     /// # Panics
     /// If there is none: a bug in the data's reader.
     fn place(&self, row: usize, vocabulary: usize) -> Option<usize> {
-        let token = self.tokens[row];
-        if Some(token) == self.padding {
+        if self.is_padding(row) {
             return None;
         }
+        let token = self.tokens[row];
         let place = usize::try_from(token).ok().filter(|t| *t < vocabulary);
         Some(place.unwrap_or_else(|| panic!("token {token} of {vocabulary}")))
+    }
+
+    fn is_padding(&self, row: usize) -> bool {
+        Some(self.tokens[row]) == self.padding
     }
 
     /// Sets `to` to the factors of a row: `scale` through the dropout.
@@ -50,7 +54,8 @@ impl Tokens<'_> {
 }
 
 /// `out[r] = dropout(scale·table[token] + positions[place in the sentence])`, 0 for padding. `table`
-/// is `[V, d]`, `positions` `[at least the length, d]`; without them they are zeros.
+/// is `[V, d]`, `positions` `[P, d]`, as many as there are tokens before padding; without them they
+/// are zeros.
 pub fn forward(
     isa: Isa,
     tokens: Tokens,
@@ -147,6 +152,38 @@ pub fn backward(isa: Isa, tokens: Tokens, width: usize, dout: &[f32], dtable: &m
                 tokens.factors(*row, tokens.scale, factors);
                 isa.run(AddProduct {
                     to,
+                    factors,
+                    x: &dout[row * width..][..width],
+                });
+            }
+        },
+    );
+}
+
+/// Sets `dpositions` `[P, d]` to the sum of `dropout(dout)` over the rows of each place, in their
+/// order.
+pub fn positions_backward(
+    isa: Isa,
+    tokens: Tokens,
+    width: usize,
+    dout: &[f32],
+    dpositions: &mut [f32],
+) {
+    let (n, length) = (tokens.tokens.len(), tokens.length);
+    assert_eq!(dout.len(), n * width);
+    let places = dpositions.par_chunks_exact_mut(width).enumerate();
+    places.for_each_init(
+        || vec![1.0; width],
+        |factors, (place, to)| {
+            to.fill(0.0);
+            if place >= length {
+                return;
+            }
+            let rows = (place..n).step_by(length);
+            for row in rows.filter(|row| !tokens.is_padding(*row)) {
+                tokens.factors(row, 1.0, factors);
+                isa.run(AddProduct {
+                    to: &mut *to,
                     factors,
                     x: &dout[row * width..][..width],
                 });

@@ -75,6 +75,52 @@ impl Epilogue for Forward<'_> {
     }
 }
 
+/// What becomes of a layer's output.
+pub struct Residual<'a> {
+    /// `[out]`.
+    pub bias: Option<&'a [f32]>,
+    /// `[R, out]`.
+    pub residual: &'a [f32],
+    /// Of all three together.
+    pub scale: f32,
+}
+
+/// `y = (x·wᵀ + b + residual)·scale`.
+pub fn forward_residual(isa: Isa, layer: Layer, finish: Residual, y: &mut [f32]) {
+    layer.check();
+    let [rows, inputs, outputs] = layer.shape;
+    assert_eq!([y.len(), finish.residual.len()], [rows * outputs; 2]);
+    assert!(finish.bias.is_none_or(|b| b.len() == outputs));
+    let (x, w) = (Matrix::new(layer.x, inputs), Matrix::new(layer.w, inputs));
+    let (out, finish) = (Out::new(y, outputs), AddResidual { finish, outputs });
+    gemm(isa, [rows, outputs, inputs], x, w.t(), out, &finish);
+}
+
+struct AddResidual<'a> {
+    finish: Residual<'a>,
+    outputs: usize,
+}
+
+impl Epilogue for AddResidual<'_> {
+    #[inline(always)]
+    fn finish<S: Simd>(&self, _: S, row: usize, column: usize, c: &mut [f32]) {
+        let Residual {
+            bias,
+            residual,
+            scale,
+        } = &self.finish;
+        if let Some(bias) = bias {
+            for (c, b) in c.iter_mut().zip(&bias[column..]) {
+                *c += b;
+            }
+        }
+        let residual = &residual[row * self.outputs + column..];
+        for (c, r) in c.iter_mut().zip(residual) {
+            *c = (*c + r) * scale;
+        }
+    }
+}
+
 /// Gradients of the parameters.
 pub struct ParamGrad<'a> {
     /// `[out, in]`.
@@ -155,7 +201,7 @@ impl Epilogue for Through<'_> {
 }
 
 /// `sums (+)= Σ x` over the rows.
-fn column_sums(isa: Isa, x: &[f32], accumulate: bool, sums: &mut [f32]) {
+pub fn column_sums(isa: Isa, x: &[f32], accumulate: bool, sums: &mut [f32]) {
     /// Rows of a task.
     const ROWS: usize = 64;
     let width = sums.len();
@@ -317,6 +363,18 @@ mod tests {
             };
             forward(isa, layer, Some(&case.b), act, None, &mut y);
             close("y without pre", &y, &wide(&r.y), 1e-6);
+
+            // With a residual, at another scale.
+            let mut y = vec![f32::NAN; r.y.len()];
+            let finish = Residual {
+                bias: Some(&case.b),
+                residual: &case.dz,
+                scale: 0.5,
+            };
+            forward_residual(isa, layer, finish, &mut y);
+            let sums = pre.iter().zip(&case.dz);
+            let want: Vec<f64> = sums.map(|(z, r)| (z + f64::from(*r)) * 0.5).collect();
+            close("(pre + residual)/2", &y, &want, 2e-6);
 
             // On top of something.
             let r = case.run(isa, case.filled(1.0), true);

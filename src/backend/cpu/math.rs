@@ -28,6 +28,12 @@ pub fn exp(x: f32) -> f32 {
     p * power_of_two(half) * power_of_two(n - half)
 }
 
+/// The logistic function.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
 /// `2ⁿ` for `−126 ≤ n ≤ 127`.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {

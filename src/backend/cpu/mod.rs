@@ -8,10 +8,13 @@ mod activation;
 mod adam;
 mod attention;
 mod conv;
+mod convolutional;
 mod dropout;
+mod elements;
 mod embedding;
 mod gather;
 pub mod gemm;
+mod glu_conv;
 mod layer_norm;
 mod linear;
 mod linear_layer;
@@ -29,6 +32,8 @@ mod sequence;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+mod weight_norm;
+mod wide_attention;
 
 use super::sequence::Sequence;
 use super::{
@@ -519,10 +524,18 @@ impl Executor for Cpu {
         }
     }
 
-    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
+    fn sgd(
+        &mut self,
+        params: Tensor,
+        grads: Tensor,
+        buf: Tensor,
+        config: Sgd,
+        scale: Option<Tensor>,
+    ) {
         let (isa, lr) = (self.isa, self.inputs.lr);
         self.memory.write([params, buf], |memory, [params, buf]| {
-            optim::sgd(isa, params, memory.get(grads), buf, lr, config);
+            let scale = scale.map_or(1.0, |scale| memory.get(scale)[0]);
+            optim::sgd(isa, params, (memory.get(grads), scale), buf, lr, config);
         });
     }
 }

@@ -4,8 +4,15 @@ use super::simd::{Isa, Kernel, Simd};
 use crate::backend::Sgd;
 use rayon::prelude::*;
 
-/// See [`Executor::sgd`](crate::backend::Executor::sgd).
-pub fn sgd(isa: Isa, params: &mut [f32], grads: &[f32], buf: &mut [f32], lr: f32, config: Sgd) {
+/// See [`Executor::sgd`](crate::backend::Executor::sgd); gradients come with their scale.
+pub fn sgd(
+    isa: Isa,
+    params: &mut [f32],
+    (grads, scale): (&[f32], f32),
+    buf: &mut [f32],
+    lr: f32,
+    config: Sgd,
+) {
     const CHUNK: usize = 1 << 14;
     assert_eq!((params.len(), params.len()), (grads.len(), buf.len()));
     let chunks = params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK));
@@ -15,6 +22,7 @@ pub fn sgd(isa: Isa, params: &mut [f32], grads: &[f32], buf: &mut [f32], lr: f32
             isa.run(Step {
                 params,
                 grads,
+                scale,
                 buf,
                 lr,
                 config,
@@ -25,6 +33,7 @@ pub fn sgd(isa: Isa, params: &mut [f32], grads: &[f32], buf: &mut [f32], lr: f32
 struct Step<'a> {
     params: &'a mut [f32],
     grads: &'a [f32],
+    scale: f32,
     buf: &'a mut [f32],
     lr: f32,
     config: Sgd,
@@ -41,7 +50,7 @@ impl Kernel for Step<'_> {
             weight_decay,
         } = self.config;
         for ((p, g), buf) in self.params.iter_mut().zip(self.grads).zip(self.buf) {
-            let g = g + weight_decay * *p;
+            let g = self.scale * g + weight_decay * *p;
             *buf = momentum * *buf + g;
             *p -= self.lr * if nesterov { g + momentum * *buf } else { *buf };
         }
@@ -61,13 +70,16 @@ mod tests {
         }
     }
 
+    const SCALE: f32 = 0.25;
+
     /// Parameters and momentum after three steps.
     fn run(isa: Isa, n: usize, nesterov: bool) -> [Vec<f32>; 2] {
         let mut random = Stream::new(9, 0, 0);
         let mut draw = || (0..n).map(|_| random.f32() - 0.5).collect::<Vec<f32>>();
         let (mut params, mut buf) = (draw(), vec![0.0; n]);
         for lr in [0.5, 0.1, 0.02] {
-            sgd(isa, &mut params, &draw(), &mut buf, lr, config(nesterov));
+            let (grads, config) = (draw(), config(nesterov));
+            sgd(isa, &mut params, (&grads, SCALE), &mut buf, lr, config);
         }
         [params, buf]
     }
@@ -89,7 +101,7 @@ mod tests {
             let (mut params, mut buf) = (draw(), vec![0.0; n]);
             for lr in [0.5, 0.1, 0.02] {
                 for (i, grad) in draw().into_iter().enumerate() {
-                    let g = grad + 0.01 * params[i];
+                    let g = f64::from(SCALE) * grad + 0.01 * params[i];
                     buf[i] = 0.9 * buf[i] + g;
                     params[i] -= lr * if nesterov { g + 0.9 * buf[i] } else { buf[i] };
                 }

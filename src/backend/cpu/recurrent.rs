@@ -8,8 +8,6 @@ use crate::backend::Tensor;
 use crate::backend::recurrent::{
     Lstm, LstmCell, LstmDecoder, LstmDecoderGrad, LstmGrad, Luong, LuongGrad, Query, Recurrent,
 };
-use crate::backend::sequence::Dropout;
-use rayon::prelude::*;
 
 /// A layer as the kernels take it.
 fn layer<'a>(memory: &'a Others, lstm: &Lstm, lengths: &'a [i32]) -> Sequences<'a> {
@@ -122,26 +120,6 @@ impl Cpu {
 }
 
 impl Recurrent for Cpu {
-    fn clear(&mut self, t: Tensor) {
-        self.memory.write([t], |_, [t]| t.fill(0.0));
-    }
-
-    fn drop_out(&mut self, x: Tensor, dropout: Dropout, y: Tensor) {
-        /// Elements of a task.
-        const PART: usize = 1 << 12;
-        let mask = Mask::new(&self.inputs, dropout);
-        self.memory.write([y], |memory, [to]| {
-            if x != y {
-                to.copy_from_slice(memory.get(x));
-            }
-            to.par_chunks_mut(PART).enumerate().for_each(|(i, to)| {
-                let mut factors = vec![0.0; to.len()];
-                mask.factors(i * PART, &mut factors);
-                to.iter_mut().zip(factors).for_each(|(y, f)| *y *= f);
-            });
-        });
-    }
-
     fn lstm(&mut self, l: Lstm) {
         let isa = self.isa;
         let lengths = labels_of(&self.labels, l.lengths);

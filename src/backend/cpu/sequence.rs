@@ -6,6 +6,7 @@ use super::linear_layer::{self, Layer};
 use super::memory::Others;
 use super::sentence_loss::{self, Sentences};
 use super::{Cpu, adam, embedding, labels_of, layer_norm};
+use crate::backend::convolutional::Convolutional;
 use crate::backend::recurrent::Recurrent;
 use crate::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
@@ -22,7 +23,11 @@ impl Cpu {
 }
 
 /// The tokens of an embedding as the kernels take them.
-fn tokens<'a>(e: &Embedding, tokens: &'a [i32], mask: Option<Mask>) -> embedding::Tokens<'a> {
+pub(super) fn tokens<'a>(
+    e: &Embedding,
+    tokens: &'a [i32],
+    mask: Option<Mask>,
+) -> embedding::Tokens<'a> {
     embedding::Tokens {
         tokens,
         length: e.tokens.dims[3],
@@ -33,7 +38,7 @@ fn tokens<'a>(e: &Embedding, tokens: &'a [i32], mask: Option<Mask>) -> embedding
 }
 
 /// A linear layer as the kernels take it.
-fn layer<'a>(memory: &'a Others, x: Tensor, w: Tensor) -> Layer<'a> {
+pub(super) fn layer<'a>(memory: &'a Others, x: Tensor, w: Tensor) -> Layer<'a> {
     Layer {
         x: memory.get(x),
         w: memory.get(w),
@@ -75,6 +80,10 @@ fn heads_of<'a>(memory: &'a Others, a: &Attention, key_len: &'a [i32]) -> attent
 
 impl Sequence for Cpu {
     fn recurrent(&mut self) -> Option<&mut dyn Recurrent> {
+        Some(self)
+    }
+
+    fn convolutional(&mut self) -> Option<&mut dyn Convolutional> {
         Some(self)
     }
 

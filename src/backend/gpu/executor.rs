@@ -314,9 +314,16 @@ impl Executor for Gpu {
         }
     }
 
-    fn sgd(&mut self, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
+    fn sgd(
+        &mut self,
+        params: Tensor,
+        grads: Tensor,
+        buf: Tensor,
+        config: Sgd,
+        scale: Option<Tensor>,
+    ) {
         self.op(|gpu| {
-            optim::sgd(gpu, params, grads, buf, config);
+            optim::sgd(gpu, params, grads, buf, config, scale);
             gpu.written(params);
         });
     }

@@ -134,7 +134,7 @@ mod tests {
                 nesterov: false,
                 weight_decay: 0.0,
             };
-            exec.sgd(self.params, self.grads, self.buf, plain);
+            exec.sgd(self.params, self.grads, self.buf, plain, None);
             self.product(exec, 1, 2);
         }
 

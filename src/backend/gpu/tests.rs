@@ -242,7 +242,7 @@ fn step(gpu: &mut Gpu, params: Tensor, rows: u32) -> Result<(), DeviceError> {
     let half = |part: usize| params.view(4 * part, [1, 1, 1, 2]);
     let last = params.view(6, [1, 1, 1, 2]);
     gpu.step(Pass::Train, inputs, &|exec| {
-        exec.sgd(half(0), half(1), last, config)
+        exec.sgd(half(0), half(1), last, config, None)
     })
 }
 

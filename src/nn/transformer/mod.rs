@@ -8,7 +8,7 @@ mod layers;
 mod stack;
 
 use super::beam::Decoding;
-use super::network::{Bound, Built, Layers, Room, TABLE};
+use super::network::{Bound, Built, FIRST_PLACE, Layers, Room, TABLE};
 use super::params::{ParamList, Params};
 use crate::backend::sequence::{
     Act, Dropout, Embedding, Linear, LinearGrad, LinearInputGrad, PositionFormula, Sequence,
@@ -20,9 +20,6 @@ use decoding::Caches;
 use inputs::StackShape;
 use stack::Stack;
 use std::sync::Arc;
-
-/// The first place has the number that fairseq gives it: one after padding's.
-const FIRST_PLACE: usize = PAD as usize + 1;
 
 /// Where the layer norms are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

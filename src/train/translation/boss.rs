@@ -10,7 +10,7 @@ use crate::data::pairs::{PairShape, SentencePairs, Sentences};
 use crate::data::text::bucket::{self, BatchLimits, padded};
 use crate::data::text::{Corpus, Tokenizer, Translation, bleu};
 use crate::files;
-use crate::nn::{Network, Params, Room, TrainSpec, longest_translation};
+use crate::nn::{Network, Optimiser, Params, Room, TrainSpec, longest_translation};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score, own_part};
 use crate::train::{Config, Guess, TrainError};
 use crate::world::world;
@@ -126,12 +126,12 @@ impl TranslationBoss {
             spec: TrainSpec {
                 smoothing: config.label_smoothing as f32,
                 clip: own.clip_norm as f32,
-                adam: Adam {
+                optimiser: Optimiser::Adam(Adam {
                     betas: [0.9, 0.98],
                     eps: 1e-9,
                     weight_decay: config.weight_decay as f32,
                     decoupled: true,
-                },
+                }),
             },
             batch: config.batch,
         })

@@ -39,7 +39,7 @@ pub struct TransformerProgram;
 
 impl Program for TransformerProgram {
     const NAME: &'static str = "transformer";
-    const ABOUT: &'static str = "Trains a Transformer or an LSTM to translate with AutoAssist: a light \
+    const ABOUT: &'static str = "Trains a Transformer, an LSTM or a ConvS2S to translate with AutoAssist: a light \
         Assistant learns which sentences still matter and skips the rest.\n\nWithout --data this \
         is a demonstration: built-in sums in words, three arms, under two minutes.";
     const DEMONSTRATION: &'static str = "A demonstration on synthetic sentences, not evidence. Real \
@@ -176,11 +176,11 @@ impl TranslationTask {
             ),
         ];
         let long = train.long + valid.long + test.long;
-        if long > 0 && most < MOST_TOKENS {
+        let places = self.config.arch.most_tokens();
+        if long > 0 && most < places {
             let pairs = if long == 1 { "pair is" } else { "pairs are" };
             lines.push(format!(
-                "{long} {pairs} longer than --max-length {most}; up to {MOST_TOKENS} tokens have \
-                 places"
+                "{long} {pairs} longer than --max-length {most}; up to {places} tokens have places"
             ));
         }
         lines

@@ -1,6 +1,6 @@
 //! The flags of `transformer` alone.
 
-use crate::nn::{LstmConfig, NetworkConfig, NormPlace, TransformerConfig};
+use crate::nn::{ConvS2SConfig, LstmConfig, NetworkConfig, NormPlace, TransformerConfig};
 use crate::train::config::{absolute, require};
 use crate::train::{ConfigError, Schedule};
 use clap::ValueEnum;
@@ -25,6 +25,8 @@ pub enum Arch {
     Transformer,
     /// Recurrences with attention (Luong et al., 2015); on cpu only so far.
     Lstm,
+    /// Convolutions with attention (Gehring et al., 2017); on cpu only so far.
+    Convs2s,
 }
 
 impl Arch {
@@ -33,6 +35,24 @@ impl Arch {
         match self {
             Arch::Transformer => "Transformer",
             Arch::Lstm => "LSTM",
+            Arch::Convs2s => "ConvS2S",
+        }
+    }
+
+    /// As the flag has it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Arch::Transformer => "transformer",
+            Arch::Lstm => "lstm",
+            Arch::Convs2s => "convs2s",
+        }
+    }
+
+    /// Tokens of a sentence, its end included, that it has places for.
+    pub fn most_tokens(self) -> usize {
+        match self {
+            Arch::Convs2s => ConvS2SConfig::MOST_TOKENS.min(MOST_TOKENS),
+            _ => MOST_TOKENS,
         }
     }
 }
@@ -42,13 +62,15 @@ impl Arch {
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// d 128, ffn 512, 4 heads, 3+3 layers, dropout 0.1; lstm: d 128, states of 256, 1+1 layers,
-    /// dropout 0.1, one table of embeddings.
+    /// dropout 0.1, one table of embeddings; convs2s: d 128, 4+3 layers that see 3 tokens, dropout
+    /// 0.1.
     Tiny,
     /// d 512, ffn 1024, 4 heads, 6+6 layers, dropout 0.3; lstm: d and states of 256, 1+1 layers,
-    /// dropout 0.1 of the decoder's outputs, three tables.
+    /// dropout 0.1 of the decoder's outputs, three tables; convs2s: d 256, 4+3 layers, dropout 0.2.
     Iwslt,
     /// d 512, ffn 2048, 8 heads, 6+6 layers, dropout 0.1; lstm: d and states of 1000, 4+4 layers,
-    /// dropout 0.1 of the embeddings, three tables.
+    /// dropout 0.1 of the embeddings, three tables; convs2s: d 768, 15+15 layers of widths 512 to
+    /// 2048, dropout 0.2.
     Base,
 }
 
@@ -102,7 +124,7 @@ pub struct TranslationOptions {
     #[arg(long)]
     pub vocab: Option<usize>,
     /// Width of the model; of an lstm that of its embeddings, and its states are 2 times as wide
-    /// (tiny) or as wide (iwslt, base)
+    /// (tiny) or as wide (iwslt, base); not for convs2s with --preset base, as --layers
     #[arg(long)]
     pub d_model: Option<usize>,
     /// Layers of the encoder, and of the decoder
@@ -120,8 +142,8 @@ pub struct TranslationOptions {
     /// Largest norm of the gradient [default: 1]
     #[arg(long)]
     pub clip_norm: Option<f64>,
-    /// Tokens of a sentence, its end included, at most 1024: longer training pairs are left out,
-    /// other sentences cut [default: 128]
+    /// Tokens of a sentence, its end included, at most 1024 (convs2s: 1022): longer training pairs
+    /// are left out, other sentences cut [default: 128]
     #[arg(long)]
     pub max_length: Option<usize>,
     /// Padded tokens in a step, both languages together; --batch caps sentences [default: 4096]
@@ -148,14 +170,16 @@ pub struct TranslationConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tgt: Vec<PathBuf>,
     pub arch: Arch,
-    /// What of an LSTM has no flag of its own.
+    /// What of an LSTM or a ConvS2S has no flag of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm: Option<Norm>,
     pub vocab: usize,
     pub d_model: usize,
-    pub layers: usize,
+    /// Those of the encoder and as many of the decoder; none where the preset's two lists stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,7 +218,7 @@ impl TranslationOptions {
                 }
                 let (norm, heads) = (self.norm.unwrap_or(Norm::Pre), sizes.heads);
                 (
-                    (sizes.d, sizes.layers[0], sizes.dropout),
+                    (sizes.d, Some(sizes.layers[0]), sizes.dropout),
                     Some(norm),
                     Some(self.heads.unwrap_or(heads)),
                     Some(self.ffn.unwrap_or(sizes.ffn)),
@@ -205,8 +229,16 @@ impl TranslationOptions {
                 let sizes = LstmConfig::preset(preset.name(), 0).expect("a preset");
                 let most = sizes.dropout.into_iter().fold(0.0, f32::max);
                 let sizes = match own {
-                    true => (64, 1, 0.0),
-                    false => (sizes.embed, sizes.layers, most),
+                    true => (64, Some(1), 0.0),
+                    false => (sizes.embed, Some(sizes.layers), most),
+                };
+                (sizes, self.norm, self.heads, self.ffn)
+            }
+            Arch::Convs2s => {
+                let sizes = ConvS2SConfig::preset(preset.name(), 0).expect("a preset");
+                let sizes = match own {
+                    true => (64, Some(2), 0.0),
+                    false => (sizes.embed, None, sizes.dropout),
                 };
                 (sizes, self.norm, self.heads, self.ffn)
             }
@@ -224,7 +256,7 @@ impl TranslationOptions {
             src: files(self.src),
             tgt: files(self.tgt),
             arch,
-            preset: (arch == Arch::Lstm).then_some(preset),
+            preset: (arch != Arch::Transformer).then_some(preset),
             norm,
             vocab: self.vocab.unwrap_or(if demonstration {
                 crate::data::text::SYNTHETIC_VOCAB
@@ -232,7 +264,7 @@ impl TranslationOptions {
                 4000
             }),
             d_model: self.d_model.unwrap_or(d_model),
-            layers: self.layers.unwrap_or(layers),
+            layers: self.layers.or(layers),
             heads,
             ffn,
             // As it is written, not as an f32 is.
@@ -261,7 +293,7 @@ impl TranslationConfig {
                 d: self.d_model,
                 heads: self.heads.expect("a Transformer has heads"),
                 ffn: self.ffn.expect("a Transformer has feed-forward layers"),
-                layers: [self.layers; 2],
+                layers: [self.layers.expect("a Transformer has layers"); 2],
                 norm: match self.norm.expect("a Transformer has norms") {
                     Norm::Pre => NormPlace::Pre,
                     Norm::Post => NormPlace::Post,
@@ -276,11 +308,33 @@ impl TranslationConfig {
                     embed: self.d_model,
                     hidden: wider * self.d_model,
                     output: self.d_model,
-                    layers: self.layers,
+                    layers: self.layers.expect("an LSTM has layers"),
                     dropout: preset.dropout.map(|p| if p > 0.0 { rate } else { 0.0 }),
                     ..preset
                 })
             }
+            Arch::Convs2s => NetworkConfig::ConvS2S(self.convs2s(vocab, rate)),
+        }
+    }
+
+    /// The preset, whose widths are all the same where one of them may be given.
+    fn convs2s(&self, vocab: usize, dropout: f32) -> ConvS2SConfig {
+        let name = self.preset.expect("a ConvS2S has one").name();
+        let preset = ConvS2SConfig::preset(name, vocab).expect("a preset");
+        let given = |convs: Vec<[usize; 2]>| {
+            let count = self.layers.unwrap_or(convs.len());
+            vec![[self.d_model, convs[0][1]]; count]
+        };
+        match self.preset {
+            Some(Preset::Base) => ConvS2SConfig { dropout, ..preset },
+            _ => ConvS2SConfig {
+                embed: self.d_model,
+                output: self.d_model,
+                encoder: given(preset.encoder),
+                decoder: given(preset.decoder),
+                dropout,
+                ..preset
+            },
         }
     }
 
@@ -309,18 +363,20 @@ impl TranslationConfig {
         require(within(vocab, 8, 1_000_000), "vocab", &vocab, remedy)?;
         match self.arch {
             Arch::Transformer => self.check_transformer()?,
-            Arch::Lstm => self.check_lstm()?,
+            Arch::Lstm | Arch::Convs2s => self.check_other()?,
         }
-        let (layers, remedy) = (self.layers, "give a number from 1 to 100");
-        require(within(layers, 1, 100), "layers", &layers, remedy)?;
+        if let Some(layers) = self.layers {
+            let remedy = "give a number from 1 to 100";
+            require(within(layers, 1, 100), "layers", &layers, remedy)?;
+        }
         let dropout_ok = (0.0..1.0).contains(&self.dropout);
         let remedy = "give a share from 0 to below 1";
         require(dropout_ok, "dropout", &self.dropout, remedy)?;
         let (clip, remedy) = (self.clip_norm, "give a positive number; inf for none");
         require(clip > 0.0, "clip-norm", &clip, remedy)?;
-        let (length, remedy) = (self.max_length, "give a number of tokens from 8 to 1024");
-        let length_ok = within(length, 8, MOST_TOKENS);
-        require(length_ok, "max-length", &length, remedy)?;
+        let (length, most) = (self.max_length, self.arch.most_tokens());
+        let remedy = format!("give a number of tokens from 8 to {most}");
+        require(within(length, 8, most), "max-length", &length, &remedy)?;
         let (tokens, remedy) = (self.max_tokens, "give at least 16 tokens");
         require(within(tokens, 16, 1 << 24), "max-tokens", &tokens, remedy)?;
         let (beam, remedy) = (self.beam, "give a number of hypotheses from 1 to 64");
@@ -334,6 +390,7 @@ impl TranslationConfig {
         let heads = self.heads.ok_or_else(|| missing("heads"))?;
         let ffn = self.ffn.ok_or_else(|| missing("ffn"))?;
         self.norm.ok_or_else(|| missing("norm"))?;
+        self.layers.ok_or_else(|| missing("layers"))?;
         let remedy = "give a number from 1 to 64";
         require((1..=64).contains(&heads), "heads", &heads, remedy)?;
         let (d, even) = (self.d_model, self.d_model.is_multiple_of(2));
@@ -344,23 +401,39 @@ impl TranslationConfig {
         require((1..=65_536).contains(&ffn), "ffn", &ffn, remedy)
     }
 
-    /// What the LSTM alone has, and what it has not.
-    fn check_lstm(&self) -> Result<(), ConfigError> {
+    /// What the others have, and what they have not.
+    fn check_other(&self) -> Result<(), ConfigError> {
+        let (arch, together) = (self.arch.flag(), |text| Err(ConfigError::Together(text)));
         let given = [
             ("heads", self.heads.is_some()),
             ("ffn", self.ffn.is_some()),
             ("norm", self.norm.is_some()),
         ];
         if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
-            return Err(ConfigError::Together(format!(
-                "--{flag} is not a flag of --arch lstm, which has none; leave it out"
-            )));
+            return together(format!(
+                "--{flag} is not a flag of --arch {arch}, which has none; leave it out"
+            ));
         }
-        if self.preset.is_none() {
-            let text = "--arch lstm needs its --preset";
-            return Err(ConfigError::Together(text.into()));
+        let Some(preset) = self.preset else {
+            return together(format!("--arch {arch} needs its --preset"));
+        };
+        if self.arch == Arch::Lstm && self.layers.is_none() {
+            return together(format!("--arch {arch} needs --layers"));
         }
         let d = self.d_model;
+        if self.arch == Arch::Convs2s && preset == Preset::Base {
+            let sizes = ConvS2SConfig::preset(preset.name(), 0).expect("a preset");
+            let flags = [
+                ("layers", self.layers.is_some()),
+                ("d-model", d != sizes.embed),
+            ];
+            if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
+                return together(format!(
+                    "--{flag} does not go with --arch {arch} --preset base, whose layers differ; \
+                     leave it out"
+                ));
+            }
+        }
         require(
             (1..=4096).contains(&d),
             "d-model",
@@ -382,8 +455,8 @@ mod tests {
             ..TranslationOptions::default()
         };
         let config = options.resolve(false);
-        let sizes = [config.d_model, config.layers];
-        assert_eq!((sizes, config.dropout), ([512, 6], 0.3));
+        let sizes = (config.d_model, config.layers);
+        assert_eq!((sizes, config.dropout), ((512, Some(6)), 0.3));
         assert_eq!((config.ffn, config.heads), (Some(100), Some(4)));
         assert!(config.check().is_ok());
         assert!(TranslationOptions::default().resolve(true).check().is_ok());
@@ -414,6 +487,28 @@ mod tests {
     }
 
     #[test]
+    fn a_convs2s_has_its_preset_s_lists_unless_told_otherwise() {
+        let network = |text: &str| {
+            let options: TranslationOptions = toml::from_str(text).unwrap();
+            let config = options.resolve(false);
+            assert!(config.check().is_ok(), "{text}");
+            match config.network(50) {
+                NetworkConfig::ConvS2S(config) => config,
+                other => panic!("{other:?}"),
+            }
+        };
+        for name in ["tiny", "iwslt", "base"] {
+            let plain = network(&format!("arch = \"convs2s\"\npreset = \"{name}\""));
+            assert_eq!(Some(&plain), ConvS2SConfig::preset(name, 50).as_ref());
+        }
+        let changed = network("arch = \"convs2s\"\nd-model = 64\nlayers = 2\ndropout = 0.2");
+        assert_eq!([changed.embed, changed.output], [64; 2]);
+        assert_eq!(changed.encoder, [[64, 3]; 2]);
+        assert_eq!(changed.decoder, changed.encoder);
+        assert_eq!(changed.dropout, 0.2);
+    }
+
+    #[test]
     fn nonsense_is_refused_by_name() {
         for (flag, text) in [
             ("vocab", "vocab = 3"),
@@ -439,6 +534,16 @@ mod tests {
             ("ffn", "arch = \"lstm\"\nffn = 4"),
             ("norm", "arch = \"lstm\"\nnorm = \"pre\""),
             ("d-model", "arch = \"lstm\"\nd-model = 0"),
+            ("heads", "arch = \"convs2s\"\nheads = 4"),
+            ("max-length", "arch = \"convs2s\"\nmax-length = 1023"),
+            (
+                "layers",
+                "arch = \"convs2s\"\npreset = \"base\"\nlayers = 2",
+            ),
+            (
+                "d-model",
+                "arch = \"convs2s\"\npreset = \"base\"\nd-model = 64",
+            ),
             ("data parallel", "src = [\"a\"]"),
             ("data parallel", "data-dir = \"a\""),
         ] {

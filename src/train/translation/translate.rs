@@ -23,7 +23,7 @@ pub struct TranslateFlags {
     /// Hypotheses of a sentence; 1 is greedy [default: as the run was evaluated]
     #[arg(long)]
     beam: Option<usize>,
-    /// Tokens of a line, at most 1024; what is longer is cut [default: as in training]
+    /// Tokens of a line, at most 1024 (convs2s: 1022); what is longer is cut [default: as in training]
     #[arg(long)]
     max_length: Option<usize>,
 }
@@ -58,7 +58,7 @@ struct ReadError {
 /// # Errors
 /// A folder without a trained model, unreadable input, a failure of the device.
 pub fn translate(flags: &TranslateFlags) -> Result<(), TrainError> {
-    let (mut translator, longest) = load(flags)?;
+    let (mut translator, lengths) = load(flags)?;
     // Standard input has a buffer of its own, which does not say what is in it.
     let mut input = Lines {
         input: BufReader::with_capacity(AHEAD, std::io::stdin().lock()),
@@ -70,7 +70,7 @@ pub fn translate(flags: &TranslateFlags) -> Result<(), TrainError> {
         if lines.is_empty() && failed.is_none() {
             return Ok(());
         }
-        let text = translate_lines(&mut translator, longest, &lines)?;
+        let text = translate_lines(&mut translator, lengths, &lines)?;
         let written = output.write_all(text.as_bytes());
         match written.and_then(|()| output.flush()) {
             // A reader who has seen enough is no failure.
@@ -134,7 +134,7 @@ fn note(line: usize, what: &str) {
 
 fn translate_lines(
     translator: &mut Translator,
-    longest: usize,
+    [longest, most]: [usize; 2],
     lines: &[(usize, String)],
 ) -> Result<String, TrainError> {
     let mut sources = Sentences::default();
@@ -142,7 +142,7 @@ fn translate_lines(
         let tokens = translator.tokenizer().encode(line);
         let tokens = tokens.map_err(TrainError::unusable)?;
         if tokens.len() > longest {
-            let remedy = match longest < MOST_TOKENS {
+            let remedy = match longest < most {
                 true => "split the sentence, or raise --max-length",
                 false => "split the sentence",
             };
@@ -158,8 +158,8 @@ fn translate_lines(
     Ok(translations.iter().map(|t| format!("{t}\n")).collect())
 }
 
-/// Puts a trained model onto a device, and says how long lines may be.
-fn load(flags: &TranslateFlags) -> Result<(Translator, usize), TrainError> {
+/// Puts a trained model onto a device, and says how long lines may be, and how long they could be.
+fn load(flags: &TranslateFlags) -> Result<(Translator, [usize; 2]), TrainError> {
     let weights = WeightFile::of_program(&flags.model, TransformerProgram::NAME);
     let weights = weights.map_err(TrainError::unusable)?;
     let config = known::config(&weights)?;
@@ -182,5 +182,5 @@ fn load(flags: &TranslateFlags) -> Result<(Translator, usize), TrainError> {
     let mut translator = translator.map_err(|e| TrainError::unusable(e.at_batch(TOGETHER)))?;
     let (exec, net) = translator.parts();
     nn::import(exec, &net.params, &weights, &about).map_err(TrainError::unusable)?;
-    Ok((translator, config.max_length))
+    Ok((translator, [config.max_length, config.arch.most_tokens()]))
 }

@@ -13,9 +13,10 @@ const LENGTH_PENALTY: f32 = 1.0;
 
 /// A device that lacks what a network is made of.
 #[derive(Debug, thiserror::Error)]
-#[error("--device {device}: --arch lstm runs on cpu only so far; give --device cpu")]
+#[error("--device {device}: --arch {arch} runs on cpu only so far; give --device cpu")]
 struct OnlyCpu {
     device: String,
+    arch: &'static str,
 }
 
 /// Opens the device for a network.
@@ -25,9 +26,14 @@ struct OnlyCpu {
 pub fn open(device: &str, config: &TranslationConfig) -> Result<Box<dyn Executor>, TrainError> {
     let mut exec = backend::open(device).map_err(TrainError::unusable)?;
     let ops = exec.sequence().expect("all executors have the ops");
-    if config.arch == Arch::Lstm && ops.recurrent().is_none() {
-        let device = device.to_string();
-        return Err(TrainError::unusable(OnlyCpu { device }));
+    let able = match config.arch {
+        Arch::Transformer => true,
+        Arch::Lstm => ops.recurrent().is_some(),
+        Arch::Convs2s => ops.convolutional().is_some(),
+    };
+    if !able {
+        let (device, arch) = (device.to_string(), config.arch.flag());
+        return Err(TrainError::unusable(OnlyCpu { device, arch }));
     }
     Ok(exec)
 }
@@ -57,7 +63,7 @@ impl Translator {
         let net = Network::new(ops, config.network(tokenizer.vocab()), room)?;
         let spec = SearchSpec {
             beams: config.beam,
-            most: room.places,
+            most: room.places.min(config.arch.most_tokens()),
             penalty: LENGTH_PENALTY,
         };
         let search = BeamSearch::new(ops, &net, spec);

@@ -345,7 +345,7 @@ fn sgd(gpu: &mut Gpu, random: &mut Stream, len: usize) -> Result<(), DeviceError
     let params = tensor(gpu, random, Kind::Float, dims)?;
     let grads = tensor(gpu, random, Kind::Float, dims)?;
     let buf = tensor(gpu, random, Kind::Float, dims)?;
-    gpu.sgd(params, grads, buf, SGD);
+    gpu.sgd(params, grads, buf, SGD, None);
     gpu.check()
 }
 

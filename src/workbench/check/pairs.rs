@@ -5,7 +5,9 @@ use crate::backend::gpu::Gpu;
 use crate::backend::sequence::{Adam, Heads, PairBatch, Sequence};
 use crate::backend::{DeviceError, Executor, Kind, Pass, StepInputs};
 use crate::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
-use crate::nn::{BeamSearch, Network, NormPlace, SearchSpec, TrainSpec, TransformerConfig};
+use crate::nn::{
+    BeamSearch, Network, NormPlace, Optimiser, SearchSpec, TrainSpec, TransformerConfig,
+};
 use crate::rng::Stream;
 use std::sync::Arc;
 
@@ -63,12 +65,12 @@ fn gather(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 3]) -> Result<(), D
 const SPEC: TrainSpec = TrainSpec {
     smoothing: 0.1,
     clip: 1.0,
-    adam: Adam {
+    optimiser: Optimiser::Adam(Adam {
         betas: [0.9, 0.98],
         eps: 1e-9,
         weight_decay: 0.0,
         decoupled: false,
-    },
+    }),
 };
 
 /// Two steps of training, one of evaluation, and a translation.

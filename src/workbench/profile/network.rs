@@ -10,7 +10,7 @@ use crate::backend::sequence::{Adam, Sequence};
 use crate::backend::{Augment, Executor, Pass, Sgd, StepInputs};
 use crate::data::Images;
 use crate::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
-use crate::nn::{self, Architecture, InputShape, ResNet, TrainSpec, TransformerConfig};
+use crate::nn::{self, Architecture, InputShape, Optimiser, ResNet, TrainSpec, TransformerConfig};
 use crate::simt::Simt;
 use crate::simt::counts::LaunchProfile;
 use crate::simt::once::{Once, Order};
@@ -345,12 +345,12 @@ fn transformer(gpu: &mut Gpu, preset: &str, batch: usize) -> Result<(), ProfileE
     let spec = TrainSpec {
         smoothing: 0.1,
         clip: 1.0,
-        adam: Adam {
+        optimiser: Optimiser::Adam(Adam {
             betas: [0.9, 0.98],
             eps: 1e-9,
             weight_decay: 0.0,
             decoupled: true,
-        },
+        }),
     };
     let net = nn::Network::new(gpu, config, shape)?;
     let data = gpu.attach_pairs(Arc::new(sentences(batch)));

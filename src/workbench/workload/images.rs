@@ -287,7 +287,7 @@ fn sgd(gpu: &mut Gpu, shape: &[usize]) -> Result {
     let mut floats = || noise(gpu, Kind::Float, [1, 1, 1, shape[0]]);
     let (params, grads, buf) = (floats()?, floats()?, floats()?);
     Ok(Work::Op(Box::new(move |exec| {
-        exec.sgd(params, grads, buf, config);
+        exec.sgd(params, grads, buf, config, None);
     })))
 }
 

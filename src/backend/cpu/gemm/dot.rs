@@ -17,7 +17,7 @@ const FEW: usize = 6;
 
 /// Whether this is the way to compute `C[m, n] = a·b`.
 pub(super) fn fits(m: usize, n: usize, a: Matrix, b: Matrix) -> bool {
-    !a.transposed && b.transposed && m.min(n) <= FEW
+    !a.transposed && b.transposed && a.is_even() && b.is_even() && m.min(n) <= FEW
 }
 
 /// Some rows and columns of `C`.

@@ -5,9 +5,10 @@ use crate::backend::cpu::simd::Simd;
 /// A matrix to read: row-major floats, or the transpose of such.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// Row `i` begins at `i·ld`.
     pub(super) values: &'a [f32],
     pub(super) ld: usize,
+    /// Rows of a group, and how far apart groups begin.
+    groups: Option<[u32; 2]>,
     pub(super) transposed: bool,
 }
 
@@ -17,7 +18,39 @@ impl<'a> Matrix<'a> {
         Matrix {
             values,
             ld,
+            groups: None,
             transposed: false,
+        }
+    }
+
+    /// Windows that slide over sequences: groups of `rows` rows, which begin `apart` apart, and rows
+    /// within a group `ld`, so that a row may reach into the next ones.
+    ///
+    /// # Panics
+    /// If groups begin within each other.
+    pub fn windows(values: &'a [f32], ld: usize, rows: usize, apart: usize) -> Matrix<'a> {
+        assert!(apart >= rows * ld, "{rows} rows of {ld} in {apart}");
+        let groups = [rows, apart].map(|n| u32::try_from(n).expect("sequences fit into memory"));
+        Matrix {
+            groups: Some(groups),
+            ..Matrix::new(values, ld)
+        }
+    }
+
+    /// Whether all rows begin `ld` apart.
+    pub(super) fn is_even(&self) -> bool {
+        self.groups.is_none()
+    }
+
+    /// Where row `i` of the values begins.
+    #[inline(always)]
+    pub(super) fn start(&self, i: usize) -> usize {
+        match self.groups {
+            None => i * self.ld,
+            Some([rows, apart]) => {
+                let (group, row) = (i as u32 / rows, i as u32 % rows);
+                group as usize * apart as usize + row as usize * self.ld
+            }
         }
     }
 
@@ -34,7 +67,14 @@ impl<'a> Matrix<'a> {
             true => (cols, rows),
             false => (rows, cols),
         };
-        check(name, self.values, self.ld, rows, cols);
+        if self.is_even() {
+            return check(name, self.values, self.ld, rows, cols);
+        }
+        let least = rows
+            .checked_sub(1)
+            .map_or(0, |last| self.start(last) + cols);
+        let len = self.values.len();
+        assert!(len >= least, "{name}: {rows} windows of {cols} in {len}");
     }
 }
 

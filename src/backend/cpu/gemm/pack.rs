@@ -49,7 +49,7 @@ impl<'a> PackedA<'a> {
                     let columns = part(rows.len(), panels, p);
                     let mut to = p * step_panel(&depth) + (k - depth.start) * A_STEP;
                     for k in steps.clone() {
-                        let from = &a.values[k * a.ld + rows.start + columns.start..];
+                        let from = &a.values[a.start(k) + rows.start + columns.start..];
                         // What is too much is overwritten by the next step.
                         let whole = values[to..].first_chunk_mut().expect("panels end in space");
                         s.store(whole, s.load_first(&from[..columns.len()]));
@@ -86,7 +86,7 @@ impl<'a> PackedA<'a> {
             &self.values[p * step_panel(&self.depth)..]
         } else {
             for (row, to) in rows.clone().zip(self.values.chunks_mut(A_ROW)) {
-                let from = &self.a.values[row * self.a.ld..][self.depth.clone()];
+                let from = &self.a.values[self.a.start(row)..][self.depth.clone()];
                 to[..from.len()].copy_from_slice(from);
             }
             &*self.values
@@ -108,12 +108,18 @@ impl<'a> PackedA<'a> {
         let (start, far, columns, tile, tiles) = if self.a.transposed {
             let tile = p * tiles + tile;
             let all = self.panels * tiles;
-            (k * ld + row, LANES * ld, self.rows.len(), tile, all)
+            (
+                self.a.start(k) + row,
+                LANES * ld,
+                self.rows.len(),
+                tile,
+                all,
+            )
         } else if p + 1 < self.panels {
             let row = self.rows.start + part(self.rows.len(), self.panels, p + 1).start;
-            (row * ld + self.depth.start, LANES, 1, tile, tiles)
+            (self.a.start(row) + self.depth.start, LANES, 1, tile, tiles)
         } else {
-            (row * ld + k, LANES, 1, tile, tiles)
+            (self.a.start(row) + k, LANES, 1, tile, tiles)
         };
         // Lines of 16 columns, each of which takes `SPARSE` tiles.
         let needed = columns.div_ceil(LANES) * SPARSE;
@@ -247,7 +253,7 @@ impl Kernel for PackB<'_> {
                     continue;
                 }
                 for (k, to) in depth.zip(to.chunks_exact_mut(step)) {
-                    let from = &self.b.values[k * self.b.ld..][columns.clone()];
+                    let from = &self.b.values[self.b.start(k)..][columns.clone()];
                     let vectors = to.as_chunks_mut::<LANES>().0.iter_mut();
                     for (to, from) in vectors.zip(from.chunks(LANES)) {
                         s.store(to, s.load_first(from));
@@ -271,7 +277,7 @@ fn transpose<S: Simd>(
     for half in (0..step).step_by(LANES) {
         let mut square = [s.splat(0.0); LANES];
         for (row, column) in square.iter_mut().zip(columns.clone().skip(half)) {
-            *row = s.load_first(&b.values[column * b.ld..][depth.clone()]);
+            *row = s.load_first(&b.values[b.start(column)..][depth.clone()]);
         }
         let square = s.transpose(square);
         for (to, row) in to[half..].chunks_mut(step).zip(&square[..depth.len()]) {

@@ -94,7 +94,7 @@ fn product<E: Epilogue>(
     // A panel of B that few tiles meet is not worth packing, if its rows are vectors as they lie;
     // some more tiles are few where those rows are so near that they do not alias in the L1.
     let few = if b.ld <= NEAR { MC } else { 2 * MOST_ROWS };
-    let direct = !b.transposed && m <= few;
+    let direct = !b.transposed && b.is_even() && m <= few;
     let blocks = Blocks {
         a,
         b: PackedB::new(isa, b, &depth, n, direct, packed),

@@ -263,6 +263,49 @@ fn infinities_and_nan_go_where_they_belong() {
 }
 
 #[test]
+fn windows_are_the_matrix_that_they_show() {
+    // Of 3 steps, on 5 sequences of 12 steps of 3 floats.
+    let (rows, width, apart) = (10, 9, 36);
+    let values = random(7, 5 * apart);
+    let window = |i: usize| &values[i / rows * apart + i % rows * 3..][..width];
+    let copied: Vec<f32> = (0..5 * rows).flat_map(window).copied().collect();
+    let sliding = Matrix::windows(&values, 3, rows, apart);
+    let plain = Matrix::new(&copied, width);
+    let other = random(8, 50 * 50);
+    let (by, long) = (Matrix::new(&other, 40), Matrix::new(&other, 50));
+    for isa in Isa::available() {
+        let product = |[m, n, k]: [usize; 3], a: Matrix, b: Matrix| {
+            let mut c = vec![f32::NAN; m * n];
+            gemm(isa, [m, n, k], a, b, Out::new(&mut c, n), &());
+            c
+        };
+        let all = |w: Matrix| {
+            [
+                product([50, 40, 9], w, by),
+                product([9, 50, 50], w.t(), long),
+                product([50, 9, 50], long, w),
+                product([40, 50, 9], by.t(), w.t()),
+            ]
+        };
+        for (got, want) in all(sliding).iter().zip(all(plain)) {
+            for (got, want) in got.iter().zip(want) {
+                assert!((got - want).abs() < 1e-5, "{isa}: {got} instead of {want}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "A: 20 windows of 9 in 71")]
+fn windows_beyond_the_slice_are_refused() {
+    let values = [0.0; 71];
+    let mut c = [0.0; 40];
+    let a = Matrix::windows(&values, 3, 10, 36);
+    let b = Matrix::new(&values, 2);
+    gemm(Isa::PORTABLE, [20, 2, 9], a, b, Out::new(&mut c, 2), &());
+}
+
+#[test]
 #[should_panic(expected = "B: 5x6, ld 6, in 29")]
 fn a_short_slice_is_refused() {
     let values = [0.0; 30];

@@ -1,13 +1,7 @@
 //! One step of a cell: what becomes of the four gates, and back.
 
-use crate::backend::cpu::math::exp;
+use crate::backend::cpu::math::sigmoid;
 use crate::backend::cpu::simd::{Kernel, Simd};
-
-/// The logistic function.
-#[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
 
 /// The hyperbolic tangent, to 1e-7 of 1.
 #[inline(always)]

@@ -5,7 +5,14 @@ use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::{Sgd, Tensor};
 
 /// See [`Executor::sgd`](crate::backend::Executor::sgd).
-pub(crate) fn sgd(gpu: &mut Gpu, params: Tensor, grads: Tensor, buf: Tensor, config: Sgd) {
+pub(crate) fn sgd(
+    gpu: &mut Gpu,
+    params: Tensor,
+    grads: Tensor,
+    buf: Tensor,
+    config: Sgd,
+    scale: Option<Tensor>,
+) {
     const THREADS: usize = 256;
     let n = params.len();
     assert_eq!([grads.len(), buf.len()], [n; 2], "one a parameter");
@@ -15,6 +22,7 @@ pub(crate) fn sgd(gpu: &mut Gpu, params: Tensor, grads: Tensor, buf: Tensor, con
         config.momentum.into(),
         config.weight_decay.into(),
         Arg::I32(i32::from(config.nesterov)),
+        scale.map_or(Arg::NULL, |t| gpu.address(t)),
         Arg::U32(n as u32),
         gpu.address(params),
         gpu.address(grads),
@@ -43,18 +51,23 @@ mod tests {
             weight_decay: 0.01,
         };
         let [params, grads, buf] = [0; 3].map(|_| exec.alloc(Kind::Float, [1, 1, 1, n]));
+        let scale = exec.alloc(Kind::Float, [1, 1, 1, 1]);
         let mut random = Stream::new(9, 0, 0);
         let mut draw = || (0..n).map(|_| random.f32() - 0.5).collect::<Vec<f32>>();
         exec.write(params, &draw()).unwrap();
+        exec.write(scale, &[0.3]).unwrap();
         for (step, lr) in [0.5, 0.1, 0.02].into_iter().enumerate() {
             exec.write(grads, &draw()).unwrap();
             let inputs = StepInputs {
                 step: step as u64,
                 lr,
+                // Another graph, with other arguments.
+                shape: [step as u32; 3],
                 ..StepInputs::default()
             };
             exec.step(Pass::Train, inputs, &|exec| {
-                exec.sgd(params, grads, buf, config)
+                // Every other step as it is, as networks of images do.
+                exec.sgd(params, grads, buf, config, (step != 1).then_some(scale));
             })
             .unwrap();
         }
