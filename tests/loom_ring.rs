@@ -81,6 +81,7 @@ fn no_record_is_lost_torn_or_of_another_step_and_no_slot_is_reused_early() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
+        #[allow(clippy::arc_with_non_send_sync)] // loom looks at who shares it, and how
         let device = Arc::new(Device {
             ring: Arc::new(LossRing::new(SLOTS, ROWS)),
             launched: AtomicU64::new(0),

@@ -108,7 +108,7 @@ impl Decoder {
         }
         let [first, last, output] = ["fc1", "fc2", "fc3"].map(|name| named(exec, name));
         let mut rows = |width| exec.alloc(Kind::Activation, [1, 1, tokens, width]);
-        let widths = config.decoder.iter().map(|[width, _]| *width);
+        let mut widths = config.decoder.iter().map(|[width, _]| *width);
         let widest = widths.clone().max().expect("a layer");
         Decoder {
             tables: Tables::new(params, "decoder", site),
@@ -118,7 +118,7 @@ impl Decoder {
             last,
             output,
             embedded: rows(embed),
-            out: rows(widths.last().expect("a layer")),
+            out: rows(widths.next_back().expect("a layer")),
             narrow: rows(config.output),
             projected: rows(widest),
             dembedded: rows(embed),

@@ -49,7 +49,7 @@ impl Encoder {
         let [first, last] =
             ["encoder.fc1", "encoder.fc2"].map(|name| Normed::new(exec, params, name));
         let mut rows = |width| exec.alloc(Kind::Activation, [1, 1, tokens, width]);
-        let widths = config.encoder.iter().map(|[width, _]| *width);
+        let mut widths = config.encoder.iter().map(|[width, _]| *width);
         let (widest, embed) = (widths.clone().max().expect("a layer"), config.embed);
         Encoder {
             tables: Tables::new(params, "encoder", 0),
@@ -57,7 +57,7 @@ impl Encoder {
             convs,
             last,
             embedded: rows(embed),
-            out: rows(widths.last().expect("a layer")),
+            out: rows(widths.next_back().expect("a layer")),
             projected: rows(widest),
             keys: rows(embed),
             values: rows(embed),

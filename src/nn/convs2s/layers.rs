@@ -221,13 +221,13 @@ impl Tables {
             tokens,
             table: self.tokens[0],
             scale: 1.0,
-            positions: Some(self.from_place(self.places[0], place)),
+            positions: Some(self.places_from(self.places[0], place)),
             padding: Some(PAD),
             dropout: dropped(p, self.site),
         }
     }
 
-    fn from_place(&self, table: Tensor, place: usize) -> Tensor {
+    fn places_from(&self, table: Tensor, place: usize) -> Tensor {
         let ([.., places, width], first) = (table.dims, FIRST_PLACE + place);
         table.view(first * width, [1, 1, places - first, width])
     }
@@ -236,7 +236,7 @@ impl Tables {
     pub fn backward(&self, exec: &mut dyn Convolutional, embedding: Embedding, dout: Tensor) {
         exec.clear(self.tokens[1]);
         exec.embed_backward(embedding, dout, self.tokens[1]);
-        let dplaces = self.from_place(self.places[1], 0);
+        let dplaces = self.places_from(self.places[1], 0);
         exec.positions_backward(embedding, dout, dplaces);
     }
 }
