@@ -170,6 +170,7 @@ impl Wgrad {
         let (kernel, blocks) = match (inputs, outputs) {
             (8, 16) => ("conv_wgrad_resident_8_16", 4),
             (8, 32) => ("conv_wgrad_resident_8_32", 3),
+            (16, 16) => ("conv_wgrad_resident_16_16", 3),
             (16, 32) => ("conv_wgrad_resident_16_32", 2),
             (32, 32) => ("conv_wgrad_resident_32_32", 2),
             _ => return None,
