@@ -181,11 +181,12 @@ impl Candidate {
         let able = || {
             let exec = &mut *(self.open)();
             let ops = exec.sequence();
-            match () {
-                () if of_convolutions => ops.and_then(|ops| ops.convolutional()).is_some(),
-                () if of_recurrence => ops.and_then(|ops| ops.recurrent()).is_some(),
-                () if of_sequences => ops.is_some(),
-                () => true,
+            if of_convolutions {
+                ops.and_then(|ops| ops.convolutional()).is_some()
+            } else if of_recurrence {
+                ops.and_then(|ops| ops.recurrent()).is_some()
+            } else {
+                !of_sequences || ops.is_some()
             }
         };
         self.only.is_none_or(|op| op == fixture.op) && able()

@@ -5,8 +5,8 @@
 //! sequence is one op, which an executor may run as one kernel that keeps its weights; what can be
 //! taken out of the loop (the products of inputs, all gradients of weights) it does at once.
 //!
-//! Shapes as those of [`Sequence`](super::sequence::Sequence), with H the width of a layer's state. The rows of gates, in
-//! weights and activations, are i, f, g, o (PyTorch):
+//! Shapes as those of [`Sequence`](super::sequence::Sequence), with H the width of a layer's state.
+//! The rows of gates, in weights and activations, are i, f, g, o (PyTorch):
 //!
 //! ```text
 //! z = W_ih·x + b_ih + W_hh·h + b_hh

@@ -171,8 +171,8 @@ fn exchanged(rank: usize, [d0, d1, d2, d3]: [usize; 4]) -> Option<[usize; 3]> {
     }
 }
 
-/// Writes all learned tensors, running statistics and constants, in a file's layouts, and what there is to
-/// know `about` them; `steps` becomes `num_batches_tracked`.
+/// Writes all learned tensors, running statistics and constants, in a file's layouts, and what there
+/// is to know `about` them; `steps` becomes `num_batches_tracked`.
 ///
 /// # Errors
 /// [`WeightsError::Write`]; an existing file is then untouched.

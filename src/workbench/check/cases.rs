@@ -345,7 +345,8 @@ fn sgd(gpu: &mut Gpu, random: &mut Stream, len: usize) -> Result<(), DeviceError
     let params = tensor(gpu, random, Kind::Float, dims)?;
     let grads = tensor(gpu, random, Kind::Float, dims)?;
     let buf = tensor(gpu, random, Kind::Float, dims)?;
-    gpu.sgd(params, grads, buf, SGD, None);
+    let scale = tensor(gpu, random, Kind::Float, [1; 4])?;
+    gpu.sgd(params, grads, buf, SGD, Some(scale));
     gpu.check()
 }
 
