@@ -32,6 +32,7 @@ mod sequence;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+pub mod tiles;
 mod weight_norm;
 mod wide_attention;
 

@@ -9,6 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytemuck::{Pod, Zeroable};
+use half::bf16;
 
 /// Lanes of a logical vector.
 pub const LANES: usize = 16;
@@ -36,6 +37,14 @@ pub trait Simd: Copy + Send + Sync {
     fn store(self, to: &mut [f32; LANES], v: Self::V);
     /// Writes the first `to.len() ≤ 16` lanes.
     fn store_first(self, to: &mut [f32], v: Self::V);
+    /// Reads 16 lanes of bf16.
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::V;
+    /// Writes 16 lanes as bf16, rounded to the nearest even; denormal numbers become zero, as in the
+    /// tiles' arithmetic.
+    fn store_bf16(self, to: &mut [bf16; LANES], v: Self::V);
+    /// Lanes of 32 bits: `low` as bf16 in the low half, `high` in the high one, both rounded as
+    /// `store_bf16` does.
+    fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V;
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a − b`.
@@ -83,19 +92,25 @@ pub trait Kernel {
 pub struct Isa(Level);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Level {
+pub(super) enum Level {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512, its conversions to bf16, and tiles.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx,
 }
+
+/// Names of instruction sets, slowest first.
+const NAMES: [&str; 4] = ["portable", "avx2", "avx512", "amx"];
 
 /// Why an instruction set cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// No such name.
-    #[error("AUTOASSIST_ISA: unknown instruction set {0:?} (portable, avx2 or avx512)")]
+    #[error("AUTOASSIST_ISA: unknown instruction set {0:?} (portable, avx2, avx512 or amx)")]
     Unknown(String),
     /// Known, but this CPU lacks it.
     #[error("AUTOASSIST_ISA: this CPU does not have {0} (it has {1})")]
@@ -115,6 +130,10 @@ impl Isa {
             all.push(Isa(Level::Avx2));
             if is_x86_feature_detected!("avx512f") {
                 all.push(Isa(Level::Avx512));
+                #[cfg(target_os = "linux")]
+                if is_x86_feature_detected!("avx512bf16") && super::tiles::amx_is_available() {
+                    all.push(Isa(Level::Amx));
+                }
             }
         }
         all
@@ -131,7 +150,11 @@ impl Isa {
         }
     }
 
-    /// `portable`, `avx2` or `avx512`.
+    pub(super) fn level(self) -> Level {
+        self.0
+    }
+
+    /// `portable`, `avx2`, `avx512` or `amx`.
     pub fn name(self) -> &'static str {
         match self.0 {
             Level::Portable => "portable",
@@ -139,6 +162,8 @@ impl Isa {
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Level::Amx => "amx",
         }
     }
 
@@ -151,6 +176,8 @@ impl Isa {
             Level::Avx2 => x86::Avx2::new(self).call(kernel),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => x86::Avx512::new(self).call(kernel),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Level::Amx => x86::Avx512::new(self).call(kernel),
         }
     }
 }
@@ -169,7 +196,7 @@ impl FromStr for Isa {
         if let Some(isa) = available.iter().find(|isa| isa.name() == name) {
             return Ok(*isa);
         }
-        if !["portable", "avx2", "avx512"].contains(&name) {
+        if !NAMES.contains(&name) {
             return Err(IsaError::Unknown(name.into()));
         }
         let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
@@ -246,6 +273,20 @@ impl std::ops::DerefMut for Buffer {
 #[derive(Clone, Copy, Debug)]
 pub struct Portable(());
 
+/// The bits of `x` as a bf16, in the upper half; denormal numbers are zero.
+#[inline(always)]
+fn rounded_to_bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let size = bits & 0x7fff_ffff;
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    let value = match size {
+        0..0x0080_0000 => bits & 0x8000_0000,
+        0x7f80_0001.. => bits | 0x0040_0000,
+        _ => nearest,
+    };
+    value & 0xffff_0000
+}
+
 /// `[f(0), …, f(15)]` without a closure call in the way of vectorisation.
 macro_rules! lanes {
     ($zero:expr, $i:ident => $value:expr) => {{
@@ -285,6 +326,20 @@ impl Simd for Portable {
     #[inline(always)]
     fn store_first(self, to: &mut [f32], v: Self::V) {
         to.copy_from_slice(&v[..to.len()]);
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::V {
+        lanes!(0.0, i => f32::from_bits(u32::from(from[i].to_bits()) << 16))
+    }
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16; LANES], v: Self::V) {
+        *to = lanes!(bf16::ZERO, i => bf16::from_bits((rounded_to_bf16(v[i]) >> 16) as u16));
+    }
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V {
+        lanes!(0.0, i => {
+            f32::from_bits(rounded_to_bf16(low[i]) >> 16 | rounded_to_bf16(high[i]))
+        })
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -364,6 +419,7 @@ mod tests {
                 s.mul(a, b),
                 s.at_least(a, b),
                 s.where_positive(a, b),
+                s.pair_bf16(a, b),
             ];
             let mut out = Vec::new();
             for v in values {

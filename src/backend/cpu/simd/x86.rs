@@ -7,6 +7,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Isa, Kernel, LANES, Level, Simd};
 
 /// AVX2 and FMA: a vector is two registers.
@@ -15,7 +17,10 @@ pub struct Avx2(());
 
 /// AVX-512F: a vector is one register.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512 {
+    /// Whether there is an instruction that rounds to bf16.
+    rounds: bool,
+}
 
 impl Avx2 {
     pub(super) fn new(isa: Isa) -> Avx2 {
@@ -26,8 +31,12 @@ impl Avx2 {
 
 impl Avx512 {
     pub(super) fn new(isa: Isa) -> Avx512 {
-        assert_eq!(isa.0, Level::Avx512);
-        Avx512(())
+        match isa.0 {
+            Level::Avx512 => Avx512 { rounds: false },
+            #[cfg(target_os = "linux")]
+            Level::Amx => Avx512 { rounds: true },
+            _ => unreachable!("{isa} is not AVX-512"),
+        }
     }
 }
 
@@ -141,6 +150,40 @@ impl Simd for Avx2 {
             _mm256_maskstore_ps(p, mask8(n), v[0]);
             _mm256_maskstore_ps(p.wrapping_add(8), mask8(n.saturating_sub(8)), v[1]);
         }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::V {
+        // SAFETY: the module's; 16 numbers are there.
+        unsafe {
+            let all = _mm256_loadu_si256(from.as_ptr().cast());
+            let wide = [
+                _mm256_cvtepu16_epi32(_mm256_castsi256_si128(all)),
+                _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(all)),
+            ];
+            wide.map(|x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x)))
+        }
+    }
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16; LANES], v: Self::V) {
+        // SAFETY: the module's; 16 numbers are there.
+        unsafe {
+            let [low, high] = [rounded8(v[0]), rounded8(v[1])];
+            let [low, high] = [_mm256_srli_epi32::<16>(low), _mm256_srli_epi32::<16>(high)];
+            let mixed = _mm256_packus_epi32(low, high);
+            let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(mixed);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), ordered);
+        }
+    }
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V {
+        let half = |i: usize| {
+            // SAFETY: the module's.
+            unsafe {
+                let low = _mm256_srli_epi32::<16>(rounded8(low[i]));
+                _mm256_castsi256_ps(_mm256_or_si256(low, rounded8(high[i])))
+            }
+        };
+        [half(0), half(1)]
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -263,6 +306,26 @@ impl Simd for Avx2 {
     }
 }
 
+/// The bits of 8 lanes as bf16, in the upper halves; denormal numbers are zero.
+#[inline(always)]
+fn rounded8(v: __m256) -> __m256i {
+    // SAFETY: the module's.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let even = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let half = _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff));
+        let nearest = _mm256_add_epi32(bits, half);
+        let size = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fff_ffff));
+        let tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x0080_0000), size);
+        let zero = _mm256_and_si256(bits, _mm256_set1_epi32(i32::MIN));
+        let nan = _mm256_cmpgt_epi32(size, _mm256_set1_epi32(0x7f80_0000));
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+        let value = _mm256_blendv_epi8(nearest, zero, tiny);
+        let value = _mm256_blendv_epi8(value, quiet, nan);
+        _mm256_and_si256(value, _mm256_set1_epi32(0xffff_0000_u32 as i32))
+    }
+}
+
 #[inline(always)]
 fn widen4(v: [__m256; 2]) -> [__m256d; 4] {
     // SAFETY: the module's.
@@ -281,6 +344,49 @@ fn widen4(v: [__m256; 2]) -> [__m256d; 4] {
 fn mask16(n: usize) -> __mmask16 {
     assert!(n <= LANES);
     ((1u32 << n) - 1) as __mmask16
+}
+
+/// 16 lanes as bf16, denormal numbers zero, by the instruction. In assembly because its intrinsic
+/// would be a call from code that is compiled for all of AVX-512.
+///
+/// # Safety
+/// The CPU must have AVX512-BF16.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn rounded16_at_once(v: __m512) -> __m256i {
+    let to;
+    // SAFETY: the caller's.
+    unsafe {
+        std::arch::asm!(
+            "vcvtneps2bf16 {to}, {v}",
+            to = lateout(ymm_reg) to, v = in(zmm_reg) v,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    to
+}
+
+impl Avx512 {
+    /// 16 lanes as bf16; denormal numbers are zero.
+    #[inline(always)]
+    fn rounded16(self, v: __m512) -> __m256i {
+        // SAFETY: the module's; `rounds` is the processor's word that it has the instruction.
+        unsafe {
+            if self.rounds {
+                return rounded16_at_once(v);
+            }
+            let bits = _mm512_castps_si512(v);
+            let even = _mm512_and_epi32(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let half = _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff));
+            let nearest = _mm512_add_epi32(bits, half);
+            let size = _mm512_and_epi32(bits, _mm512_set1_epi32(0x7fff_ffff));
+            let tiny = _mm512_cmplt_epi32_mask(size, _mm512_set1_epi32(0x0080_0000));
+            let nan = _mm512_cmpgt_epi32_mask(size, _mm512_set1_epi32(0x7f80_0000));
+            let value = _mm512_mask_and_epi32(nearest, tiny, bits, _mm512_set1_epi32(i32::MIN));
+            let value = _mm512_mask_or_epi32(value, nan, bits, _mm512_set1_epi32(0x0040_0000));
+            _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(value))
+        }
+    }
 }
 
 impl Simd for Avx512 {
@@ -312,6 +418,28 @@ impl Simd for Avx512 {
     fn store_first(self, to: &mut [f32], v: Self::V) {
         // SAFETY: the module's; masked lanes are not touched.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask16(to.len()), v) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; LANES]) -> Self::V {
+        // SAFETY: the module's; 16 numbers are there.
+        unsafe {
+            let all = _mm256_loadu_si256(from.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(all)))
+        }
+    }
+    #[inline(always)]
+    fn store_bf16(self, to: &mut [bf16; LANES], v: Self::V) {
+        // SAFETY: the module's; 16 numbers are there.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), self.rounded16(v)) }
+    }
+    #[inline(always)]
+    fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V {
+        // SAFETY: the module's.
+        unsafe {
+            let low = _mm512_cvtepu16_epi32(self.rounded16(low));
+            let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(self.rounded16(high)));
+            _mm512_castsi512_ps(_mm512_or_epi32(low, high))
+        }
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {

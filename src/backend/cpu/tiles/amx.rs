@@ -1,0 +1,226 @@
+//! Tiles of Intel's AMX, by inline assembly: the intrinsics are not stable (rust-lang/rust#126622).
+//!
+//! A block keeps its `M·N` sums in tile registers `tmm0..`, and what a step loads in the highest
+//! ones. A step's tiles are 16 cycles each; loads of tiles from L1 are hidden behind them.
+
+use std::arch::asm;
+
+use super::{Operand, Step, Sums};
+
+/// Asks Linux for the tile registers (a process once; its threads inherit it); whether CPU and
+/// system have them.
+pub(super) fn request() -> bool {
+    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
+    const OSXSAVE: u32 = 1 << 27;
+    const TILE_STATE: u32 = 1 << 17 | 1 << 18;
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    if !is_x86_feature_detected!("avx512f") || __cpuid(0).eax < 7 {
+        return false;
+    }
+    if __cpuid_count(7, 0).edx & BF16_AND_TILES != BF16_AND_TILES || __cpuid(1).ecx & OSXSAVE == 0 {
+        return false;
+    }
+    let enabled: u32;
+    // SAFETY: `xgetbv` of register 0 exists where the system uses `xsave`, as was just seen.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack));
+    }
+    // SAFETY: a question to the system that changes nothing but what this process may use.
+    enabled & TILE_STATE == TILE_STATE
+        && unsafe {
+            libc::syscall(
+                libc::SYS_arch_prctl,
+                ARCH_REQ_XCOMP_PERM,
+                XFEATURE_XTILEDATA,
+            )
+        } == 0
+}
+
+/// The operand of `ldtilecfg`: palette 1, eight tiles of 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct Config([u8; 64]);
+
+static CONFIG: Config = {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    let mut tile = 0;
+    while tile < 8 {
+        bytes[16 + 2 * tile] = 64;
+        bytes[48 + tile] = 16;
+        tile += 1;
+    }
+    Config(bytes)
+};
+
+/// Must be followed by [`release`] on the same thread.
+pub(super) fn configure() {
+    // SAFETY: only called where `request` was true; the compiler uses no tiles.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(readonly, nostack)) }
+}
+
+/// Gives up the tiles, so that the system need not save them with the thread.
+pub(super) fn release() {
+    // SAFETY: as for `configure`.
+    unsafe { asm!("tilerelease", options(nomem, nostack)) }
+}
+
+/// `tmm` from the step's tile number `i` of the table of pointers.
+macro_rules! from {
+    (a $i:literal, $tmm:literal) => {
+        concat!(
+            "mov {t}, [{p} + 8*",
+            $i,
+            "]\n",
+            "add {t}, {oa}\n",
+            "tileloadd tmm",
+            $tmm,
+            ", [{t} + {ra}*1]\n"
+        )
+    };
+    (b $i:literal, $tmm:literal) => {
+        concat!(
+            "mov {t}, [{p} + 8*",
+            $i,
+            "]\n",
+            "add {t}, {ob}\n",
+            "tileloadd tmm",
+            $tmm,
+            ", [{t} + {rb}*1]\n"
+        )
+    };
+}
+
+/// `c += a·b`, by numbers of registers.
+macro_rules! dp {
+    ($c:literal, $a:literal, $b:literal) => {
+        concat!("tdpbf16ps tmm", $c, ", tmm", $a, ", tmm", $b, "\n")
+    };
+}
+
+/// A block whose sums are tiles `c`, and whose steps are `step`.
+macro_rules! sums {
+    ([$($c:literal)*], [$($step:expr),*], $p:expr, $ra:expr, $rb:expr, $steps:expr, $to:expr, $add:expr) => {{
+        let steps: &[Step] = $steps;
+        let to: *mut f32 = $to;
+        // SAFETY: `block`'s caller vouches for the tiles of all steps; `c` is exclusive.
+        unsafe {
+            if $add {
+                asm!(
+                    $(concat!("tileloadd tmm", $c, ", [{to} + {row}*1 + 1024*", $c, "]"),)*
+                    to = in(reg) to, row = in(reg) 64_usize, options(nostack, readonly),
+                );
+            } else {
+                asm!($(concat!("tilezero tmm", $c),)* options(nostack, nomem));
+            }
+            asm!(
+                "test {n}, {n}",
+                "jz 3f",
+                "2:",
+                "mov {oa:e}, [{s}]",
+                "mov {ob:e}, [{s} + 4]",
+                $($step,)*
+                "add {s}, 8",
+                "dec {n}",
+                "jnz 2b",
+                "3:",
+                $(concat!("tilestored [{to} + {row}*1 + 1024*", $c, "], tmm", $c),)*
+                s = inout(reg) steps.as_ptr() => _,
+                n = inout(reg) steps.len() => _,
+                p = in(reg) $p,
+                ra = in(reg) $ra,
+                rb = in(reg) $rb,
+                to = in(reg) to,
+                row = in(reg) 64_usize,
+                oa = out(reg) _,
+                ob = out(reg) _,
+                t = out(reg) _,
+                options(nostack),
+            );
+        }
+    }};
+}
+
+/// See [`Tiles::block`](super::Tiles::block).
+///
+/// # Safety
+/// That of [`Tiles::block`](super::Tiles::block); the thread's tiles must be configured.
+#[inline]
+pub(super) unsafe fn block<const M: usize, const N: usize>(
+    a: &Operand<M>,
+    b: &Operand<N>,
+    steps: &[Step],
+    c: &mut [[Sums; N]; M],
+    add: bool,
+) {
+    const { assert!(M * N <= 6) };
+    let mut table = [std::ptr::null(); 8];
+    table[..M].copy_from_slice(&a.start);
+    table[M..M + N].copy_from_slice(&b.start);
+    let (p, ra, rb, to) = (table.as_ptr(), a.row, b.row, c.as_mut_ptr().cast::<f32>());
+    match (M, N) {
+        (1, 1) => sums!(
+            [0],
+            [from!(a 0, 4), from!(b 1, 6), dp!(0, 4, 6)],
+            p,
+            ra,
+            rb,
+            steps,
+            to,
+            add
+        ),
+        (1, 2) => sums!(
+            [0 1],
+            [from!(a 0, 4), from!(b 1, 6), dp!(0, 4, 6), from!(b 2, 7), dp!(1, 4, 7)],
+            p, ra, rb, steps, to, add
+        ),
+        (1, 3) => sums!(
+            [0 1 2],
+            [
+                from!(a 0, 3), from!(b 1, 4), dp!(0, 3, 4), from!(b 2, 5), dp!(1, 3, 5),
+                from!(b 3, 6), dp!(2, 3, 6)
+            ],
+            p, ra, rb, steps, to, add
+        ),
+        (1, 4) => sums!(
+            [0 1 2 3],
+            [
+                from!(a 0, 4), from!(b 1, 5), dp!(0, 4, 5), from!(b 2, 6), dp!(1, 4, 6),
+                from!(b 3, 7), dp!(2, 4, 7), from!(b 4, 5), dp!(3, 4, 5)
+            ],
+            p, ra, rb, steps, to, add
+        ),
+        (2, 1) => sums!(
+            [0 1],
+            [from!(b 2, 6), from!(a 0, 4), dp!(0, 4, 6), from!(a 1, 5), dp!(1, 5, 6)],
+            p, ra, rb, steps, to, add
+        ),
+        (2, 2) => sums!(
+            [0 1 2 3],
+            [
+                from!(a 0, 4), from!(b 2, 6), dp!(0, 4, 6), from!(b 3, 7), dp!(1, 4, 7),
+                from!(a 1, 5), dp!(2, 5, 6), dp!(3, 5, 7)
+            ],
+            p, ra, rb, steps, to, add
+        ),
+        (2, 3) => sums!(
+            [0 1 2 3 4 5],
+            [
+                from!(b 2, 7), from!(a 0, 6), dp!(0, 6, 7), from!(a 1, 6), dp!(3, 6, 7),
+                from!(b 3, 7), dp!(4, 6, 7), from!(a 0, 6), dp!(1, 6, 7), from!(b 4, 7),
+                dp!(2, 6, 7), from!(a 1, 6), dp!(5, 6, 7)
+            ],
+            p, ra, rb, steps, to, add
+        ),
+        (4, 1) => sums!(
+            [0 1 2 3],
+            [
+                from!(b 4, 4), from!(a 0, 5), dp!(0, 5, 4), from!(a 1, 6), dp!(1, 6, 4),
+                from!(a 2, 7), dp!(2, 7, 4), from!(a 3, 5), dp!(3, 5, 4)
+            ],
+            p, ra, rb, steps, to, add
+        ),
+        _ => panic!("no block of {M}x{N} tiles"),
+    }
+}
