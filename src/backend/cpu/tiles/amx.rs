@@ -172,9 +172,9 @@ pub(super) unsafe fn begin<const M: usize, const N: usize>(
         (1, 1) => products!(
             [0],
             [from!(a 0, 4), from!(b 1, 6), dp!(0, 4, 6)],
-            p,
-            ra,
-            rb,
+            table,
+            a,
+            b,
             steps,
             to,
             add
