@@ -8,7 +8,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bytemuck::{Pod, Zeroable};
+pub use buffer::Buffer;
+pub use element::Element;
 use half::bf16;
 
 /// Lanes of a logical vector.
@@ -204,71 +205,6 @@ impl FromStr for Isa {
     }
 }
 
-/// A growable slice of `f32` that starts on a cache line, so that no aligned vector in it
-/// straddles two.
-#[derive(Clone, Debug, Default)]
-pub struct Buffer {
-    lines: Vec<Line>,
-    len: usize,
-}
-
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
-
-/// Zeros; in huge pages, if they are many and the system gives them. Rows of large matrices each
-/// lie on pages of their own, and looking those up takes a tenth of a product's time.
-fn zeroed_lines(count: usize) -> Vec<Line> {
-    let mut lines = Vec::<Line>::with_capacity(count);
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 4096;
-        const HUGE: usize = 2 << 20;
-        let (start, bytes) = (lines.as_mut_ptr(), count * size_of::<Line>());
-        let skip = start.addr().wrapping_neg() % PAGE;
-        if bytes >= 2 * HUGE {
-            let inside = (bytes - skip) / PAGE * PAGE;
-            // SAFETY: whole pages of the vector's own memory; advice changes no contents, and
-            // where it is refused all goes on with small pages.
-            unsafe { libc::madvise(start.byte_add(skip).cast(), inside, libc::MADV_HUGEPAGE) };
-        }
-    }
-    lines.resize(count, Line::zeroed());
-    lines
-}
-
-impl Buffer {
-    /// `len` zeros.
-    pub fn zeroed(len: usize) -> Buffer {
-        let lines = zeroed_lines(len.div_ceil(LANES));
-        Buffer { lines, len }
-    }
-
-    /// Makes it `len` long, with unspecified values; allocates only if it never was as long.
-    pub fn resize(&mut self, len: usize) -> &mut [f32] {
-        if self.lines.len() * LANES < len {
-            self.lines = Vec::new(); // So that growing does not copy.
-            self.lines = zeroed_lines(len.div_ceil(LANES));
-        }
-        self.len = len;
-        self
-    }
-}
-
-impl std::ops::Deref for Buffer {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
-    }
-}
-
-impl std::ops::DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
-    }
-}
-
 /// Plain Rust that the compiler vectorises for the target's baseline.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable(());
@@ -395,6 +331,8 @@ impl Simd for Portable {
     }
 }
 
+mod buffer;
+mod element;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -477,14 +415,5 @@ mod tests {
             assert_eq!(isa.name().parse(), Ok(isa));
         }
         assert_eq!("mmx".parse::<Isa>(), Err(IsaError::Unknown("mmx".into())));
-    }
-
-    #[test]
-    fn buffers_start_on_a_cache_line() {
-        let mut buffer = Buffer::zeroed(5);
-        assert_eq!(&buffer[..], [0.0; 5]);
-        assert_eq!(buffer.resize(1000).len(), 1000);
-        assert_eq!(buffer.as_ptr().align_offset(64), 0);
-        assert_eq!(buffer.resize(3).len(), 3);
     }
 }
