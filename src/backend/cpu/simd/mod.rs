@@ -3,12 +3,14 @@
 //! An operation is a [`Kernel`], written once against [`Simd`] and run by [`Isa::run`], which
 //! compiles it for AVX-512 (a vector is one register), for AVX2 with FMA (two) and portably (an
 //! array). Results of different instruction sets differ in the last bits: the portable `fma`
-//! rounds twice, because a fused one without hardware is a library call.
+//! rounds twice, because a fused one without hardware is a library call. [`Isa::fused`] has them
+//! alike.
 
 use std::fmt;
 use std::str::FromStr;
 
-use bytemuck::{Pod, Zeroable};
+pub use buffer::Buffer;
+pub use element::Element;
 use half::bf16;
 
 /// Lanes of a logical vector.
@@ -64,7 +66,7 @@ pub trait Simd: Copy + Send + Sync {
     fn wide_zero(self) -> Self::D;
     /// `sum + v`.
     fn wide_add(self, sum: Self::D, v: Self::V) -> Self::D;
-    /// `sum + a·b`, the product taken in `f64`.
+    /// `sum + a·b`, the product taken in `f64`, where it is exact.
     fn wide_fma(self, a: Self::V, b: Self::V, sum: Self::D) -> Self::D;
     /// The lanes.
     fn wide_lanes(self, sum: Self::D) -> [f64; LANES];
@@ -93,7 +95,10 @@ pub struct Isa(Level);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    Portable,
+    Portable {
+        /// Whether its `fma` rounds once.
+        fused: bool,
+    },
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
@@ -119,7 +124,7 @@ pub enum IsaError {
 
 impl Isa {
     /// No special instructions: runs everywhere.
-    pub const PORTABLE: Isa = Isa(Level::Portable);
+    pub const PORTABLE: Isa = Isa(Level::Portable { fused: false });
 
     /// All that this CPU has, slowest first.
     pub fn available() -> Vec<Isa> {
@@ -150,6 +155,24 @@ impl Isa {
         }
     }
 
+    /// The same, its `fma` rounding once on every instruction set, so that all give the same bits;
+    /// portably slow.
+    pub fn fused(self) -> Isa {
+        match self.0 {
+            Level::Portable { .. } => Isa(Level::Portable { fused: true }),
+            _ => self,
+        }
+    }
+
+    /// What its vector code is compiled for: the same, but for tiles.
+    pub fn vectors(self) -> Isa {
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Level::Amx => Isa(Level::Avx512),
+            _ => self,
+        }
+    }
+
     pub(super) fn level(self) -> Level {
         self.0
     }
@@ -157,7 +180,7 @@ impl Isa {
     /// `portable`, `avx2`, `avx512` or `amx`.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Level::Portable => "portable",
+            Level::Portable { .. } => "portable",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -171,7 +194,7 @@ impl Isa {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
-            Level::Portable => kernel.run(Portable(())),
+            Level::Portable { fused } => kernel.run(Portable { fused }),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => x86::Avx2::new(self).call(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -204,74 +227,11 @@ impl FromStr for Isa {
     }
 }
 
-/// A growable slice of `f32` that starts on a cache line, so that no aligned vector in it
-/// straddles two.
-#[derive(Clone, Debug, Default)]
-pub struct Buffer {
-    lines: Vec<Line>,
-    len: usize,
-}
-
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
-
-/// Zeros; in huge pages, if they are many and the system gives them. Rows of large matrices each
-/// lie on pages of their own, and looking those up takes a tenth of a product's time.
-fn zeroed_lines(count: usize) -> Vec<Line> {
-    let mut lines = Vec::<Line>::with_capacity(count);
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 4096;
-        const HUGE: usize = 2 << 20;
-        let (start, bytes) = (lines.as_mut_ptr(), count * size_of::<Line>());
-        let skip = start.addr().wrapping_neg() % PAGE;
-        if bytes >= 2 * HUGE {
-            let inside = (bytes - skip) / PAGE * PAGE;
-            // SAFETY: whole pages of the vector's own memory; advice changes no contents, and
-            // where it is refused all goes on with small pages.
-            unsafe { libc::madvise(start.byte_add(skip).cast(), inside, libc::MADV_HUGEPAGE) };
-        }
-    }
-    lines.resize(count, Line::zeroed());
-    lines
-}
-
-impl Buffer {
-    /// `len` zeros.
-    pub fn zeroed(len: usize) -> Buffer {
-        let lines = zeroed_lines(len.div_ceil(LANES));
-        Buffer { lines, len }
-    }
-
-    /// Makes it `len` long, with unspecified values; allocates only if it never was as long.
-    pub fn resize(&mut self, len: usize) -> &mut [f32] {
-        if self.lines.len() * LANES < len {
-            self.lines = Vec::new(); // So that growing does not copy.
-            self.lines = zeroed_lines(len.div_ceil(LANES));
-        }
-        self.len = len;
-        self
-    }
-}
-
-impl std::ops::Deref for Buffer {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
-    }
-}
-
-impl std::ops::DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
-    }
-}
-
 /// Plain Rust that the compiler vectorises for the target's baseline.
 #[derive(Clone, Copy, Debug)]
-pub struct Portable(());
+pub struct Portable {
+    fused: bool,
+}
 
 /// The bits of `x` as a bf16, in the upper half; denormal numbers are zero.
 #[inline(always)]
@@ -355,7 +315,10 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        lanes!(0.0, i => a[i] * b[i] + c[i])
+        match self.fused {
+            true => lanes!(0.0, i => a[i].mul_add(b[i], c[i])),
+            false => lanes!(0.0, i => a[i] * b[i] + c[i]),
+        }
     }
     #[inline(always)]
     fn at_least(self, floor: Self::V, v: Self::V) -> Self::V {
@@ -379,6 +342,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn wide_fma(self, a: Self::V, b: Self::V, sum: Self::D) -> Self::D {
+        // The product is exact in `f64`: fused or not is the same.
         lanes!(0.0, i => sum[i] + f64::from(a[i]) * f64::from(b[i]))
     }
     #[inline(always)]
@@ -395,6 +359,8 @@ impl Simd for Portable {
     }
 }
 
+mod buffer;
+mod element;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -420,6 +386,7 @@ mod tests {
                 s.at_least(a, b),
                 s.where_positive(a, b),
                 s.pair_bf16(a, b),
+                s.fma(a, b, s.splat(1.0)),
             ];
             let mut out = Vec::new();
             for v in values {
@@ -450,7 +417,7 @@ mod tests {
         let mut a = [0.0; LANES];
         let mut b = [0.0; LANES];
         for i in 0..LANES {
-            a[i] = (i as f32 - 7.0) * 1.37;
+            a[i] = (i as f32 - 7.0) * 1.37; // Products that are not exact.
             b[i] = 5.0 - i as f32 * 0.61;
         }
         a[3] = f32::NAN;
@@ -458,8 +425,8 @@ mod tests {
         a[12] = f32::INFINITY;
         a[13] = -0.0;
         for n in 0..=LANES {
-            let want = Isa::PORTABLE.run(All(&a, &b, n));
-            for isa in Isa::available() {
+            let want = Isa::PORTABLE.fused().run(All(&a, &b, n));
+            for isa in Isa::available().into_iter().map(Isa::fused) {
                 let got = isa.run(All(&a, &b, n));
                 for (op, (got, want)) in got.iter().zip(&want).enumerate() {
                     for i in 0..LANES {
@@ -477,14 +444,5 @@ mod tests {
             assert_eq!(isa.name().parse(), Ok(isa));
         }
         assert_eq!("mmx".parse::<Isa>(), Err(IsaError::Unknown("mmx".into())));
-    }
-
-    #[test]
-    fn buffers_start_on_a_cache_line() {
-        let mut buffer = Buffer::zeroed(5);
-        assert_eq!(&buffer[..], [0.0; 5]);
-        assert_eq!(buffer.resize(1000).len(), 1000);
-        assert_eq!(buffer.as_ptr().align_offset(64), 0);
-        assert_eq!(buffer.resize(3).len(), 3);
     }
 }
