@@ -10,7 +10,6 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::super::shape::ConvShape;
-use crate::backend::cpu::simd::Buffer;
 use crate::backend::cpu::tiles::{DEPTH, SIDE, Step, TILE};
 
 /// Size and meaning of a scratch image.
@@ -185,11 +184,11 @@ pub(super) fn pack(
     steps: &[Taps],
     outputs: usize,
     channels: usize,
-    to: &mut Buffer<bf16>,
+    to: &mut [bf16],
     value: impl Fn(usize, [usize; 2], usize) -> f32 + Sync,
 ) {
     let block = steps.len() * TILE;
-    let to = to.resize(outputs.div_ceil(SIDE) * block);
+    assert_eq!(to.len(), outputs.div_ceil(SIDE) * block);
     if block == 0 {
         return;
     }
