@@ -9,7 +9,7 @@ use autoassist::backend::cpu::Cpu;
 use autoassist::backend::sequence::Sequence;
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
-    Pass, Sgd, StepInputs, Tensor, Window,
+    Pass, Precision, Sgd, StepInputs, Tensor, Window,
 };
 use autoassist::data::Images;
 use autoassist::rng::Stream;
@@ -102,6 +102,10 @@ impl Rounded {
 impl Executor for Rounded {
     fn describe(&self) -> String {
         "naive bf16".into()
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::Bf16
     }
 
     fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor {
