@@ -18,7 +18,7 @@ use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, Source, SourceImage, add_lanes};
 use super::super::tile::{Load, padded};
 use super::dgrad::{InputGrad, Output};
-use super::fill::{Pairs, Pixel};
+use super::fill::{AHEAD, Pairs, Pixel};
 use super::grid::Grid;
 use super::layout::Layout;
 use super::wgrad::WeightGrad;
@@ -31,7 +31,7 @@ use crate::backend::cpu::tiles::{DEPTH, SIDE, Step, Tiles};
 /// way to memory.
 const STEPS: usize = 16;
 
-/// As [`backward`](super::super::backward), with activations and their gradients in bf16.
+/// As [`backward`](super::super::backward::backward), with activations and their gradients in bf16.
 ///
 /// # Panics
 /// If a slice's length is not the shape's.
@@ -215,7 +215,7 @@ impl Kernel for Backward<'_> {
                 dgrad.layout.clear([ho, shape.wo()], image);
             }
         }
-        let mut sums = vec![[s.wide_zero(); 2]; shape.ci.div_ceil(SIDE)];
+        let mut sums = vec![[[0.0; LANES]; 2]; shape.ci.div_ceil(SIDE)];
         let mut steps = Vec::new();
         let mut first = true;
         for start in chunk.images.clone().step_by(sets * 2 * side) {
@@ -318,8 +318,8 @@ impl Kernel for Backward<'_> {
             let (dbeta, dgamma) = to.split_at_mut(shape.ci);
             for (b, lanes) in sums.into_iter().enumerate() {
                 let channels = b * SIDE..shape.ci.min((b + 1) * SIDE);
-                add_lanes(&mut dbeta[channels.clone()], s.wide_lanes(lanes[0]));
-                add_lanes(&mut dgamma[channels], s.wide_lanes(lanes[1]));
+                add_lanes(&mut dbeta[channels.clone()], lanes[0]);
+                add_lanes(&mut dgamma[channels], lanes[1]);
             }
         }
         TILE_TASK.set(scratch);
@@ -409,68 +409,95 @@ impl Whole<'_> {
         rows: Range<usize>,
         to: Gradients,
     ) {
-        let shape = self.shape;
-        let (wo, co, side) = (shape.wo(), shape.co, self.pairs.images);
-        let tiles = (wo * side).div_ceil(SIDE);
+        let tiles = (self.shape.wo() * self.pairs.images).div_ceil(SIDE);
         let (first, second) = to.images.split_at_mut(to.images.len() / 2);
-        let image = shape.y_image();
-        for block in 0..co.div_ceil(SIDE) {
-            let coefficients = load.block(s, block);
-            let lanes = LANES.min(co - block * SIDE);
+        for block in 0..self.shape.co.div_ceil(SIDE) {
             for (i, row) in rows.clone().enumerate() {
-                let (mut col, mut g) = (0, 0);
-                for tile in 0..tiles {
-                    let mut pairs = [s.splat(0.0); LANES];
-                    for pair in &mut pairs {
-                        if col == wo {
-                            break;
-                        }
-                        let at = (row * wo + col) * co + block * SIDE;
-                        let one = |n: usize| n < set.end;
-                        let (low, high) = (set.start + g, set.start + side + g);
-                        let mut values = [s.splat(0.0); 2];
-                        if one(low) {
-                            values[0] = grad(s, load, &coefficients, low * image + at, lanes);
-                        }
-                        if one(high) {
-                            values[1] = grad(s, load, &coefficients, high * image + at, lanes);
-                        }
-                        if let Some(dgrad) = &self.dgrad {
-                            dgrad.put(s, values[0], [row, col], g, block, first);
-                            dgrad.put(s, values[1], [row, col], g, block, second);
-                        }
-                        *pair = s.pair_bf16(values[0], values[1]);
-                        g += 1;
-                        if g == side {
-                            (col, g) = (col + 1, 0);
-                        }
-                    }
-                    let at = block * to.apart + (i * tiles + tile) * SIDE * LANES;
-                    let to = to.tiles[at..][..SIDE * LANES].as_chunks_mut::<LANES>().0;
-                    for (to, row) in to.iter_mut().zip(s.transpose(pairs)) {
-                        s.store(to, row);
-                    }
+                let at = block * to.apart + i * tiles * SIDE * LANES;
+                let gradients = GradientRow {
+                    whole: self,
+                    load,
+                    set,
+                    row,
+                    block,
+                    tiles: &mut to.tiles[at..][..tiles * SIDE * LANES],
+                    images: [&mut *first, &mut *second],
+                };
+                if self.shape.co - block * SIDE >= LANES {
+                    s.call(Full::<_, true>(gradients));
+                } else {
+                    s.call(Full::<_, false>(gradients));
                 }
             }
         }
     }
 }
 
-/// How far ahead memory is asked for.
-const AHEAD: usize = 2048;
+/// 16 channels of a row of the output gradient of a set of images.
+struct GradientRow<'a, L> {
+    whole: &'a Whole<'a>,
+    load: &'a L,
+    set: &'a Range<usize>,
+    row: usize,
+    block: usize,
+    /// Where its `A` tiles go.
+    tiles: &'a mut [f32],
+    images: [&'a mut [Pixel]; 2],
+}
 
-/// The gradient of 16 channels of a pixel.
-#[inline(always)]
-fn grad<S: Simd, L: Load>(
-    s: S,
-    load: &L,
-    coefficients: &L::Block<S>,
-    at: usize,
-    lanes: usize,
-) -> S::V {
-    load.ahead(s, at + AHEAD);
-    match lanes {
-        LANES => load.at::<S, true>(s, coefficients, at, LANES),
-        _ => load.at::<S, false>(s, coefficients, at, lanes),
+/// One that has all 16 channels, or not.
+struct Full<'a, L, const FULL: bool>(GradientRow<'a, L>);
+
+impl<L: Load, const FULL: bool> Kernel for Full<'_, L, FULL> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let GradientRow {
+            whole,
+            load,
+            set,
+            row,
+            block,
+            tiles,
+            images: [first, second],
+        } = self.0;
+        let shape = whole.shape;
+        let (wo, co, side, image) = (shape.wo(), shape.co, whole.pairs.images, shape.y_image());
+        let coefficients = load.block(s, block);
+        let lanes = LANES.min(co - block * SIDE);
+        let (mut col, mut g) = (0, 0);
+        for tile in tiles.as_chunks_mut::<{ SIDE * LANES }>().0 {
+            let mut pairs = [s.splat(0.0); LANES];
+            for pair in &mut pairs {
+                if col == wo {
+                    break;
+                }
+                let (low, high) = (set.start + g, set.start + side + g);
+                let at = (row * wo + col) * co + block * SIDE;
+                let mut values = [s.splat(0.0); 2];
+                if low < set.end {
+                    load.ahead(s, low * image + at + AHEAD);
+                    values[0] = load.at::<S, FULL>(s, &coefficients, low * image + at, lanes);
+                }
+                if high < set.end {
+                    load.ahead(s, high * image + at + AHEAD);
+                    values[1] = load.at::<S, FULL>(s, &coefficients, high * image + at, lanes);
+                }
+                if let Some(dgrad) = &whole.dgrad {
+                    dgrad.put(s, values[0], [row, col], g, block, first);
+                    dgrad.put(s, values[1], [row, col], g, block, second);
+                }
+                *pair = s.pair_bf16(values[0], values[1]);
+                g += 1;
+                if g == side {
+                    (col, g) = (col + 1, 0);
+                }
+            }
+            let tile = tile.as_chunks_mut::<LANES>().0;
+            for (to, row) in tile.iter_mut().zip(s.transpose(pairs)) {
+                s.store(to, row);
+            }
+        }
     }
 }

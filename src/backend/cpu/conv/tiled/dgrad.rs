@@ -8,11 +8,11 @@ use half::bf16;
 use super::super::dgrad::{Add, Taps};
 use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, SourceImage};
-use super::super::tile::{Load, vector};
-use super::fill::Pixel;
-use super::grid::{Finish, Places};
+use super::super::tile::{Load, read, vector};
+use super::fill::{AHEAD, Pixel};
+use super::grid::{Finish, Places, add_wide};
 use super::layout::{Layout, offsets, pack, side_by_side, steps};
-use crate::backend::cpu::simd::{Buffer, Element, LANES, Simd};
+use crate::backend::cpu::simd::{Buffer, Element, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::{SIDE, Step, Sums, TILE};
 
 /// How the input gradient of a shape is computed.
@@ -153,10 +153,11 @@ impl InputGrad {
 }
 
 /// Gradients of some images' inputs: `dx = (sums + add)·[load(x) > 0]`, and sums of that.
-pub(super) struct Output<'a, D> {
+pub(super) struct Output<'a> {
     pub channels: usize,
     /// Elements from one of a class's rows to the next, and of its first pixel.
     pub row: usize,
+    /// See `row`.
     pub first: usize,
     pub places: Places,
     pub dx: &'a mut [bf16],
@@ -166,70 +167,82 @@ pub(super) struct Output<'a, D> {
     pub coefficients: &'a Coefficients,
     /// Raw input and mean of the batch norm before, and `Σ dx`, `Σ dx·(raw − mean)` of each block of
     /// channels.
-    pub norm: Option<(&'a [bf16], &'a Buffer, &'a mut [[D; 2]])>,
+    pub norm: Option<(&'a [bf16], &'a Buffer, &'a mut [[[f64; LANES]; 2]])>,
 }
 
-impl<D: Copy> Finish<D> for Output<'_, D> {
+impl Finish for Output<'_> {
     #[inline(always)]
-    fn finish<S: Simd<D = D>>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums) {
-        match self.channels - block * SIDE {
-            SIDE.. => self.tile::<S, true>(s, row, tile, block, sums),
-            _ => self.tile::<S, false>(s, row, tile, block, sums),
+    fn finish<S: Simd>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums) {
+        let place = [row, tile, block];
+        if self.channels - block * SIDE >= SIDE {
+            s.call(Tile::<true>(self, place, sums));
+        } else {
+            s.call(Tile::<false>(self, place, sums));
         }
     }
 }
 
-impl<D: Copy> Output<'_, D> {
+/// A tile of sums (row, tile in it, block of channels) on its way to memory, in a function of its own: what
+/// it needs is in registers.
+struct Tile<'a, 'b, const FULL: bool>(&'a mut Output<'b>, [usize; 3], &'a Sums);
+
+impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
+    type Output = ();
+
     #[inline(always)]
-    fn tile<S: Simd<D = D>, const FULL: bool>(
-        &mut self,
-        s: S,
-        row: usize,
-        tile: usize,
-        block: usize,
-        sums: &Sums,
-    ) {
-        use super::super::tile::read;
-        let first = self.first + row * self.row + block * SIDE;
-        let lanes = LANES.min(self.channels - block * SIDE);
+    fn run<S: Simd>(self, s: S) {
+        let Tile(out, [row, tile, block], sums) = self;
+        let first = out.first + row * out.row + block * SIDE;
+        let lanes = LANES.min(out.channels - block * SIDE);
         let source = SourceImage {
-            x: self.mask.unwrap_or(&[]),
-            coefficients: self.coefficients,
+            x: out.mask.unwrap_or(&[]),
+            coefficients: out.coefficients,
         };
         let coefficients = source.block(s, block);
         let zero = s.splat(0.0);
-        let mean = match &self.norm {
+        let mean = match &out.norm {
             Some((_, mean, _)) => vector(s, mean, block),
             None => zero,
         };
         let (mut sum, mut products) = ([zero; 2], [zero; 2]);
         let rows = sums.as_chunks::<LANES>().0;
-        for (i, &(output, at)) in self.places.of(tile).iter().enumerate() {
+        let dx = &mut *out.dx;
+        for (i, &(output, at)) in out.places.of(tile).iter().enumerate() {
             let at = first + at as usize;
             let mut v = s.load(&rows[output as usize]);
-            match self.add {
+            match out.add {
                 Add::None => {}
-                Add::InPlace => v = s.add(v, read::<S, _, FULL>(s, self.dx, at, lanes)),
-                Add::From(add) => v = s.add(v, read::<S, _, FULL>(s, add, at, lanes)),
+                Add::InPlace => v = s.add(v, read::<S, _, FULL>(s, dx, at, lanes)),
+                Add::From(add) => {
+                    ahead(s, add, at);
+                    v = s.add(v, read::<S, _, FULL>(s, add, at, lanes));
+                }
             }
-            if self.mask.is_some() {
+            if out.mask.is_some() {
                 let x = source.at::<S, FULL>(s, &coefficients, at, lanes);
                 v = s.where_positive(x, v);
             }
-            match self.dx[at..].first_chunk_mut() {
+            match dx[at..].first_chunk_mut() {
                 Some(to) if FULL => s.store_bf16(to, v),
-                _ => Element::store_first(s, &mut self.dx[at..at + lanes], v),
+                _ => Element::store_first(s, &mut dx[at..at + lanes], v),
             }
-            if let Some((raw, ..)) = &self.norm {
+            if let Some((raw, ..)) = &out.norm {
+                ahead(s, raw, at);
                 let raw = read::<S, _, FULL>(s, raw, at, lanes);
                 sum[i % 2] = s.add(sum[i % 2], v);
                 products[i % 2] = s.fma(v, s.sub(raw, mean), products[i % 2]);
             }
         }
-        if let Some((_, _, all)) = &mut self.norm {
+        if let Some((_, _, all)) = &mut out.norm {
             let all = &mut all[block];
-            all[0] = s.wide_add(all[0], s.add(sum[0], sum[1]));
-            all[1] = s.wide_add(all[1], s.add(products[0], products[1]));
+            add_wide(s, &mut all[0], s.add(sum[0], sum[1]));
+            add_wide(s, &mut all[1], s.add(products[0], products[1]));
         }
     }
+}
+
+/// Brings nearer what will be read soon.
+#[inline(always)]
+fn ahead<S: Simd>(s: S, x: &[bf16], at: usize) {
+    s.prefetch(x.as_ptr().wrapping_add(at + AHEAD).cast());
 }

@@ -8,14 +8,14 @@ use rayon::prelude::*;
 use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, Source, SourceImage, add_lanes};
 use super::fill::Pixel;
-use super::grid::{Finish, Grid, Places};
+use super::grid::{Finish, Grid, Places, add_wide};
 use super::layout::{Layout, offsets, pack, steps};
 use super::windows;
 use crate::backend::cpu::scratch::{TILE_CALL, TILE_TASK};
 use crate::backend::cpu::simd::{Element, Isa, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::{DEPTH, SIDE, Step, Sums, TILE, Tiles};
 
-/// As [`forward`](super::super::forward), with `x` and `y` in bf16 and weights rounded to it.
+/// As [`forward`](super::super::forward::forward), with `x` and `y` in bf16 and weights rounded to it.
 ///
 /// # Panics
 /// If a slice's length is not the shape's.
@@ -147,7 +147,7 @@ impl Kernel for Forward<'_> {
             row: shape.wo() * shape.co,
             places: Places::new(shape.wo(), shape.co, side, side, y_image),
             y: &mut [],
-            sums: sums.is_some().then(|| vec![[s.wide_zero(); 2]; blocks]),
+            sums: sums.is_some().then(|| vec![[[0.0; LANES]; 2]; blocks]),
         };
         match whole.by_windows {
             true => pixels.fill([bf16::ZERO; DEPTH]),
@@ -201,8 +201,8 @@ impl Kernel for Forward<'_> {
             let (sum, squares) = sums.split_at_mut(shape.co);
             for (b, lanes) in all.into_iter().enumerate() {
                 let channels = b * SIDE..shape.co.min((b + 1) * SIDE);
-                add_lanes(&mut sum[channels.clone()], s.wide_lanes(lanes[0]));
-                add_lanes(&mut squares[channels], s.wide_lanes(lanes[1]));
+                add_lanes(&mut sum[channels.clone()], lanes[0]);
+                add_lanes(&mut squares[channels], lanes[1]);
             }
         }
         TILE_TASK.set(scratch);
@@ -229,55 +229,58 @@ impl Whole<'_> {
 }
 
 /// `y` of the images side by side, and its sums.
-struct Output<'a, D> {
+struct Output<'a> {
     channels: usize,
     /// Elements of a row.
     row: usize,
     places: Places,
     y: &'a mut [bf16],
     /// Σ y and Σ y² of each block of channels.
-    sums: Option<Vec<[D; 2]>>,
+    sums: Option<Vec<[[f64; LANES]; 2]>>,
 }
 
-impl<D: Copy> Output<'_, D> {
+impl Finish for Output<'_> {
     #[inline(always)]
-    fn tile<S: Simd<D = D>, const FULL: bool>(
-        &mut self,
-        s: S,
-        row: usize,
-        tile: usize,
-        block: usize,
-        sums: &Sums,
-    ) {
-        let first = row * self.row + block * SIDE;
-        let lanes = LANES.min(self.channels - block * SIDE);
-        let zero = s.splat(0.0);
-        let (mut sum, mut squares) = ([zero; 2], [zero; 2]);
-        let rows = sums.as_chunks::<LANES>().0;
-        for (i, &(output, at)) in self.places.of(tile).iter().enumerate() {
-            let v = s.load(&rows[output as usize]);
-            let at = first + at as usize;
-            match self.y[at..].first_chunk_mut() {
-                Some(to) if FULL => s.store_bf16(to, v),
-                _ => Element::store_first(s, &mut self.y[at..at + lanes], v),
-            }
-            sum[i % 2] = s.add(sum[i % 2], v);
-            squares[i % 2] = s.fma(v, v, squares[i % 2]);
-        }
-        if let Some(all) = &mut self.sums {
-            let all = &mut all[block];
-            all[0] = s.wide_add(all[0], s.add(sum[0], sum[1]));
-            all[1] = s.wide_add(all[1], s.add(squares[0], squares[1]));
+    fn finish<S: Simd>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums) {
+        let place = [row, tile, block];
+        if self.channels - block * SIDE >= SIDE {
+            s.call(Tile::<true>(self, place, sums));
+        } else {
+            s.call(Tile::<false>(self, place, sums));
         }
     }
 }
 
-impl<D: Copy> Finish<D> for Output<'_, D> {
+/// A tile of sums (row, tile in it, block of channels) on its way to memory, in a function of its own: what
+/// it needs is in registers.
+struct Tile<'a, 'b, const FULL: bool>(&'a mut Output<'b>, [usize; 3], &'a Sums);
+
+impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
+    type Output = ();
+
     #[inline(always)]
-    fn finish<S: Simd<D = D>>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums) {
-        match self.channels - block * SIDE {
-            SIDE.. => self.tile::<S, true>(s, row, tile, block, sums),
-            _ => self.tile::<S, false>(s, row, tile, block, sums),
+    fn run<S: Simd>(self, s: S) {
+        let Tile(out, [row, tile, block], sums) = self;
+        let first = row * out.row + block * SIDE;
+        let lanes = LANES.min(out.channels - block * SIDE);
+        let zero = s.splat(0.0);
+        let (mut sum, mut squares) = ([zero; 2], [zero; 2]);
+        let rows = sums.as_chunks::<LANES>().0;
+        let y = &mut *out.y;
+        for (i, &(output, at)) in out.places.of(tile).iter().enumerate() {
+            let v = s.load(&rows[output as usize]);
+            let at = first + at as usize;
+            match y[at..].first_chunk_mut() {
+                Some(to) if FULL => s.store_bf16(to, v),
+                _ => Element::store_first(s, &mut y[at..at + lanes], v),
+            }
+            sum[i % 2] = s.add(sum[i % 2], v);
+            squares[i % 2] = s.fma(v, v, squares[i % 2]);
+        }
+        if let Some(all) = &mut out.sums {
+            let all = &mut all[block];
+            add_wide(s, &mut all[0], s.add(sum[0], sum[1]));
+            add_wide(s, &mut all[1], s.add(squares[0], squares[1]));
         }
     }
 }

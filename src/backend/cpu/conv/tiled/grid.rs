@@ -7,7 +7,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::fill::Pixel;
-use crate::backend::cpu::simd::Simd;
+use crate::backend::cpu::simd::{LANES, Simd};
 use crate::backend::cpu::tiles::{Operand, SIDE, Step, Sums, TILE, Tiles};
 
 /// Outputs that share steps and weights: number `(row, i)` meets the pixels from `start + row·apart + i` on.
@@ -28,9 +28,19 @@ pub(super) struct Grid<'a> {
 }
 
 /// What becomes of sums.
-pub(super) trait Finish<D> {
+pub(super) trait Finish {
     /// Those of tile `tile` of a row, and of channels `16·block..`: `[16 outputs][16 channels]`.
-    fn finish<S: Simd<D = D>>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums);
+    fn finish<S: Simd>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums);
+}
+
+/// Adds 16 lanes to sums in f64.
+#[inline(always)]
+pub(super) fn add_wide<S: Simd>(s: S, to: &mut [f64; LANES], v: S::V) {
+    let mut lanes = [0.0; LANES];
+    s.store(&mut lanes, v);
+    for (to, lane) in to.iter_mut().zip(lanes) {
+        *to += f64::from(lane);
+    }
 }
 
 /// `M` tiles of outputs from number `first` of the rows' tiles on, and `N` blocks of channels from
@@ -54,8 +64,18 @@ impl Grid<'_> {
         s: S,
         unit: &Tiles,
         rows: Range<usize>,
-        to: &mut impl Finish<S::D>,
+        to: &mut impl Finish,
     ) {
+        if self.tiles > 0 && !rows.is_empty() {
+            // SAFETY: the caller's.
+            unsafe { self.all(s, unit, rows, to) };
+        }
+    }
+
+    /// # Safety
+    /// That of [`run`](Grid::run).
+    #[inline(always)]
+    unsafe fn all<S: Simd>(&self, s: S, unit: &Tiles, rows: Range<usize>, to: &mut impl Finish) {
         let blocks = self.channels.div_ceil(SIDE);
         let all = rows.len() * self.tiles;
         let mut sums = [[[0.0; SIDE * SIDE]; 4]; 2];
@@ -144,7 +164,7 @@ impl Grid<'_> {
         rows: &Range<usize>,
         block: Block,
         sums: &[Sums; 4],
-        to: &mut impl Finish<S::D>,
+        to: &mut impl Finish,
     ) {
         for i in 0..block.tiles {
             let (row, tile) = self.place(rows, block.first + i);

@@ -8,7 +8,7 @@ use half::bf16;
 use super::super::shape::ConvShape;
 use super::super::tile::Load;
 use super::fill::Pixel;
-use crate::backend::cpu::simd::{Element, LANES, Simd};
+use crate::backend::cpu::simd::{LANES, Simd};
 use crate::backend::cpu::tiles::DEPTH;
 
 /// Whether it is one.
