@@ -158,8 +158,8 @@ impl<'a> Addend<'a> {
     ) -> [S::V; 3] {
         let [scale, shift] = match self.affine {
             Some((scale, shift)) => [
-                read::<S, FULL>(s, scale, first, lanes),
-                read::<S, FULL>(s, shift, first, lanes),
+                read::<S, _, FULL>(s, scale, first, lanes),
+                read::<S, _, FULL>(s, shift, first, lanes),
             ],
             None => [s.splat(1.0), s.splat(0.0)],
         };
@@ -174,7 +174,7 @@ impl<'a> Addend<'a> {
         at: usize,
         lanes: usize,
     ) -> S::V {
-        let x = read::<S, FULL>(s, self.x, at, lanes);
+        let x = read::<S, _, FULL>(s, self.x, at, lanes);
         s.at_least(floor, s.fma(x, scale, shift))
     }
 }
@@ -303,16 +303,16 @@ impl Pass for GradSums<'_> {
         lanes: usize,
     ) {
         let channels = self.mean.len();
-        let mean = read::<S, FULL>(s, self.mean, first, lanes);
+        let mean = read::<S, _, FULL>(s, self.mean, first, lanes);
         let (mut products, mut sum) = (s.wide_zero(), s.wide_zero());
         let mut at = floats.start + first;
         while at < floats.end {
-            let mut g = read::<S, FULL>(s, self.g, at, lanes);
+            let mut g = read::<S, _, FULL>(s, self.g, at, lanes);
             if let Some(y) = self.y {
-                g = s.where_positive(read::<S, FULL>(s, y, at, lanes), g);
+                g = s.where_positive(read::<S, _, FULL>(s, y, at, lanes), g);
                 write::<S, FULL>(s, self.g, at, lanes, g);
             }
-            let x = read::<S, FULL>(s, self.x, at, lanes);
+            let x = read::<S, _, FULL>(s, self.x, at, lanes);
             products = s.wide_fma(g, s.sub(x, mean), products);
             sum = s.wide_add(sum, g);
             at += channels;
@@ -379,14 +379,14 @@ impl Pass for Backward<'_> {
         first: usize,
         lanes: usize,
     ) {
-        let mean = read::<S, FULL>(s, self.mean, first, lanes);
-        let scale = read::<S, FULL>(s, self.scale, first, lanes);
-        let offset = read::<S, FULL>(s, self.offset, first, lanes);
-        let slope = read::<S, FULL>(s, self.slope, first, lanes);
+        let mean = read::<S, _, FULL>(s, self.mean, first, lanes);
+        let scale = read::<S, _, FULL>(s, self.scale, first, lanes);
+        let offset = read::<S, _, FULL>(s, self.offset, first, lanes);
+        let slope = read::<S, _, FULL>(s, self.slope, first, lanes);
         let mut at = floats.start + first;
         while at < floats.end {
-            let y = read::<S, FULL>(s, self.y, at, lanes);
-            let g = read::<S, FULL>(s, self.g, at, lanes);
+            let y = read::<S, _, FULL>(s, self.y, at, lanes);
+            let g = read::<S, _, FULL>(s, self.g, at, lanes);
             let average = s.fma(s.sub(y, mean), slope, offset);
             write::<S, FULL>(s, self.dx, at, lanes, s.mul(scale, s.sub(g, average)));
             at += self.mean.len();

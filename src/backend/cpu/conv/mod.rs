@@ -12,6 +12,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod tile;
+pub mod tiled;
 mod wgrad;
 
 pub use backward::{GradSource, InputGradOut, NormBackward, Sums, backward};
