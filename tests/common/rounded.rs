@@ -1,6 +1,8 @@
 //! The naive low-precision computation that a bf16 kernel is measured against: one op after the
 //! other, nothing fused, each computed in f32 on the CPU and its result rounded to bf16.
 
+#[path = "rounded_recurrent.rs"]
+mod recurrent;
 #[path = "rounded_sequence.rs"]
 mod sequence;
 
