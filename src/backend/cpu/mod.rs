@@ -30,6 +30,7 @@ mod scratch;
 mod sentence_loss;
 mod sequence;
 pub mod simd;
+pub mod slice;
 #[cfg(test)]
 mod testing;
 pub mod tiles;
