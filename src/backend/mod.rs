@@ -37,7 +37,7 @@ use std::time::Duration;
 /// What the elements of a buffer are; an executor picks the storage type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Activations and their gradients: f32 on `cpu`, bf16 on a GPU.
+    /// Activations and their gradients: bf16 on a GPU, and on `cpu` what its precision says.
     Activation,
     /// Parameters, gradients of parameters, statistics, losses: f32 everywhere.
     Float,

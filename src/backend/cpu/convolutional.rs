@@ -113,8 +113,10 @@ impl Convolutional for Cpu {
         let (isa, mask) = (self.isa, self.mask(conv.dropout));
         let lengths = conv.lengths.map(|t| labels_of(&self.labels, t));
         // Before `dx`, which may take its place, is written.
-        let (pre, dy) = (self.memory.get(conv.conv), self.memory.get(grad.dy));
-        let dpre = OutputGrad::new(isa, &shape(&conv), pre, dy);
+        let dpre = self.memory.write([], |memory, []| {
+            let (pre, dy) = (memory.get(conv.conv), memory.get(grad.dy));
+            OutputGrad::new(isa, &shape(&conv), pre, dy)
+        });
         let written = [grad.dw, grad.db, grad.dx];
         self.memory.write(written, |memory, [dw, db, dx]| {
             let conv = conv_of(memory, &conv, lengths, mask);

@@ -1,8 +1,8 @@
-//! The op set in Rust: f32, vector code chosen at run time, one image or a chunk of rows a rayon
-//! task.
+//! The op set in Rust: vector code chosen at run time, one image or a chunk of rows a rayon task.
 //!
-//! Every reduction is cut into pieces by the shapes alone and added up in a fixed order, so results
-//! do not depend on the number of threads.
+//! Activations are stored as f32 or, under [`Precision::Bf16`], as bf16; either way ops compute in
+//! f32. Every reduction is cut into pieces by the shapes alone and added up in a fixed order, so
+//! results do not depend on the number of threads.
 
 mod activation;
 mod adam;
@@ -30,7 +30,7 @@ mod scratch;
 mod sentence_loss;
 mod sequence;
 pub mod simd;
-pub mod slice;
+mod slice;
 #[cfg(test)]
 mod testing;
 pub mod tiles;
@@ -50,13 +50,25 @@ use conv::{Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums}
 use memory::{Memory, Others};
 use norm::Normalised;
 use records::Records;
-use simd::Isa;
 pub use simd::IsaError;
+use simd::{Buffer, Isa};
+use slice::Store;
 use std::sync::Arc;
+
+/// What activations and their gradients are stored as. Parameters, their gradients, statistics and
+/// losses are f32 either way, and so is all arithmetic between loads and stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 4 bytes, nothing rounded. Results differ in the last bits between instruction sets.
+    F32,
+    /// 2 bytes, rounded to the nearest even, as on a GPU. Equal bits on every instruction set.
+    Bf16,
+}
 
 /// The CPU as an [`Executor`].
 pub struct Cpu {
     isa: Isa,
+    precision: Precision,
     memory: Memory,
     labels: Vec<Vec<i32>>,
     images: Vec<Arc<Images>>,
@@ -70,7 +82,8 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// With the best instruction set that this machine has, or the one that `AUTOASSIST_ISA` names.
+    /// In f32, with the best instruction set that this machine has, or the one that `AUTOASSIST_ISA`
+    /// names.
     ///
     /// # Errors
     /// A name that is unknown, or that this machine lacks.
@@ -78,11 +91,21 @@ impl Cpu {
         Ok(Cpu::with_isa(Isa::detect()?))
     }
 
-    /// With a given instruction set.
+    /// In f32, with a given instruction set.
     pub fn with_isa(isa: Isa) -> Cpu {
+        Cpu::with(isa, Precision::F32)
+    }
+
+    /// With a given instruction set.
+    pub fn with(isa: Isa, precision: Precision) -> Cpu {
+        let isa = match precision {
+            Precision::F32 => isa.vectors(),
+            Precision::Bf16 => isa.fused(),
+        };
         Cpu {
             isa,
-            memory: Memory::default(),
+            precision,
+            memory: Memory::new(isa),
             labels: Vec::new(),
             images: Vec::new(),
             pairs: Vec::new(),
@@ -168,17 +191,21 @@ fn conv_shape(x: Tensor, w: Tensor, window: Window) -> ConvShape {
 
 impl Executor for Cpu {
     fn describe(&self) -> String {
-        format!(
-            "cpu ({}, {} threads)",
-            self.isa,
-            rayon::current_num_threads()
-        )
+        let precision = match self.precision {
+            Precision::F32 => "",
+            Precision::Bf16 => "bf16, ",
+        };
+        let threads = rayon::current_num_threads();
+        format!("cpu ({precision}{}, {threads} threads)", self.isa)
     }
 
     fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor {
         let len = dims.iter().product();
         let buffer = match kind {
-            Kind::Activation | Kind::Float => self.memory.alloc(len),
+            Kind::Activation if self.precision == Precision::Bf16 => {
+                self.memory.add(Store::Bf16(Buffer::zeroed(len)))
+            }
+            Kind::Activation | Kind::Float => self.memory.add(Store::F32(Buffer::zeroed(len))),
             Kind::Label => {
                 self.labels.push(vec![0; len]);
                 self.labels.len() - 1
@@ -197,7 +224,7 @@ impl Executor for Cpu {
     }
 
     fn read(&mut self, from: Tensor) -> Result<Vec<f32>, DeviceError> {
-        Ok(self.memory.get(from).to_vec())
+        Ok(self.memory.read(from))
     }
 
     fn write_labels(&mut self, to: Tensor, labels: &[i32]) -> Result<(), DeviceError> {

@@ -61,6 +61,11 @@ impl<E: Element> Buffer<E> {
         self.len = len;
         self
     }
+
+    /// How long it can be made without an allocation.
+    pub fn capacity(&self) -> usize {
+        self.lines.len() * size_of::<Line>() / size_of::<E>()
+    }
 }
 
 /// Lines that hold `len` elements of a size.

@@ -3,7 +3,8 @@
 //! An operation is a [`Kernel`], written once against [`Simd`] and run by [`Isa::run`], which
 //! compiles it for AVX-512 (a vector is one register), for AVX2 with FMA (two) and portably (an
 //! array). Results of different instruction sets differ in the last bits: the portable `fma`
-//! rounds twice, because a fused one without hardware is a library call.
+//! rounds twice, because a fused one without hardware is a library call. [`Isa::fused`] has them
+//! alike.
 
 use std::fmt;
 use std::str::FromStr;
@@ -65,7 +66,7 @@ pub trait Simd: Copy + Send + Sync {
     fn wide_zero(self) -> Self::D;
     /// `sum + v`.
     fn wide_add(self, sum: Self::D, v: Self::V) -> Self::D;
-    /// `sum + a·b`, the product taken in `f64`.
+    /// `sum + a·b`, the product taken in `f64`, where it is exact.
     fn wide_fma(self, a: Self::V, b: Self::V, sum: Self::D) -> Self::D;
     /// The lanes.
     fn wide_lanes(self, sum: Self::D) -> [f64; LANES];
@@ -94,7 +95,10 @@ pub struct Isa(Level);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    Portable,
+    Portable {
+        /// Whether its `fma` rounds once.
+        fused: bool,
+    },
     #[cfg(target_arch = "x86_64")]
     Avx2,
     #[cfg(target_arch = "x86_64")]
@@ -120,7 +124,7 @@ pub enum IsaError {
 
 impl Isa {
     /// No special instructions: runs everywhere.
-    pub const PORTABLE: Isa = Isa(Level::Portable);
+    pub const PORTABLE: Isa = Isa(Level::Portable { fused: false });
 
     /// All that this CPU has, slowest first.
     pub fn available() -> Vec<Isa> {
@@ -151,6 +155,24 @@ impl Isa {
         }
     }
 
+    /// The same, its `fma` rounding once on every instruction set, so that all give the same bits;
+    /// portably slow.
+    pub fn fused(self) -> Isa {
+        match self.0 {
+            Level::Portable { .. } => Isa(Level::Portable { fused: true }),
+            _ => self,
+        }
+    }
+
+    /// What its vector code is compiled for: the same, but for tiles.
+    pub fn vectors(self) -> Isa {
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Level::Amx => Isa(Level::Avx512),
+            _ => self,
+        }
+    }
+
     pub(super) fn level(self) -> Level {
         self.0
     }
@@ -158,7 +180,7 @@ impl Isa {
     /// `portable`, `avx2`, `avx512` or `amx`.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Level::Portable => "portable",
+            Level::Portable { .. } => "portable",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -172,7 +194,7 @@ impl Isa {
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
-            Level::Portable => kernel.run(Portable(())),
+            Level::Portable { fused } => kernel.run(Portable { fused }),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => x86::Avx2::new(self).call(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -207,7 +229,9 @@ impl FromStr for Isa {
 
 /// Plain Rust that the compiler vectorises for the target's baseline.
 #[derive(Clone, Copy, Debug)]
-pub struct Portable(());
+pub struct Portable {
+    fused: bool,
+}
 
 /// The bits of `x` as a bf16, in the upper half; denormal numbers are zero.
 #[inline(always)]
@@ -291,7 +315,10 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        lanes!(0.0, i => a[i] * b[i] + c[i])
+        match self.fused {
+            true => lanes!(0.0, i => a[i].mul_add(b[i], c[i])),
+            false => lanes!(0.0, i => a[i] * b[i] + c[i]),
+        }
     }
     #[inline(always)]
     fn at_least(self, floor: Self::V, v: Self::V) -> Self::V {
@@ -315,6 +342,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn wide_fma(self, a: Self::V, b: Self::V, sum: Self::D) -> Self::D {
+        // The product is exact in `f64`: fused or not is the same.
         lanes!(0.0, i => sum[i] + f64::from(a[i]) * f64::from(b[i]))
     }
     #[inline(always)]
@@ -358,6 +386,7 @@ mod tests {
                 s.at_least(a, b),
                 s.where_positive(a, b),
                 s.pair_bf16(a, b),
+                s.fma(a, b, s.splat(1.0)),
             ];
             let mut out = Vec::new();
             for v in values {
@@ -388,7 +417,7 @@ mod tests {
         let mut a = [0.0; LANES];
         let mut b = [0.0; LANES];
         for i in 0..LANES {
-            a[i] = (i as f32 - 7.0) * 1.37;
+            a[i] = (i as f32 - 7.0) * 1.37; // Products that are not exact.
             b[i] = 5.0 - i as f32 * 0.61;
         }
         a[3] = f32::NAN;
@@ -396,8 +425,8 @@ mod tests {
         a[12] = f32::INFINITY;
         a[13] = -0.0;
         for n in 0..=LANES {
-            let want = Isa::PORTABLE.run(All(&a, &b, n));
-            for isa in Isa::available() {
+            let want = Isa::PORTABLE.fused().run(All(&a, &b, n));
+            for isa in Isa::available().into_iter().map(Isa::fused) {
                 let got = isa.run(All(&a, &b, n));
                 for (op, (got, want)) in got.iter().zip(&want).enumerate() {
                     for i in 0..LANES {

@@ -85,7 +85,7 @@ impl Tiles {
     /// Configures the unit of an instruction set.
     pub fn new(isa: Isa) -> Tiles {
         let unit = match isa.level() {
-            Level::Portable => Unit::Portable,
+            Level::Portable { .. } => Unit::Portable,
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => Unit::Avx2,
             #[cfg(target_arch = "x86_64")]
