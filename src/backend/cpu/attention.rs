@@ -146,7 +146,7 @@ pub fn forward(isa: Isa, attention: &Attention, out: &mut [f32], lse: &mut [f32]
                     });
                     let out = &mut out[first * heads * depth + h * depth..];
                     let v_rows = Matrix::new(v.at(b, keys, 0, h * depth), v.width);
-                    let p = Matrix::new(scores, seen);
+                    let p = Matrix::new(&scores[..], seen);
                     gemm(
                         isa,
                         [rows, depth, seen],
@@ -308,7 +308,7 @@ impl Backward<'_> {
             [rows, seen, depth],
             grads,
             values.t(),
-            Out::new(ds, seen),
+            Out::new(&mut ds[..], seen),
             &(),
         );
         isa.run(ScoreGrad {
@@ -322,7 +322,7 @@ impl Backward<'_> {
             width,
             depth,
         });
-        let (p, ds) = (Matrix::new(p, seen), Matrix::new(ds, seen));
+        let (p, ds) = (Matrix::new(&p[..], seen), Matrix::new(&ds[..], seen));
         let query = Matrix::new(q.at(b, queries, first, column), q.width);
         let key = Matrix::new(k.at(b, keys, 0, column), k.width);
         let mut add = |place: Place, row: usize, size: [usize; 3], x: Matrix, y: Matrix| {

@@ -140,10 +140,10 @@ impl Convolutional for Cpu {
         y: Tensor,
     ) {
         let isa = self.isa;
-        self.memory.write([y], |memory, [y]| {
+        self.memory.write_native([y], |memory, [y]| {
             let finish = linear_layer::Residual {
                 bias: linear.b.map(|b| memory.get(b)),
-                residual: memory.get(residual),
+                residual: memory.slice(residual),
                 scale,
             };
             linear_layer::forward_residual(isa, layer(memory, x, linear.w), finish, y);

@@ -288,7 +288,7 @@ mod tests {
         /// Gradients are added to what `results` holds if `accumulate`.
         fn run(&self, isa: Isa, mut results: Results, accumulate: bool) -> Results {
             let layer = Layer {
-                x: &self.x,
+                x: Slice::F32(&self.x),
                 w: &self.w,
                 shape: self.shape,
             };
@@ -298,21 +298,21 @@ mod tests {
                 layer,
                 Some(&self.b),
                 self.act,
-                Some(&mut r.pre),
-                &mut r.y,
+                Some(SliceMut::F32(&mut r.pre)),
+                SliceMut::F32(&mut r.y),
             );
             let grad = ParamGrad {
                 dw: &mut r.dw,
                 db: Some(&mut r.db),
                 accumulate,
             };
-            backward_params(isa, layer, &self.dz, grad);
+            backward_params(isa, layer, Slice::F32(&self.dz), grad);
             let grad = InputGrad {
-                dx: &mut r.dx,
-                through: (!accumulate).then_some((self.act, &self.at)),
+                dx: SliceMut::F32(&mut r.dx),
+                through: (!accumulate).then_some((self.act, Slice::F32(&self.at))),
                 accumulate,
             };
-            backward_input(isa, &self.w, &self.dz, self.shape, grad);
+            backward_input(isa, &self.w, Slice::F32(&self.dz), self.shape, grad);
             results
         }
 
@@ -364,21 +364,21 @@ mod tests {
             // Without what is optional: the same values.
             let mut y = vec![f32::NAN; r.y.len()];
             let layer = Layer {
-                x: &case.x,
+                x: Slice::F32(&case.x),
                 w: &case.w,
                 shape,
             };
-            forward(isa, layer, Some(&case.b), act, None, &mut y);
+            forward(isa, layer, Some(&case.b), act, None, SliceMut::F32(&mut y));
             close("y without pre", &y, &wide(&r.y), 1e-6);
 
             // With a residual, at another scale.
             let mut y = vec![f32::NAN; r.y.len()];
             let finish = Residual {
                 bias: Some(&case.b),
-                residual: &case.dz,
+                residual: Slice::F32(&case.dz),
                 scale: 0.5,
             };
-            forward_residual(isa, layer, finish, &mut y);
+            forward_residual(isa, layer, finish, SliceMut::F32(&mut y));
             let sums = pre.iter().zip(&case.dz);
             let want: Vec<f64> = sums.map(|(z, r)| (z + f64::from(*r)) * 0.5).collect();
             close("(pre + residual)/2", &y, &want, 2e-6);

@@ -5,6 +5,7 @@ use super::dropout::Mask;
 use super::linear_layer::{self, Layer};
 use super::memory::Others;
 use super::sentence_loss::{self, Sentences};
+use super::slice::SliceMut;
 use super::{Cpu, adam, embedding, labels_of, layer_norm};
 use crate::backend::convolutional::Convolutional;
 use crate::backend::recurrent::Recurrent;
@@ -40,8 +41,8 @@ pub(super) fn tokens<'a>(
 /// A linear layer as the kernels take it.
 pub(super) fn layer<'a>(memory: &'a Others, x: Tensor, w: Tensor) -> Layer<'a> {
     Layer {
-        x: memory.get(x),
-        w: memory.get(w),
+        x: memory.slice(x),
+        w: memory.slice(w).f32(),
         shape: linear_shape(x, w),
     }
 }
@@ -144,17 +145,17 @@ impl Sequence for Cpu {
 
     fn linear(&mut self, x: Tensor, linear: Linear, act: Act, pre: Option<Tensor>, y: Tensor) {
         let isa = self.isa;
-        let forward = |memory: &Others, pre: Option<&mut [f32]>, y: &mut [f32]| {
+        let forward = |memory: &Others, pre: Option<SliceMut>, y: SliceMut| {
             let bias = linear.b.map(|b| memory.get(b));
             linear_layer::forward(isa, layer(memory, x, linear.w), bias, act, pre, y);
         };
         match pre {
             None => self
                 .memory
-                .write([y], |memory, [y]| forward(memory, None, y)),
+                .write_native([y], |memory, [y]| forward(memory, None, y)),
             Some(pre) => self
                 .memory
-                .write([pre, y], |memory, [pre, y]| forward(memory, Some(pre), y)),
+                .write_native([pre, y], |memory, [pre, y]| forward(memory, Some(pre), y)),
         }
     }
 
@@ -168,27 +169,28 @@ impl Sequence for Cpu {
     ) {
         self.advance();
         let isa = self.isa;
-        let params = |memory: &Others, dw: &mut [f32], db: Option<&mut [f32]>| {
+        let params = |memory: &Others, dw: SliceMut, db: Option<SliceMut>| {
             let accumulate = grad.accumulate;
+            let (dw, db) = (dw.f32(), db.map(SliceMut::f32));
             let grad = linear_layer::ParamGrad { dw, db, accumulate };
-            linear_layer::backward_params(isa, layer(memory, x, w), memory.get(dz), grad);
+            linear_layer::backward_params(isa, layer(memory, x, w), memory.slice(dz), grad);
         };
         match grad.db {
             None => self
                 .memory
-                .write([grad.dw], |memory, [dw]| params(memory, dw, None)),
-            Some(db) => self.memory.write([grad.dw, db], |memory, [dw, db]| {
+                .write_native([grad.dw], |memory, [dw]| params(memory, dw, None)),
+            Some(db) => self.memory.write_native([grad.dw, db], |memory, [dw, db]| {
                 params(memory, dw, Some(db))
             }),
         }
         let Some(spec) = dx else { return };
-        self.memory.write([spec.dx], |memory, [dx]| {
+        self.memory.write_native([spec.dx], |memory, [dx]| {
             let grad = linear_layer::InputGrad {
                 dx,
-                through: spec.through.map(|(act, at)| (act, memory.get(at))),
+                through: spec.through.map(|(act, at)| (act, memory.slice(at))),
                 accumulate: spec.accumulate,
             };
-            let (w_values, dz) = (memory.get(w), memory.get(dz));
+            let (w_values, dz) = (memory.slice(w).f32(), memory.slice(dz));
             linear_layer::backward_input(isa, w_values, dz, linear_shape(x, w), grad);
         });
     }

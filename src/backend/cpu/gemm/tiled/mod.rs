@@ -212,11 +212,14 @@ impl<E: Epilogue, T: Element> Kernel for Task<'_, '_, E, T> {
         let tiles = Tiles::new(isa);
         let ([inner_lines, outer_lines], depth) = (&whole.lines, &whole.depth);
         let (together, last) = (outer_lines.together(), depth.blocks - 1);
-        // Of one block, or of all, which wait for the next steps.
-        let sums = match last {
-            0 => sums.resize(BLOCK),
-            _ => sums.resize(inner.len() * outer.len() * BLOCK),
+        // Of two blocks, or of all, which wait for the next steps.
+        let count = match last {
+            0 => 2,
+            _ => inner.len() * outer.len(),
         };
+        let sums = sums.resize(count * BLOCK);
+        // A block's way to `C` comes after the next one's products, which are done meanwhile.
+        let mut done = None;
         for i in 0..=last {
             let steps = depth.steps(i);
             let words = panel_words(steps.len());
@@ -237,28 +240,32 @@ impl<E: Epilogue, T: Element> Kernel for Task<'_, '_, E, T> {
                 let outer_panel = &panels[group * words..][..words];
                 for p in inner.clone() {
                     let inner_panel = &packed[p * words..][..words];
-                    let at = match last {
-                        0 => 0,
-                        _ => (o - outer.start) * inner.len() + p - inner.start,
-                    };
-                    let sums = &mut sums[at * BLOCK..][..BLOCK];
+                    let block = ((o - outer.start) * inner.len() + p - inner.start) % count;
+                    let at = block * BLOCK..(block + 1) * BLOCK;
                     let (inner, outer) = (inner_lines.panel(p), outer_lines.panel(o));
                     let (rows, columns, a, b) = match inner_lines.by_pairs {
                         false => (inner, outer, inner_panel, outer_panel),
                         true => (outer, inner, outer_panel, inner_panel),
                     };
+                    let to = &mut sums[at.clone()];
                     match [rows.len() > SIDE, columns.len() > SIDE] {
-                        [true, true] => multiply::<2, 2>(&tiles, a, b, sums, i > 0),
-                        [true, false] => multiply::<2, 1>(&tiles, a, b, sums, i > 0),
-                        [false, true] => multiply::<1, 2>(&tiles, a, b, sums, i > 0),
-                        [false, false] => multiply::<1, 1>(&tiles, a, b, sums, i > 0),
+                        [true, true] => multiply::<2, 2>(&tiles, a, b, to, i > 0),
+                        [true, false] => multiply::<2, 1>(&tiles, a, b, to, i > 0),
+                        [false, true] => multiply::<1, 2>(&tiles, a, b, to, i > 0),
+                        [false, false] => multiply::<1, 1>(&tiles, a, b, to, i > 0),
                     }
-                    if i == last {
+                    if i == last
+                        && let Some((rows, columns, at)) = done.replace((rows, columns, at))
+                    {
                         // SAFETY: the rows and columns are this task's and within `C`.
-                        unsafe { put(s, whole.out, whole.epilogue, rows, columns, sums) };
+                        unsafe { put(s, whole.out, whole.epilogue, rows, columns, &sums[at]) };
                     }
                 }
             }
+        }
+        if let Some((rows, columns, at)) = done {
+            // SAFETY: the same.
+            unsafe { put(s, whole.out, whole.epilogue, rows, columns, &sums[at]) };
         }
     }
 }
@@ -300,21 +307,19 @@ unsafe fn put<S: Simd, E: Epilogue, T: Element>(
     columns: Range<usize>,
     sums: &[f32],
 ) {
-    let across = columns.len().div_ceil(SIDE);
     let lines = sums.as_chunks::<SIDE>().0;
+    let across = columns.len().div_ceil(SIDE);
     for (i, row) in rows.enumerate() {
-        let mut piece = [0.0; PANEL];
         let at = i / SIDE * across * SIDE + i % SIDE;
-        let (low, high) = piece.split_at_mut(SIDE);
-        low.copy_from_slice(&lines[at]);
-        if across == 2 {
-            high.copy_from_slice(&lines[at + SIDE]);
-        }
         // SAFETY: the caller's. A width that the compiler knows is worth a case of its own.
         unsafe {
-            match columns.len() {
-                PANEL => out.put(s, epilogue, row, columns.start, &mut piece),
-                width => out.put(s, epilogue, row, columns.start, &mut piece[..width]),
+            if columns.len() == PANEL {
+                let mut piece = [lines[at], lines[at + SIDE]];
+                out.put(s, epilogue, row, columns.start, piece.as_flattened_mut());
+            } else {
+                let mut piece = [lines[at], lines[at + (across - 1) * SIDE]];
+                let piece = &mut piece.as_flattened_mut()[..columns.len()];
+                out.put(s, epilogue, row, columns.start, piece);
             }
         }
     }

@@ -126,27 +126,43 @@ fn tile<S: Simd, N: Number>(
     depth: Range<usize>,
     to: &mut [f32],
 ) {
-    let mut words = [s.splat(0.0); SIDE];
-    if from.transposed {
-        for (words, k) in words.iter_mut().zip(depth.clone().step_by(2)) {
-            let even = &from.values[from.start(k)..][lines.clone()];
-            let odd = match k + 1 < depth.end {
-                true => &from.values[from.start(k + 1)..][lines.clone()],
-                false => &[],
-            };
-            *words = N::zipped(s, even, odd);
-        }
-    } else {
-        for (words, line) in words.iter_mut().zip(lines) {
-            *words = N::joined(s, &from.values[from.start(line)..][depth.clone()]);
-        }
-    }
+    // What the compiler knows it unrolls, and then the words are in registers.
+    let mut words = match (lines.len(), depth.len()) {
+        (SIDE, DEPTH) => words(s, from, [lines.start, depth.start], [SIDE, DEPTH]),
+        (count, steps) => words(s, from, [lines.start, depth.start], [count, steps]),
+    };
     if from.transposed != by_pairs {
         words = s.transpose(words);
     }
     for (to, words) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(words) {
         s.store(to, words);
     }
+}
+
+/// A tile as it is read: the words of a line each, or of two neighbours in `k` each.
+#[inline(always)]
+fn words<S: Simd, N: Number>(
+    s: S,
+    from: Lying<&[N]>,
+    [line, k]: [usize; 2],
+    [lines, depth]: [usize; 2],
+) -> [S::V; SIDE] {
+    let mut words = [s.splat(0.0); SIDE];
+    if from.transposed {
+        for (i, words) in words.iter_mut().enumerate().take(depth.div_ceil(2)) {
+            let even = &from.values[from.start(k + 2 * i) + line..][..lines];
+            let odd = match 2 * i + 1 < depth {
+                true => &from.values[from.start(k + 2 * i + 1) + line..][..lines],
+                false => &[],
+            };
+            *words = N::zipped(s, even, odd);
+        }
+    } else {
+        for (i, words) in words.iter_mut().enumerate().take(lines) {
+            *words = N::joined(s, &from.values[from.start(line + i) + k..][..depth]);
+        }
+    }
+    words
 }
 
 /// What is packed, two a word; what is missing is 0.
