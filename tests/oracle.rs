@@ -30,20 +30,13 @@ mod transformer;
 
 use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::gpu::{Gpu, Ladder};
-use autoassist::backend::{DeviceError, Executor};
+use autoassist::backend::{DeviceError, Executor, Precision};
 use fixture::{Check, Fixture};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 type Open = Box<dyn Fn() -> Box<dyn Executor>>;
-
-/// In what an executor keeps activations.
-#[derive(Clone, Copy, PartialEq)]
-enum Precision {
-    F32,
-    Bf16,
-}
 
 /// One that can run the op set.
 struct Candidate {
@@ -102,16 +95,23 @@ fn rungs(name: &str, open: OpenGpu) -> Vec<Candidate> {
 /// reason.
 fn executors(wanted: &[&str]) -> (Vec<Candidate>, Vec<(&'static str, DeviceError)>) {
     let mut absent = Vec::new();
-    let isas = Isa::available().into_iter();
-    let cpu = isas
-        .filter(|_| wanted.contains(&"cpu"))
-        .map(|isa| Candidate {
-            name: format!("cpu/{isa}"),
-            precision: Precision::F32,
+    let mut all = Vec::new();
+    for isa in Isa::available() {
+        let cpu = |name, precision| Candidate {
+            name,
+            precision,
             only: None,
-            open: Box::new(move || Box::new(Cpu::with_isa(isa))),
-        });
-    let mut all: Vec<Candidate> = cpu.collect();
+            open: Box::new(move || Box::new(Cpu::with(isa, precision))),
+        };
+        if !wanted.contains(&"cpu") {
+            continue;
+        }
+        // What has tiles more than another computes in f32 as that does.
+        if isa == isa.vectors() {
+            all.push(cpu(format!("cpu/{isa}"), Precision::F32));
+        }
+        all.push(cpu(format!("cpu/{isa} bf16"), Precision::Bf16));
+    }
     let gpus: [(&'static str, OpenGpu); 2] = [("simt", Gpu::simt), ("cuda", || Gpu::cuda(0))];
     for (name, open) in gpus.into_iter().filter(|(name, _)| wanted.contains(name)) {
         match open() {
@@ -315,7 +315,7 @@ fn main() -> ExitCode {
         failed += standin::again();
     }
     for ((op, executor), error) in &worst {
-        println!("{op:<14} {executor:<14} worst error {error:.1e} of the tensor's maximum");
+        println!("{op:<17} {executor:<17} worst error {error:.1e} of the tensor's maximum");
     }
     println!(
         "\ntest result: {}. {passed} passed; {failed} failed; {} ignored",

@@ -11,7 +11,7 @@ use autoassist::assist::LossRing;
 use autoassist::backend::sequence::Sequence;
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
-    Pass, Sgd, StepInputs, Tensor, Window,
+    Pass, Precision, Sgd, StepInputs, Tensor, Window,
 };
 use autoassist::data::Images;
 use std::sync::Arc;
@@ -124,6 +124,10 @@ const NO_MEMORY: &str = "a step asks for ops alone";
 impl Executor for Recorder {
     fn describe(&self) -> String {
         "recorder".into()
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     fn alloc(&mut self, _: Kind, _: [usize; 4]) -> Tensor {

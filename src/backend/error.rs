@@ -1,5 +1,6 @@
 //! Why a device cannot be used, or stopped working.
 
+use super::cpu::Precision;
 use super::cpu::simd::IsaError;
 use crate::world::error::WorldError;
 use std::time::Duration;
@@ -13,6 +14,17 @@ pub enum DeviceError {
     /// Not one of the names.
     #[error("--device {0}: choose auto, cpu, simt or cuda[:N]")]
     Unknown(String),
+    /// A precision is asked of a device that has one only.
+    #[error(
+        "--precision {precision}: --device {device} stores activations in bf16 by nature; leave \
+         --precision out, or give --device cpu"
+    )]
+    Precision {
+        /// What was asked for.
+        precision: Precision,
+        /// The device.
+        device: String,
+    },
     /// A wish in the environment that cannot be met.
     #[error(transparent)]
     Cpu(#[from] IsaError),

@@ -22,6 +22,7 @@ pub mod recurrent;
 pub mod sequence;
 pub(crate) mod wait;
 
+pub use cpu::Precision;
 pub use error::{DeviceError, NVCC_REMEDY};
 pub use open::open;
 pub use records::wait_for_records;
@@ -285,6 +286,8 @@ pub struct DataId(pub(crate) usize);
 pub trait Executor: Send {
     /// For people: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
+    /// What tensors of [`Kind::Activation`] are stored as.
+    fn precision(&self) -> Precision;
 
     /// A new zeroed tensor.
     fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor;

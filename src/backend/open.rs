@@ -1,35 +1,55 @@
 //! Which executor a name means.
 
-use super::{DeviceError, Executor, cpu, gpu, say, wait};
+use super::cpu::simd::Isa;
+use super::cpu::{Cpu, Precision};
+use super::gpu::Gpu;
+use super::{DeviceError, Executor, say, wait};
 use crate::world::world;
 use std::sync::OnceLock;
 
-/// Opens `auto`, `cpu`, `simt` or `cuda[:N]`. `auto` is `cuda` where the build has kernels and the
+/// Opens `auto`, `cpu`, `simt` or `cuda[:N]`, with activations of a precision where that is asked for;
+/// where it is not, the CPU takes `usual`. `auto` is `cuda` where the build has kernels and the
 /// machine a driver and a device that can be used, else `cpu`; where there is a device that cannot be
 /// used, a line on standard error says why.
 ///
 /// # Errors
-/// A name that is unknown, or a device that is not there.
-pub fn open(device: &str) -> Result<Box<dyn Executor>, DeviceError> {
+/// A name that is unknown, a device that is not there, or a precision asked of one that has no choice.
+pub fn open(
+    device: &str,
+    precision: Option<Precision>,
+    usual: Precision,
+) -> Result<Box<dyn Executor>, DeviceError> {
     let (name, number) = device
         .split_once(':')
         .map_or((device, None), |(n, i)| (n, Some(i)));
-    match (name, number.map(str::parse::<u32>)) {
-        ("auto", None) => auto(),
-        ("cpu", None) => cpu(),
+    let refused = |precision, device: &str| {
+        let device = device.to_string();
+        Err(DeviceError::Precision { precision, device })
+    };
+    if let (Some(precision), "simt" | "cuda") = (precision, name) {
+        return refused(precision, name);
+    }
+    let gpu = match (name, number.map(str::parse::<u32>)) {
+        ("auto", None) => auto()?,
+        ("cpu", None) => None,
         ("simt", None) => {
             world().check_engine("simt")?;
-            Ok(Box::new(gpu::Gpu::simt()?))
+            Some(Gpu::simt()?)
         }
-        ("cuda", None) => Ok(Box::new(gpu::Gpu::cuda(own_gpu())?)),
-        ("cuda", Some(Ok(ordinal))) => Ok(Box::new(gpu::Gpu::cuda(ordinal)?)),
-        _ => Err(DeviceError::Unknown(device.into())),
+        ("cuda", None) => Some(Gpu::cuda(own_gpu())?),
+        ("cuda", Some(Ok(ordinal))) => Some(Gpu::cuda(ordinal)?),
+        _ => return Err(DeviceError::Unknown(device.into())),
+    };
+    match (gpu, precision) {
+        (Some(gpu), None) => Ok(Box::new(gpu)),
+        (Some(_), Some(precision)) => refused(precision, "auto, here cuda,"),
+        (None, _) => cpu(precision.unwrap_or(usual)),
     }
 }
 
-fn cpu() -> Result<Box<dyn Executor>, DeviceError> {
+fn cpu(precision: Precision) -> Result<Box<dyn Executor>, DeviceError> {
     world().check_engine("cpu")?;
-    Ok(Box::new(cpu::Cpu::new()?))
+    Ok(Box::new(Cpu::with(Isa::detect()?, precision)))
 }
 
 /// Ranks on one machine take a GPU each.
@@ -37,14 +57,14 @@ fn own_gpu() -> u32 {
     world().local_rank() as u32
 }
 
-/// `cuda` or `cpu`. A process decides once: runs that are compared run on the same.
-fn auto() -> Result<Box<dyn Executor>, DeviceError> {
+/// `cuda`, or nothing but the CPU. A process decides once: runs that are compared run on the same.
+fn auto() -> Result<Option<Gpu>, DeviceError> {
     // Who says something that cannot be is told so wherever this ends up.
     wait::step_limit()?;
     static ON_CUDA: OnceLock<bool> = OnceLock::new();
     let mut opened = None;
     let on_cuda = *ON_CUDA.get_or_init(|| {
-        let found = gpu::Gpu::cuda(own_gpu());
+        let found = Gpu::cuda(own_gpu());
         found
             .as_ref()
             .err()
@@ -55,9 +75,8 @@ fn auto() -> Result<Box<dyn Executor>, DeviceError> {
         opened.is_some()
     });
     match opened {
-        Some(gpu) => Ok(Box::new(gpu)),
-        None if on_cuda => Ok(Box::new(gpu::Gpu::cuda(own_gpu())?)),
-        None => cpu(),
+        None if on_cuda => Ok(Some(Gpu::cuda(own_gpu())?)),
+        opened => Ok(opened),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::interval::Interval;
 use super::pools::PartialPool;
 use crate::assist::AssistState;
+use crate::backend::Precision;
 use crate::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub struct Progress {
     pub host_syncs: u64,
     /// Multiples of `--eval-every` for which there has been an evaluation.
     pub evals: u64,
+    /// What activations were stored as on the last device: a run goes on with that.
+    pub precision: Option<Precision>,
     /// Mean loss over the last metrics interval.
     pub train_loss: Option<f64>,
 }

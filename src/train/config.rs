@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 use super::{Budget, TrainError};
+use crate::backend::Precision;
 
 /// How the Assistant chooses (`--assist`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -178,6 +179,9 @@ pub struct Options {
     /// auto, cpu, simt, cuda or cuda:N [default: auto]
     #[arg(long, help_heading = "Machine")]
     pub device: Option<String>,
+    /// What the CPU stores activations and their gradients as: f32, or bf16 as GPUs do [default: f32]
+    #[arg(long, value_enum, help_heading = "Machine")]
+    pub precision: Option<Precision>,
     /// Threads that compute [default: one a processor core]
     #[arg(long, value_name = "N", help_heading = "Machine")]
     pub threads: Option<usize>,
@@ -258,6 +262,8 @@ pub enum ConfigError {
 #[allow(missing_docs)] // each is the flag of the same name, documented in `Options`
 pub struct Config {
     pub device: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     pub assist: Assist,
     pub budget: Budget,
     pub rescale: f64,
@@ -391,6 +397,7 @@ impl Options {
         };
         let config = Config {
             device: self.device.unwrap_or_else(|| "auto".into()),
+            precision: self.precision,
             assist: self.assist.unwrap_or(Assist::Memory),
             budget: self.budget.unwrap_or(Budget::Share(0.65)),
             rescale: self.rescale.unwrap_or(0.0),

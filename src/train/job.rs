@@ -6,6 +6,7 @@ use super::stop::Stop;
 use super::task::{Boss, Task};
 use super::{Assist, Budget, Config, ConfigError, TrainError};
 use crate::assist::{AssistConfig, AssistError, Assistant, Preset};
+use crate::backend::Precision;
 use crate::nn;
 use crate::world::world;
 use std::path::{Path, PathBuf};
@@ -59,9 +60,9 @@ impl Job<'_> {
         })
     }
 
-    /// The network, opened.
-    pub(super) fn boss(&self) -> Result<Box<dyn Boss>, TrainError> {
-        self.task.boss(self.config)
+    /// The network, opened; for a run that goes on with what it was `begun` in.
+    pub(super) fn boss(&self, begun: Option<Precision>) -> Result<Box<dyn Boss>, TrainError> {
+        self.task.boss(self.config, begun.unwrap_or(Precision::F32))
     }
 
     /// Draws the weights from the seed, or reads them from `--init`.

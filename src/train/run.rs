@@ -12,7 +12,7 @@ use super::task::{Boss, SLOTS, Score, Task};
 use super::value;
 use super::{Arm, Assist, Budget, TrainError, report_file};
 use crate::assist::{Drain, Feeder, FeederConfig, StepRecords, sweeps};
-use crate::backend::{DeviceError, StepInputs, wait_for_records};
+use crate::backend::{DeviceError, Precision, StepInputs, wait_for_records};
 use crate::files;
 use crate::nn;
 use crate::rng::Stream;
@@ -131,6 +131,30 @@ fn restore_boss(
     Ok(())
 }
 
+/// A run that was begun in one precision does not go on in another that settings ask for since.
+fn check_precision(
+    asked: Option<Precision>,
+    begun: Option<Precision>,
+    dir: &Path,
+) -> Result<(), TrainError> {
+    match (asked, begun) {
+        (Some(asked), Some(begun)) if asked != begun => {
+            let path = Checkpoint::path(dir);
+            let reason = format!(
+                "its activations were {begun}, and settings say precision = \"{asked}\" now; say \
+                 {begun} in config.toml again, or train on from its weights in another folder: \
+                 --init {}",
+                dir.display()
+            );
+            Err(TrainError::unusable(CheckpointError::Other {
+                path,
+                reason,
+            }))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The same for equal numbers.
 fn hash_of(state: &BTreeMap<String, Vec<f32>>) -> u64 {
     let parts = state.iter();
@@ -187,7 +211,12 @@ impl<'a> Run<'a> {
     fn alone(job: &'a Job<'a>, start: Start) -> Result<Run<'a>, TrainError> {
         let (config, task) = (job.config, job.task);
         job.check_batch()?;
-        let mut boss = job.boss()?;
+        let begun = match &start {
+            Start::Fresh => None,
+            Start::Resume(checkpoint) => checkpoint.progress.precision,
+        };
+        check_precision(config.precision, begun, &job.dir)?;
+        let mut boss = job.boss(begun)?;
         boss.parts().0.obey(job.stop.share());
         let assistant = job.assistant().map_err(TrainError::unusable)?;
         let costs: u64 = assistant.instances().costs.iter().sum();
@@ -233,6 +262,10 @@ impl<'a> Run<'a> {
                 let pools = pools.map_err(|e| other(e.into()))?;
                 (progress, feeder, pools, interval)
             }
+        };
+        let progress = Progress {
+            precision: Some(boss.parts().0.precision()),
+            ..progress
         };
         boss.prepare()?;
         let mut metrics = match world().is_first() {

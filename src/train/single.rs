@@ -20,7 +20,7 @@ pub fn evaluate_only(job: &Job, export: Option<&Path>) -> Result<Summary, TrainE
     }
     let evaluated = job.stop.at_once(TrainError::Stopped, || {
         let opened = || {
-            let mut boss = job.boss()?;
+            let mut boss = job.boss(None)?;
             job.initialise(&mut *boss)?;
             boss.prepare()?;
             Ok::<_, TrainError>(boss)
@@ -64,7 +64,7 @@ pub fn overfit_one_batch(job: &Job) -> Result<Summary, TrainError> {
     let batch = job.config.batch;
     job.check_batch()?;
     let opened = || {
-        let mut boss = job.boss()?;
+        let mut boss = job.boss(None)?;
         boss.plain();
         job.initialise(&mut *boss)?;
         boss.prepare()?;

@@ -3,7 +3,7 @@
 use super::report::{Sample, Shown};
 use super::{Answers, Config, Guess, TrainError};
 use crate::assist::{Instances, LossRing};
-use crate::backend::{DeviceError, Executor, StepInputs, Tensor};
+use crate::backend::{DeviceError, Executor, Precision, StepInputs, Tensor};
 use crate::files::WriteError;
 use crate::nn::{About, Params};
 use crate::world::world;
@@ -87,11 +87,12 @@ pub trait Task: Sync {
     fn instances(&self) -> Instances;
     /// The learning rate, see [`learning_rate`](super::Schedule::rate).
     fn schedule(&self) -> super::Schedule;
-    /// Opens the device and allocates the network, with all parameters zero.
+    /// Opens the device and allocates the network, with all parameters zero. Where settings name no
+    /// precision, a device with a choice takes `usual`.
     ///
     /// # Errors
     /// No such device, or no memory.
-    fn boss(&self, config: &Config) -> Result<Box<dyn Boss>, TrainError>;
+    fn boss(&self, config: &Config, usual: Precision) -> Result<Box<dyn Boss>, TrainError>;
     /// Writes what a trained model needs beside its weights.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! The naive low-precision computation that a bf16 kernel is measured against: one op after the
 //! other, nothing fused, each computed in f32 on the CPU and its result rounded to bf16.
 
+#[path = "rounded_recurrent.rs"]
+mod recurrent;
 #[path = "rounded_sequence.rs"]
 mod sequence;
 
@@ -9,7 +11,7 @@ use autoassist::backend::cpu::Cpu;
 use autoassist::backend::sequence::Sequence;
 use autoassist::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
-    Pass, Sgd, StepInputs, Tensor, Window,
+    Pass, Precision, Sgd, StepInputs, Tensor, Window,
 };
 use autoassist::data::Images;
 use autoassist::rng::Stream;
@@ -102,6 +104,10 @@ impl Rounded {
 impl Executor for Rounded {
     fn describe(&self) -> String {
         "naive bf16".into()
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::Bf16
     }
 
     fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor {

@@ -1,6 +1,8 @@
 //! The naive low-precision computation of the ops of sequence networks.
 
 use super::Rounded;
+use autoassist::backend::convolutional::Convolutional;
+use autoassist::backend::recurrent::Recurrent;
 use autoassist::backend::sequence::{
     Act, Adam, Attention, AttentionGrad, Dropout, Embedding, Heads, LayerNorm, Linear, LinearGrad,
     LinearInputGrad, PairBatch, SentenceLoss, Sequence,
@@ -85,6 +87,14 @@ fn mix(weights: impl Iterator<Item = f32>, rows: &[Vec<f32>]) -> Vec<f32> {
 }
 
 impl Sequence for Rounded {
+    fn recurrent(&mut self) -> Option<&mut dyn Recurrent> {
+        Some(self)
+    }
+
+    fn convolutional(&mut self) -> Option<&mut dyn Convolutional> {
+        Some(self)
+    }
+
     fn attach_pairs(&mut self, pairs: Arc<SentencePairs>) -> DataId {
         self.cpu.attach_pairs(pairs)
     }

@@ -8,7 +8,7 @@ use crate::assist::LossRing;
 use crate::backend::sequence::Sequence;
 use crate::backend::{
     Augment, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load, LossOutputs,
-    Pass, Sgd, StepInputs, Tensor, Window,
+    Pass, Precision, Sgd, StepInputs, Tensor, Window,
 };
 use crate::data::Images;
 use crate::world::world;
@@ -20,6 +20,10 @@ use std::time::Duration;
 impl Executor for Gpu {
     fn describe(&self) -> String {
         self.stream.describe()
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::Bf16
     }
 
     fn alloc(&mut self, kind: Kind, dims: [usize; 4]) -> Tensor {

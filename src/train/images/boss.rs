@@ -1,7 +1,9 @@
 //! The Boss for images: a ResNet on an executor, with its data.
 
 use crate::assist::LossRing;
-use crate::backend::{self, Augment, DataId, DeviceError, Executor, Pass, Sgd, StepInputs, Tensor};
+use crate::backend::{
+    self, Augment, DataId, DeviceError, Executor, Pass, Precision, Sgd, StepInputs, Tensor,
+};
 use crate::data::Dataset;
 use crate::nn::{Architecture, InputShape, Params, ResNet};
 use crate::train::task::{Boss, Evaluation, Planned, SLOTS, Score, own_part};
@@ -35,13 +37,15 @@ pub struct ImageBoss {
 }
 
 impl ImageBoss {
-    /// Opens the device and allocates the network, with all parameters zero, and a ring.
+    /// Opens the device, with activations as settings say or else as usual, and allocates the
+    /// network, with all parameters zero, and a ring.
     pub fn new(
-        config: &Config,
+        (config, usual): (&Config, Precision),
         architecture: &Architecture,
         data: &Dataset,
     ) -> Result<ImageBoss, TrainError> {
-        let mut exec = backend::open(&config.device).map_err(TrainError::unusable)?;
+        let exec = backend::open(&config.device, config.precision, usual);
+        let mut exec = exec.map_err(TrainError::unusable)?;
         let (height, width) = (data.train.height, data.train.width);
         let channels = data.train.channels;
         let batch = world().largest_part(config.batch);

@@ -10,6 +10,7 @@ use super::report::{Picture, Sample, Shown};
 use super::task::{Boss, Curve, Task, Words};
 use super::{Config, ConfigError, Console, Defaults, Schedule, TrainError};
 use crate::assist::Instances;
+use crate::backend::Precision;
 use crate::data::Dataset;
 use crate::files::WriteError;
 use crate::nn::{About, Architecture, WeightFile};
@@ -296,8 +297,8 @@ impl Task for ImageTask {
         Schedule::Linear
     }
 
-    fn boss(&self, config: &Config) -> Result<Box<dyn Boss>, TrainError> {
-        let boss = ImageBoss::new(config, &self.architecture, &self.data)?;
+    fn boss(&self, config: &Config, usual: Precision) -> Result<Box<dyn Boss>, TrainError> {
+        let boss = ImageBoss::new((config, usual), &self.architecture, &self.data)?;
         Ok(Box::new(boss))
     }
 

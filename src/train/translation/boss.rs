@@ -5,7 +5,7 @@ use super::options::{MOST_TOKENS, TranslationConfig};
 use super::translator::open;
 use crate::assist::LossRing;
 use crate::backend::sequence::Adam;
-use crate::backend::{DataId, DeviceError, Executor, Pass, StepInputs, Tensor};
+use crate::backend::{DataId, DeviceError, Executor, Pass, Precision, StepInputs, Tensor};
 use crate::data::pairs::{PairShape, SentencePairs, Sentences};
 use crate::data::text::bucket::{self, BatchLimits, padded};
 use crate::data::text::{Corpus, Tokenizer, Translation, bleu};
@@ -92,15 +92,16 @@ fn own_shape(shape: PairShape) -> PairShape {
 }
 
 impl TranslationBoss {
-    /// Opens the device and allocates the network, with all parameters zero, and a ring.
+    /// Opens the device, with activations as settings say or else as usual, and allocates the
+    /// network, with all parameters zero, and a ring.
     pub fn new(
-        config: &Config,
+        (config, usual): (&Config, Precision),
         own: &TranslationConfig,
         data: &Translation,
         tokenizer: &Tokenizer,
         limits: BatchLimits,
     ) -> Result<TranslationBoss, TrainError> {
-        let exec = open(&config.device, own)?;
+        let exec = open((&config.device, config.precision, usual), own)?;
         let all: Vec<u32> = (0..data.valid.pairs.len() as u32).collect();
         let own_limits = own_limits(data, limits);
         let valid_batches = bucket::batches(&data.valid.pairs, &all, own_limits);

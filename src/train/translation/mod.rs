@@ -15,6 +15,7 @@ use super::report::{Sample, Shown};
 use super::task::{Boss, Curve, Task, Words};
 use super::{Config, ConfigError, Console, Defaults, Schedule, TrainError};
 use crate::assist::Instances;
+use crate::backend::Precision;
 use crate::data::pairs::PairShape;
 use crate::data::text::bucket::{self, BatchLimits, padded};
 use crate::data::text::{Parallel, TextError, Tokenizer, Translation, bleu, synthetic};
@@ -254,9 +255,9 @@ impl Task for TranslationTask {
         self.config.schedule
     }
 
-    fn boss(&self, config: &Config) -> Result<Box<dyn Boss>, TrainError> {
-        let (own, data) = (&self.config, &self.data);
-        let boss = TranslationBoss::new(config, own, data, &self.tokenizer, self.limits)?;
+    fn boss(&self, config: &Config, usual: Precision) -> Result<Box<dyn Boss>, TrainError> {
+        let (config, own) = ((config, usual), &self.config);
+        let boss = TranslationBoss::new(config, own, &self.data, &self.tokenizer, self.limits)?;
         Ok(Box::new(boss))
     }
 

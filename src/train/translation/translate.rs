@@ -3,6 +3,7 @@
 use super::options::{MOST_TOKENS, TranslationConfig};
 use super::translator::open;
 use super::{TransformerProgram, Translator, known};
+use crate::backend::Precision;
 use crate::data::pairs::Sentences;
 use crate::data::text::cut;
 use crate::nn::{self, Room, WeightFile};
@@ -20,6 +21,9 @@ pub struct TranslateFlags {
     /// auto, cpu, simt, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
+    /// What the CPU stores activations as [default: f32]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Hypotheses of a sentence; 1 is greedy [default: as the run was evaluated]
     #[arg(long)]
     beam: Option<usize>,
@@ -171,7 +175,8 @@ fn load(flags: &TranslateFlags) -> Result<(Translator, [usize; 2]), TrainError> 
     config.check()?;
     let tokenizer = known::tokenizer(&weights).map_err(TrainError::unusable)?;
     let about = known::about(&config, &tokenizer).map_err(TrainError::unusable)?;
-    let exec = open(&flags.device, &config)?;
+    let device = (&*flags.device, flags.precision, Precision::F32);
+    let exec = open(device, &config)?;
     let room = Room {
         sentences: TOGETHER,
         source: TOKENS.max(config.max_length),

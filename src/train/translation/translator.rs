@@ -1,7 +1,7 @@
 //! A network that translates sentences: the search on an executor, and the tokenizer around it.
 
 use super::options::{Arch, TranslationConfig};
-use crate::backend::{self, DeviceError, Executor};
+use crate::backend::{self, DeviceError, Executor, Precision};
 use crate::data::pairs::Sentences;
 use crate::data::text::Tokenizer;
 use crate::nn::{BeamSearch, Hypothesis, Network, Room, SearchSpec};
@@ -19,12 +19,16 @@ struct OnlyCpu {
     arch: &'static str,
 }
 
-/// Opens the device for a network.
+/// Opens the device for a network: its name, the precision asked for, and the usual one.
 ///
 /// # Errors
 /// It is not there, or does not run such networks.
-pub fn open(device: &str, config: &TranslationConfig) -> Result<Box<dyn Executor>, TrainError> {
-    let mut exec = backend::open(device).map_err(TrainError::unusable)?;
+pub fn open(
+    (device, precision, usual): (&str, Option<Precision>, Precision),
+    config: &TranslationConfig,
+) -> Result<Box<dyn Executor>, TrainError> {
+    let exec = backend::open(device, precision, usual);
+    let mut exec = exec.map_err(TrainError::unusable)?;
     let ops = exec.sequence().expect("all executors have the ops");
     let able = match config.arch {
         Arch::Transformer => true,
