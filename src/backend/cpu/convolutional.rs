@@ -90,7 +90,7 @@ impl Convolutional for Cpu {
         let width = dpositions.dims[3];
         self.memory.write([dpositions], |memory, [dpositions]| {
             let tokens = tokens(&e, labels, mask);
-            embedding::positions_backward(isa, tokens, width, memory.get(dout), dpositions);
+            embedding::positions_backward(isa, tokens, width, memory.slice(dout), dpositions);
         });
     }
 

@@ -244,8 +244,11 @@ impl<E: Element> Kernel for AddRows<'_, E> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{close, random, slopes, threads_change_nothing, wide};
+    use super::super::testing::{
+        close, loaded, random, rounded, slopes, stored, threads_change_nothing, wide,
+    };
     use super::*;
+    use half::bf16;
     use proptest::prelude::*;
 
     /// A layer whose input is the activation of `at`.
@@ -286,33 +289,46 @@ mod tests {
         }
 
         /// Gradients are added to what `results` holds if `accumulate`.
-        fn run(&self, isa: Isa, mut results: Results, accumulate: bool) -> Results {
+        fn run(&self, isa: Isa, results: Results, accumulate: bool) -> Results {
+            self.run_as::<f32>(isa, results, accumulate)
+        }
+
+        /// With activations of a kind.
+        fn run_as<E: Element>(&self, isa: Isa, mut results: Results, accumulate: bool) -> Results
+        where
+            for<'a> Slice<'a>: From<&'a [E]>,
+            for<'a> SliceMut<'a>: From<&'a mut [E]>,
+        {
+            let r = &mut results;
+            let [x, at, dz] = [&self.x, &self.at, &self.dz].map(|x| stored::<E>(x));
+            let [mut pre, mut y, mut dx] = [&r.pre, &r.y, &r.dx].map(|x| stored::<E>(x));
             let layer = Layer {
-                x: Slice::F32(&self.x),
+                x: x[..].into(),
                 w: &self.w,
                 shape: self.shape,
             };
-            let r = &mut results;
+            let before = Some(SliceMut::from(&mut pre[..]));
             forward(
                 isa,
                 layer,
                 Some(&self.b),
                 self.act,
-                Some(SliceMut::F32(&mut r.pre)),
-                SliceMut::F32(&mut r.y),
+                before,
+                SliceMut::from(&mut y[..]),
             );
             let grad = ParamGrad {
                 dw: &mut r.dw,
                 db: Some(&mut r.db),
                 accumulate,
             };
-            backward_params(isa, layer, Slice::F32(&self.dz), grad);
+            backward_params(isa, layer, dz[..].into(), grad);
             let grad = InputGrad {
-                dx: SliceMut::F32(&mut r.dx),
-                through: (!accumulate).then_some((self.act, Slice::F32(&self.at))),
+                dx: SliceMut::from(&mut dx[..]),
+                through: (!accumulate).then_some((self.act, at[..].into())),
                 accumulate,
             };
-            backward_input(isa, &self.w, Slice::F32(&self.dz), self.shape, grad);
+            backward_input(isa, &self.w, dz[..].into(), self.shape, grad);
+            [r.pre, r.y, r.dx] = [pre, y, dx].map(|x| loaded(&x));
             results
         }
 
@@ -412,6 +428,41 @@ mod tests {
         #[test]
         fn agrees_with_f64_on_any_shape(rows in 1..40_usize, inputs in 1..20_usize, outputs in 1..40_usize) {
             check([rows, inputs, outputs], Act::GeluErf);
+        }
+    }
+
+    #[test]
+    fn in_bf16_results_are_rounded_once_and_equal_on_all_instruction_sets() {
+        for act in [Act::None, Act::Relu, Act::GeluErf, Act::GeluTanh] {
+            for shape in [[1, 1, 1], [3, 5, 2], [9, 17, 33], [130, 3, 4], [40, 70, 50]] {
+                let mut case = Case::new(shape, act);
+                // Rounded before, so that f64 reads the same.
+                for x in [&mut case.at, &mut case.x, &mut case.w, &mut case.dz] {
+                    *x = loaded(&stored::<bf16>(x));
+                }
+                let (x, w, b) = (wide(&case.x), wide(&case.w), wide(&case.b));
+                let pre = case.exact(&x, &w, &b).1;
+                let dw = slopes(&w, |w| case.exact(&x, w, &b).0);
+                let db = slopes(&b, |b| case.exact(&x, &w, b).0);
+                let mut y: Vec<f32> = pre.iter().map(|z| *z as f32).collect();
+                activation::apply(act, &mut y);
+                let slope = slopes(&x, |x| case.exact(x, &w, &b).0);
+                let mut dx: Vec<f32> = slope.iter().map(|d| *d as f32).collect();
+                activation::through(act, &case.at, &mut dx);
+                let portable = case.run_as::<bf16>(Isa::PORTABLE, case.filled(f32::NAN), false);
+                for isa in Isa::available() {
+                    let r = case.run_as::<bf16>(isa, case.filled(f32::NAN), false);
+                    assert_eq!(r, portable, "{isa}");
+                    rounded("pre", &r.pre, &pre);
+                    rounded("y", &r.y, &wide(&y));
+                    rounded("dx", &r.dx, &wide(&dx));
+                    close("dw", &r.dw, &dw, 4e-6);
+                    close("db", &r.db, &db, 4e-6);
+                    let on_top = case.run_as::<bf16>(isa, case.filled(1.0), true);
+                    let sums: Vec<f64> = slope.iter().map(|d| d + 1.0).collect();
+                    rounded("dx + 1", &on_top.dx, &sums);
+                }
+            }
         }
     }
 

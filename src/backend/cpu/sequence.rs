@@ -63,7 +63,7 @@ fn heads_of<'a>(memory: &'a Others, a: &Attention, key_len: &'a [i32]) -> attent
         a.heads
     );
     let heads = |h: Heads| attention::Heads {
-        values: memory.get(h.t),
+        values: memory.slice(h.t),
         width: h.t.dims[3],
         first: h.first,
     };
@@ -127,7 +127,7 @@ impl Sequence for Cpu {
     fn embed(&mut self, e: Embedding, out: Tensor) {
         let (isa, mask) = (self.isa, self.mask(e.dropout));
         let labels = labels_of(&self.labels, e.tokens);
-        self.memory.write([out], |memory, [out]| {
+        self.memory.write_native([out], |memory, [out]| {
             let (table, positions) = (memory.get(e.table), e.positions.map(|t| memory.get(t)));
             let tokens = tokens(&e, labels, mask);
             embedding::forward(isa, tokens, e.table.dims[3], table, positions, out);
@@ -139,7 +139,8 @@ impl Sequence for Cpu {
         let labels = labels_of(&self.labels, e.tokens);
         self.memory.write([dtable], |memory, [dtable]| {
             let tokens = tokens(&e, labels, mask);
-            embedding::backward(isa, tokens, e.table.dims[3], memory.get(dout), dtable);
+            let dout = memory.slice(dout);
+            embedding::backward(isa, tokens, e.table.dims[3], dout, dtable);
         });
     }
 
@@ -207,8 +208,8 @@ impl Sequence for Cpu {
         let branch = branch.map(|(branch, dropout)| (branch, self.mask(dropout)));
         let forward = |memory: &Others, out: layer_norm::Output| {
             let input = layer_norm::Input {
-                x: memory.get(x),
-                branch: branch.map(|(branch, mask)| (memory.get(branch), mask)),
+                x: memory.slice(x),
+                branch: branch.map(|(branch, mask)| (memory.slice(branch), mask)),
                 gamma: memory.get(norm.gamma),
                 beta: memory.get(norm.beta),
             };
@@ -216,16 +217,17 @@ impl Sequence for Cpu {
         };
         let written = [y, norm.mean, norm.rstd];
         if branch.is_none() {
-            self.memory.write(written, |memory, [y, mean, rstd]| {
-                let h = None;
-                forward(memory, layer_norm::Output { h, y, mean, rstd });
-            });
+            self.memory
+                .write_native(written, |memory, [y, mean, rstd]| {
+                    let (h, mean, rstd) = (None, mean.f32(), rstd.f32());
+                    forward(memory, layer_norm::Output { h, y, mean, rstd });
+                });
             return;
         }
         let [y, mean, rstd] = written;
         self.memory
-            .write([h, y, mean, rstd], |memory, [h, y, mean, rstd]| {
-                let h = Some(h);
+            .write_native([h, y, mean, rstd], |memory, [h, y, mean, rstd]| {
+                let (h, mean, rstd) = (Some(h), mean.f32(), rstd.f32());
                 forward(memory, layer_norm::Output { h, y, mean, rstd });
             });
     }
@@ -244,15 +246,15 @@ impl Sequence for Cpu {
         let mask = self.mask(branch.map(|(_, dropout)| dropout));
         let backward = |memory: &Others, out: layer_norm::GradOutput| {
             let input = layer_norm::GradInput {
-                h: memory.get(h),
+                h: memory.slice(h),
                 gamma: memory.get(norm.gamma),
                 mean: memory.get(norm.mean),
                 rstd: memory.get(norm.rstd),
-                dy: (dy != dx).then(|| memory.get(dy)),
+                dy: (dy != dx).then(|| memory.slice(dy)),
                 dh: match dh {
                     None => layer_norm::Add::None,
                     Some(dh) if dh == dx => layer_norm::Add::InPlace,
-                    Some(dh) => layer_norm::Add::From(memory.get(dh)),
+                    Some(dh) => layer_norm::Add::From(memory.slice(dh)),
                 },
                 mask,
             };
@@ -260,24 +262,27 @@ impl Sequence for Cpu {
         };
         let written = [dx, norm.dgamma, norm.dbeta];
         match branch {
-            None => self.memory.write(written, |memory, [dx, dgamma, dbeta]| {
-                let branch = None;
-                backward(
-                    memory,
-                    layer_norm::GradOutput {
-                        dx,
-                        branch,
-                        dgamma,
-                        dbeta,
-                    },
-                );
-            }),
+            None => self
+                .memory
+                .write_native(written, |memory, [dx, dgamma, dbeta]| {
+                    let (branch, dgamma, dbeta) = (None, dgamma.f32(), dbeta.f32());
+                    backward(
+                        memory,
+                        layer_norm::GradOutput {
+                            dx,
+                            branch,
+                            dgamma,
+                            dbeta,
+                        },
+                    );
+                }),
             Some((branch, _)) => {
                 let [dx, dgamma, dbeta] = written;
                 let written = [dx, branch, dgamma, dbeta];
                 self.memory
-                    .write(written, |memory, [dx, branch, dgamma, dbeta]| {
+                    .write_native(written, |memory, [dx, branch, dgamma, dbeta]| {
                         let branch = Some(branch);
+                        let (dgamma, dbeta) = (dgamma.f32(), dbeta.f32());
                         backward(
                             memory,
                             layer_norm::GradOutput {
@@ -295,8 +300,10 @@ impl Sequence for Cpu {
     fn attention(&mut self, a: Attention) {
         let isa = self.isa;
         let key_len = labels_of(&self.labels, a.mask.key_len);
-        self.memory.write([a.out, a.lse], |memory, [out, lse]| {
-            attention::forward(isa, &heads_of(memory, &a, key_len), out, lse);
+        let written = [a.out, a.lse];
+        self.memory.write_native(written, |memory, [out, lse]| {
+            let attention = heads_of(memory, &a, key_len);
+            attention::forward(isa, &attention, out, lse.f32());
         });
     }
 
@@ -317,21 +324,21 @@ impl Sequence for Cpu {
                 first: h.first,
             }
         });
-        let backward = |memory: &Others, tensors: &mut [&mut [f32]]| {
+        let backward = |memory: &Others, tensors: Vec<SliceMut>| {
             let input = attention::GradInput {
-                out: memory.get(a.out),
-                lse: memory.get(a.lse),
-                dout: memory.get(grad.dout),
+                out: memory.slice(a.out),
+                lse: memory.slice(a.lse).f32(),
+                dout: memory.slice(grad.dout),
             };
             let attention = heads_of(memory, &a, key_len);
             attention::backward(isa, &attention, input, places, tensors);
         };
         let memory = &mut self.memory;
         match tensors[..] {
-            [x] => memory.write([x], |memory, mut out| backward(memory, &mut out)),
-            [x, y] => memory.write([x, y], |memory, mut out| backward(memory, &mut out)),
-            _ => memory.write([grad.dq.t, grad.dk.t, grad.dv.t], |memory, mut out| {
-                backward(memory, &mut out);
+            [x] => memory.write_native([x], |memory, out| backward(memory, out.into())),
+            [x, y] => memory.write_native([x, y], |memory, out| backward(memory, out.into())),
+            _ => memory.write_native([grad.dq.t, grad.dk.t, grad.dv.t], |memory, out| {
+                backward(memory, out.into());
             }),
         }
     }
@@ -340,11 +347,13 @@ impl Sequence for Cpu {
         assert_eq!(source.len(), target.len(), "a target for each source");
         let [source, target] = [source, target].map(|t| labels_of(&self.labels, t));
         let (wide, width) = (from.t.dims[3], to.dims[3]);
-        self.memory.write([to], |memory, [to]| {
-            let from_values = memory.get(from.t);
-            for (s, t) in source.iter().zip(target) {
-                let row = &from_values[*s as usize * wide + from.first..][..width];
-                to[*t as usize * width..][..width].copy_from_slice(row);
+        let places = source.iter().zip(target).map(|(s, t)| {
+            let from = *s as usize * wide + from.first;
+            (from..from + width, *t as usize * width)
+        });
+        self.memory.write_native([to], |memory, [mut to]| {
+            for (from_row, to_row) in places {
+                to.copy(to_row, memory.slice(from.t), from_row);
             }
         });
     }
@@ -355,18 +364,18 @@ impl Sequence for Cpu {
         let (inputs, records) = (&self.inputs, record.then_some(&mut self.records));
         let written = [loss.dlogits, loss.token_loss, loss.loss, loss.right];
         self.memory
-            .write(written, |memory, [dlogits, token_loss, mean, right]| {
+            .write_native(written, |memory, [dlogits, token_loss, mean, right]| {
                 let input = Sentences {
-                    logits: (loss.logits != loss.dlogits).then(|| memory.get(loss.logits)),
+                    logits: (loss.logits != loss.dlogits).then(|| memory.slice(loss.logits)),
                     labels,
                     offsets,
                     weights: memory.get(loss.weights),
                     smoothing: loss.smoothing,
                 };
-                let (loss, right) = (mean, right);
+                let (loss, right) = (mean.f32(), right.f32());
                 let out = sentence_loss::Results {
                     dlogits,
-                    token_loss,
+                    token_loss: token_loss.f32(),
                     loss: &mut *loss,
                     right: &mut *right,
                 };

@@ -4,8 +4,9 @@ use half::bf16;
 use proptest::prelude::*;
 
 use super::{Epilogue, Matrix, Out, gemm};
-use crate::backend::cpu::simd::{Element, Isa, Simd};
+use crate::backend::cpu::simd::{Isa, Simd};
 use crate::backend::cpu::slice::SliceMut;
+use crate::backend::cpu::testing::{loaded, stored};
 use crate::rng::Stream;
 
 /// `relu(c + bias[column]) + row`.
@@ -39,16 +40,6 @@ const GAP: f32 = -77.0;
 fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut random = Stream::new(seed, 0, 0);
     (0..len).map(|_| random.f32() - 0.4).collect()
-}
-
-/// As bf16.
-fn halved(x: &[f32]) -> Vec<bf16> {
-    x.iter().map(|x| Element::from_f32(*x)).collect()
-}
-
-/// As `f32`.
-fn wide(x: &[bf16]) -> Vec<f32> {
-    x.iter().map(|x| Element::to_f32(*x)).collect()
 }
 
 /// Element `(i, j)` of an operand as it lies in memory.
@@ -98,7 +89,7 @@ impl Case {
         for (values, half) in all.iter_mut().zip(self.halves) {
             // What is rounded only where it is packed is so already.
             if half || self.is_rounded() {
-                *values = wide(&halved(values));
+                *values = loaded(&stored::<bf16>(values));
             }
         }
         all
@@ -107,7 +98,7 @@ impl Case {
     /// `C` and, if the case has an epilogue, what it was given.
     fn run(&self, isa: Isa, [a, b, c, bias]: &[Vec<f32>; 4]) -> (Vec<f32>, Vec<f32>) {
         let [lda, ldb, ld] = self.lds();
-        let halved = [halved(a), halved(b)];
+        let halved = [stored::<bf16>(a), stored(b)];
         let matrix = |i: usize, values, ld| match self.halves[i] {
             true => Matrix::new(&halved[i][..], ld),
             false => Matrix::new(values, ld),
@@ -132,13 +123,13 @@ impl Case {
             false => gemm(isa, self.dims, a, b, out, &()),
         };
         if self.halves[2] {
-            let [mut half, mut half_before] = [&c, &before].map(|x| self::halved(x));
+            let [mut half, mut half_before] = [&c, &before].map(|x| stored::<bf16>(x));
             run(Out {
                 accumulate: self.accumulate,
                 before: self.finish.then_some(SliceMut::Bf16(&mut half_before)),
                 ..Out::new(&mut half[..], ld)
             });
-            return (wide(&half), wide(&half_before));
+            return (loaded(&half), loaded(&half_before));
         }
         run(Out {
             accumulate: self.accumulate,
@@ -353,7 +344,7 @@ fn windows_are_the_matrix_that_they_show() {
     let plain = Matrix::new(&copied[..], width);
     let other = random(8, 50 * 50);
     let (by, long) = (Matrix::new(&other[..], 40), Matrix::new(&other[..], 50));
-    let other = halved(&other);
+    let other = stored::<bf16>(&other);
     let half = [40, 50].map(|ld| Matrix::new(&other[..], ld));
     for isa in Isa::available() {
         let product = |[m, n, k]: [usize; 3], a: Matrix, b: Matrix| {
