@@ -69,15 +69,15 @@ impl Case {
     {
         let width = self.heads * self.depth;
         let [q, k, v, dout] = [&self.q, &self.k, &self.v, &self.dout].map(|x| stored::<E>(x));
-        let heads = |values: &'_ [E]| Heads {
-            values: Slice::from(values),
+        let [q_heads, k_heads, v_heads] = [&q, &k, &v].map(|values| Heads {
+            values: Slice::from(&values[..]),
             width,
             first: 0,
-        };
+        });
         let attention = Attention {
-            q: heads(&q),
-            k: heads(&k),
-            v: heads(&v),
+            q: q_heads,
+            k: k_heads,
+            v: v_heads,
             ..self.attention()
         };
         let fresh = |n: usize| stored::<E>(&vec![f32::NAN; n]);
