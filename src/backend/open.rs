@@ -149,6 +149,6 @@ mod tests {
 
     #[test]
     fn auto_is_something_on_every_machine() {
-        assert!(open("auto").is_ok());
+        assert!(open("auto", None, Precision::F32).is_ok());
     }
 }
