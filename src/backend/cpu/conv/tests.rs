@@ -7,7 +7,7 @@ use half::bf16;
 use super::{Add, ConvShape, Convolved, GradSource, InputGradOut, NormBackward, Source, Sums};
 use crate::backend::cpu::simd::Isa;
 
-/// How much of a number rounding may change.
+/// How much of a number rounding may change: of 8 digits half of the last.
 trait Kind: Convolved {
     const ROUNDING: f64;
 }
@@ -257,11 +257,14 @@ impl Case {
         }
         let mut mean = vec![Sum::default(); co];
         for (i, y) in y.iter().enumerate() {
-            mean[i % co].add(y.value / m);
+            mean[i % co].add_times(*y, 1.0 / m);
         }
         let mut var = vec![Sum::default(); co];
         for (i, y) in y.iter().enumerate() {
-            var[i % co].add((y.value - mean[i % co].value).powi(2) / m);
+            let from_mean = y.value - mean[i % co].value;
+            var[i % co].value += from_mean.powi(2) / m;
+            // The slope in what `y` is the sum of.
+            var[i % co].terms += 2.0 * from_mean.abs() * y.terms / m;
         }
         let mut dgamma = vec![Sum::default(); ci];
         let mut dbeta = vec![Sum::default(); ci];
@@ -273,8 +276,8 @@ impl Case {
                 *dx = Sum::default();
             }
             let [_, _, mean, invstd] = self.input.each_ref().map(|v| f64::from(v[i % ci]));
-            dbeta[i % ci].add(dx.value);
-            dgamma[i % ci].add(dx.value * (f64::from(self.raw[i]) - mean) * invstd);
+            dbeta[i % ci].add_times(*dx, 1.0);
+            dgamma[i % ci].add_times(*dx, (f64::from(self.raw[i]) - mean) * invstd);
         }
         if !options.dx {
             dx.clear();
@@ -307,7 +310,8 @@ impl Case {
                 // Not `>`, which would let a NaN pass.
                 let rounded = match exact {
                     true => want.value.abs(),
-                    false => want.value.abs() + want.terms,
+                    // Both factors of a term are rounded.
+                    false => want.value.abs() + 2.0 * want.terms,
                 };
                 let tolerance = 1e-5 * largest + E::ROUNDING * rounded;
                 let near = (f64::from(*got) - want.value).abs() <= tolerance;
@@ -329,6 +333,12 @@ impl Sum {
     fn add(&mut self, term: f64) {
         self.value += term;
         self.terms += term.abs();
+    }
+
+    /// A sum, of which terms are terms of this one.
+    fn add_times(&mut self, sum: Sum, factor: f64) {
+        self.value += sum.value * factor;
+        self.terms += sum.terms * factor.abs();
     }
 }
 
