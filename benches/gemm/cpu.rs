@@ -66,9 +66,9 @@ pub fn table(rounds: usize) -> Result<Value, DeviceError> {
         let [m, n, k] = product.sizes;
         let (a, b, mut c) = (filled(m * k), filled(k * n), Buffer::zeroed(m * n));
         let (layout, left, right) = match product.transposed {
-            [false, false] => ("A·B", Matrix::new(&a, k), Matrix::new(&b, n)),
-            [false, true] => ("A·Bᵀ", Matrix::new(&a, k), Matrix::new(&b, k).t()),
-            [true, _] => ("Aᵀ·B", Matrix::new(&a, m).t(), Matrix::new(&b, n)),
+            [false, false] => ("A·B", Matrix::new(&a[..], k), Matrix::new(&b[..], n)),
+            [false, true] => ("A·Bᵀ", Matrix::new(&a[..], k), Matrix::new(&b[..], k).t()),
+            [true, _] => ("Aᵀ·B", Matrix::new(&a[..], m).t(), Matrix::new(&b[..], n)),
         };
         let (mut peak, mut ours) = (f64::INFINITY, f64::INFINITY);
         let mut rivals = vec![f64::INFINITY; libraries.len()];
@@ -77,7 +77,7 @@ pub fn table(rounds: usize) -> Result<Value, DeviceError> {
             // The first finds caches as the peak, or another process, left them.
             for _ in 0..4 {
                 time(&mut ours, &mut || {
-                    gemm(isa, [m, n, k], left, right, Out::new(&mut c, n), &());
+                    gemm(isa, [m, n, k], left, right, Out::new(&mut c[..], n), &());
                 });
             }
         }

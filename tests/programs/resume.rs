@@ -1,7 +1,7 @@
 //! A run that is killed or interrupted and resumed ends as if nothing had happened.
 
 use crate::images;
-use crate::runs::{finish, fresh, resnet, resume, strike, strike_at, weights};
+use crate::runs::{finish, fresh, resnet, resume, strike, strike_past, weights};
 use crate::sentences;
 use std::path::Path;
 use std::process::Command;
@@ -192,8 +192,7 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
         finish(command);
         for share in [10, 50] {
             let (out, command) = fresh(&format!("killed-{share}"));
-            let report = format!(", {share} % of full training's operations");
-            assert_eq!(strike_at(command, &report, libc::SIGKILL), None, "killed");
+            assert_eq!(strike_past(command, share, libc::SIGKILL), None, "killed");
             assert!(!out.join("model.safetensors").exists());
             let mut command = Command::new(env!("CARGO_BIN_EXE_transformer"));
             command.env("RAYON_NUM_THREADS", "3");

@@ -5,6 +5,7 @@
 use super::gemm::{Matrix, Out, gemm};
 use super::math::{exp, largest, sum};
 use super::simd::{Isa, Kernel, Simd};
+use super::slice::{Slice, SliceMut};
 use rayon::prelude::*;
 
 /// Queries of a block.
@@ -14,16 +15,17 @@ const BLOCK: usize = 64;
 #[derive(Clone, Copy)]
 pub struct Heads<'a> {
     /// `[B, L, W]`.
-    pub values: &'a [f32],
+    pub values: Slice<'a>,
     pub width: usize,
     pub first: usize,
 }
 
-impl Heads<'_> {
+impl<'a> Heads<'a> {
     /// From place `i` of `length` in a sentence: rows `width` apart, of which the first columns are
     /// the head's.
-    fn at(&self, sentence: usize, length: usize, i: usize, column: usize) -> &[f32] {
-        &self.values[(sentence * length + i) * self.width + self.first + column..]
+    fn at(&self, sentence: usize, length: usize, i: usize, column: usize) -> Slice<'a> {
+        let row = sentence * length + i;
+        self.values.after(row * self.width + self.first + column)
     }
 }
 
@@ -113,7 +115,7 @@ impl Block {
 
 /// `out` is `[B, Lq, H·D]`, `lse` `[B, H, Lq]`; see
 /// [`Attention`](crate::backend::sequence::Attention).
-pub fn forward(isa: Isa, attention: &Attention, out: &mut [f32], lse: &mut [f32]) {
+pub fn forward(isa: Isa, attention: &Attention, out: SliceMut, lse: &mut [f32]) {
     let Attention {
         heads,
         depth,
@@ -126,11 +128,12 @@ pub fn forward(isa: Isa, attention: &Attention, out: &mut [f32], lse: &mut [f32]
     assert_eq!(out.len(), key_len.len() * queries * heads * depth);
     assert_eq!(lse.len(), key_len.len() * heads * queries);
     let sentences = out
-        .par_chunks_mut(queries * heads * depth)
+        .pieces(queries * heads * depth)
+        .into_par_iter()
         .zip(lse.par_chunks_mut(heads * queries));
     sentences
         .enumerate()
-        .for_each_init(Vec::new, |scores, (b, (out, lse))| {
+        .for_each_init(Vec::new, |scores, (b, (mut out, lse))| {
             for (h, lse) in lse.chunks_exact_mut(queries).enumerate() {
                 for block in attention.blocks(b) {
                     let Block {
@@ -144,9 +147,9 @@ pub fn forward(isa: Isa, attention: &Attention, out: &mut [f32], lse: &mut [f32]
                         scale: attention.scale(),
                         lse: &mut lse[first..first + rows],
                     });
-                    let out = &mut out[first * heads * depth + h * depth..];
+                    let out = out.part(first * heads * depth + h * depth..out.len());
                     let v_rows = Matrix::new(v.at(b, keys, 0, h * depth), v.width);
-                    let p = Matrix::new(scores, seen);
+                    let p = Matrix::new(&scores[..], seen);
                     gemm(
                         isa,
                         [rows, depth, seen],
@@ -198,11 +201,11 @@ impl Kernel for Softmax<'_> {
 #[derive(Clone, Copy)]
 pub struct GradInput<'a> {
     /// `[B, Lq, H·D]`.
-    pub out: &'a [f32],
+    pub out: Slice<'a>,
     /// `[B, H, Lq]`.
     pub lse: &'a [f32],
     /// As `out`.
-    pub dout: &'a [f32],
+    pub dout: Slice<'a>,
 }
 
 /// Where a gradient goes: heads in the columns of one of the tensors that are written.
@@ -220,7 +223,7 @@ pub fn backward(
     attention: &Attention,
     input: GradInput,
     places: [Place; 3],
-    tensors: &mut [&mut [f32]],
+    tensors: Vec<SliceMut>,
 ) {
     let batch = attention.key_len.len();
     attention.check();
@@ -232,24 +235,16 @@ pub fn backward(
     for (place, length) in places.iter().zip(lengths) {
         assert_eq!(tensors[place.tensor].len(), batch * length * place.width);
     }
-    let mut sentences: Vec<Vec<&mut [f32]>> = (0..batch).map(|_| Vec::new()).collect();
+    let mut sentences: Vec<Vec<SliceMut>> = (0..batch).map(|_| Vec::new()).collect();
     for tensor in tensors {
         let size = tensor.len() / batch;
-        for (to, part) in sentences.iter_mut().zip(tensor.chunks_exact_mut(size)) {
+        for (to, part) in sentences.iter_mut().zip(tensor.pieces(size)) {
             to.push(part);
         }
     }
-    sentences.par_iter_mut().enumerate().for_each_init(
-        || [Vec::new(), Vec::new()],
-        |scratch, (sentence, tensors)| {
-            for (place, length) in places.iter().zip(lengths) {
-                let rows = tensors[place.tensor]
-                    .chunks_exact_mut(place.width)
-                    .take(length);
-                for row in rows {
-                    row[place.first..][..attention.heads * attention.depth].fill(0.0);
-                }
-            }
+    sentences.into_par_iter().enumerate().for_each_init(
+        <[Vec<f32>; 4]>::default,
+        |scratch, (sentence, mut tensors)| {
             for head in 0..attention.heads {
                 let pass = Backward {
                     isa,
@@ -259,9 +254,7 @@ pub fn backward(
                     sentence,
                     head,
                 };
-                for block in attention.blocks(sentence) {
-                    pass.block(block, scratch, tensors);
-                }
+                pass.run(scratch, &mut tensors);
             }
         },
     );
@@ -278,9 +271,32 @@ struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// Adds what a block of queries contributes: with `p = exp(s − lse)` and `dp = dout·vᵀ`,
+    /// Block after block; the gradients of keys and values are sums over all, kept in f32.
+    fn run(&self, scratch: &mut [Vec<f32>; 4], tensors: &mut [SliceMut]) {
+        let Attention { depth, lengths, .. } = *self.attention;
+        let [.., dk, dv] = scratch;
+        for sum in [dk, dv] {
+            sum.clear();
+            sum.resize(lengths[1] * depth, 0.0);
+        }
+        for block in self.attention.blocks(self.sentence) {
+            self.block(block, scratch, tensors);
+        }
+        let [.., dk, dv] = scratch;
+        for (sum, place) in [(&*dk, self.places[1]), (&*dv, self.places[2])] {
+            self.isa.run(Put {
+                rows: sum,
+                depth,
+                to: &mut tensors[place.tensor],
+                place,
+                column: self.head * depth,
+            });
+        }
+    }
+
+    /// What a block of queries contributes: with `p = exp(s − lse)` and `dp = dout·vᵀ`,
     /// `ds = p·(dp − dout·out)/√D`: `dq = ds·k`, `dk += dsᵀ·q`, `dv += pᵀ·dout`.
-    fn block(&self, block: Block, scratch: &mut [Vec<f32>; 2], tensors: &mut [&mut [f32]]) {
+    fn block(&self, block: Block, scratch: &mut [Vec<f32>; 4], tensors: &mut [SliceMut]) {
         let Attention {
             heads,
             depth,
@@ -294,23 +310,18 @@ impl Backward<'_> {
             first, rows, seen, ..
         } = block;
         let (isa, b, column) = (self.isa, self.sentence, self.head * depth);
-        let [p, ds] = scratch;
+        let [p, ds, dk, dv] = scratch;
         p.resize(rows * seen, 0.0);
         ds.resize(rows * seen, 0.0);
         self.attention.scores(isa, b, column, block, p);
         let width = heads * depth;
         let at = (b * queries + first) * width + column;
-        let (out, dout) = (&self.input.out[at..], &self.input.dout[at..]);
+        let (out, dout) = (self.input.out.after(at), self.input.dout.after(at));
         let grads = Matrix::new(dout, width);
         let values = Matrix::new(v.at(b, keys, 0, column), v.width);
-        gemm(
-            isa,
-            [rows, seen, depth],
-            grads,
-            values.t(),
-            Out::new(ds, seen),
-            &(),
-        );
+        let size = [rows, seen, depth];
+        let to = Out::new(&mut ds[..], seen);
+        gemm(isa, size, grads, values.t(), to, &());
         isa.run(ScoreGrad {
             p,
             ds,
@@ -322,21 +333,43 @@ impl Backward<'_> {
             width,
             depth,
         });
-        let (p, ds) = (Matrix::new(p, seen), Matrix::new(ds, seen));
+        let (p, ds) = (Matrix::new(&p[..], seen), Matrix::new(&ds[..], seen));
         let query = Matrix::new(q.at(b, queries, first, column), q.width);
         let key = Matrix::new(k.at(b, keys, 0, column), k.width);
-        let mut add = |place: Place, row: usize, size: [usize; 3], x: Matrix, y: Matrix| {
-            let to = &mut tensors[place.tensor][row * place.width + place.first + column..];
+        let place = self.places[0];
+        let to = &mut tensors[place.tensor];
+        let to = to.part(first * place.width + place.first + column..to.len());
+        let size = [rows, depth, seen];
+        gemm(isa, size, ds, key, Out::new(to, place.width), &());
+        for (sum, grad, by) in [(dk, ds, query), (dv, p, grads)] {
             let out = Out {
                 accumulate: true,
-                ..Out::new(to, place.width)
+                ..Out::new(&mut sum[..], depth)
             };
-            gemm(isa, size, x, y, out, &());
-        };
-        let [dq, dk, dv] = self.places;
-        add(dq, first, [rows, depth, seen], ds, key);
-        add(dk, 0, [seen, depth, rows], ds.t(), query);
-        add(dv, 0, [seen, depth, rows], p.t(), grads);
+            gemm(isa, [seen, depth, rows], grad.t(), by, out, &());
+        }
+    }
+}
+
+/// Rows of a head to their columns.
+struct Put<'a, 'b> {
+    /// Each of `depth`.
+    rows: &'a [f32],
+    depth: usize,
+    to: &'a mut SliceMut<'b>,
+    place: Place,
+    column: usize,
+}
+
+impl Kernel for Put<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (i, row) in self.rows.chunks_exact(self.depth).enumerate() {
+            let first = i * self.place.width + self.place.first + self.column;
+            self.to.part(first..first + self.depth).put(s, row);
+        }
     }
 }
 
@@ -348,8 +381,8 @@ struct ScoreGrad<'a> {
     scale: f32,
     lse: &'a [f32],
     /// Rows `width` apart.
-    out: &'a [f32],
-    dout: &'a [f32],
+    out: Slice<'a>,
+    dout: Slice<'a>,
     width: usize,
     depth: usize,
 }
@@ -360,14 +393,15 @@ impl Kernel for ScoreGrad<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let seen = self.block.seen;
+        let [mut out_room, mut dout_room] = std::array::from_fn(|_| vec![0.0; self.depth]);
         let rows = self
             .p
             .chunks_exact_mut(seen)
             .zip(self.ds.chunks_exact_mut(seen));
         for (i, (p, ds)) in rows.enumerate() {
             let at = i * self.width;
-            let row = at..at + self.depth;
-            let delta = dot(s, &self.out[row.clone()], &self.dout[row]);
+            let out = self.out.floats(s, at, &mut out_room);
+            let delta = dot(s, out, self.dout.floats(s, at, &mut dout_room));
             let (p, unseen) = p.split_at_mut(self.block.keys(i));
             unseen.fill(0.0);
             let (ds, unseen) = ds.split_at_mut(p.len());

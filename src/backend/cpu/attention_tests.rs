@@ -1,8 +1,10 @@
 //! Against f64 on odd shapes and masks, against finite differences, one thread against three, and
 //! with all heads in one tensor.
 
-use super::super::testing::{close, random, slopes, threads_change_nothing, wide};
+use super::super::simd::Element;
+use super::super::testing::{close, loaded, random, slopes, stored, threads_change_nothing, wide};
 use super::*;
+use half::bf16;
 use proptest::prelude::*;
 
 struct Case {
@@ -39,7 +41,7 @@ impl Case {
     fn attention(&self) -> Attention<'_> {
         let width = self.heads * self.depth;
         let heads = |values| Heads {
-            values,
+            values: Slice::F32(values),
             width,
             first: 0,
         };
@@ -56,24 +58,47 @@ impl Case {
     }
 
     fn run(&self, isa: Isa) -> Results {
-        let attention = self.attention();
-        let rows = self.key_len.len() * self.heads * self.lengths[0];
-        let (mut out, mut lse) = (vec![f32::NAN; self.q.len()], vec![f32::NAN; rows]);
-        forward(isa, &attention, &mut out, &mut lse);
-        let [mut dq, mut dk, mut dv] = [&self.q, &self.k, &self.v].map(|x| vec![f32::NAN; x.len()]);
+        self.run_as::<f32>(isa)
+    }
+
+    /// With activations of a kind.
+    fn run_as<E: Element>(&self, isa: Isa) -> Results
+    where
+        for<'a> Slice<'a>: From<&'a [E]>,
+        for<'a> SliceMut<'a>: From<&'a mut [E]>,
+    {
+        let width = self.heads * self.depth;
+        let [q, k, v, dout] = [&self.q, &self.k, &self.v, &self.dout].map(|x| stored::<E>(x));
+        let [q_heads, k_heads, v_heads] = [&q, &k, &v].map(|values| Heads {
+            values: Slice::from(&values[..]),
+            width,
+            first: 0,
+        });
+        let attention = Attention {
+            q: q_heads,
+            k: k_heads,
+            v: v_heads,
+            ..self.attention()
+        };
+        let fresh = |n: usize| stored::<E>(&vec![f32::NAN; n]);
+        let mut out = fresh(q.len());
+        let mut lse = vec![f32::NAN; self.key_len.len() * self.heads * self.lengths[0]];
+        forward(isa, &attention, SliceMut::from(&mut out[..]), &mut lse);
+        let mut grads = [&q, &k, &v].map(|x| fresh(x.len()));
         let input = GradInput {
-            out: &out,
+            out: Slice::from(&out[..]),
             lse: &lse,
-            dout: &self.dout,
+            dout: Slice::from(&dout[..]),
         };
         let places = [0, 1, 2].map(|tensor| Place {
             tensor,
-            width: self.heads * self.depth,
+            width,
             first: 0,
         });
-        let mut tensors = [&mut dq[..], &mut dk, &mut dv];
-        backward(isa, &attention, input, places, &mut tensors);
-        [out, lse, dq, dk, dv]
+        let tensors = grads.iter_mut().map(|x| SliceMut::from(&mut x[..]));
+        backward(isa, &attention, input, places, tensors.collect());
+        let [dq, dk, dv] = grads.map(|x| loaded(&x));
+        [loaded(&out), lse, dq, dk, dv]
     }
 
     /// `out` and `lse` from scratch.
@@ -202,6 +227,28 @@ fn several_blocks_of_queries_are_as_good_as_one() {
 }
 
 #[test]
+fn in_bf16_it_is_nearly_the_same_and_equal_on_all_instruction_sets() {
+    let cases = [
+        Case::new(&[5, 2, 3], [4, 5], 2, 3, false),
+        Case::new(&[40, 33], [40, 40], 2, 32, true),
+        Case::new(&[150, 71], [150, 150], 1, 20, false),
+    ];
+    for mut case in cases {
+        for x in [&mut case.q, &mut case.k, &mut case.v, &mut case.dout] {
+            *x = loaded(&stored::<bf16>(x));
+        }
+        let want = case.run(Isa::PORTABLE);
+        let portable = case.run_as::<bf16>(Isa::PORTABLE);
+        for (got, want) in portable.iter().zip(&want) {
+            close("bf16", got, &wide(want), 1.0 / 64.0);
+        }
+        for isa in Isa::available() {
+            assert!(case.run_as::<bf16>(isa) == portable, "{isa}");
+        }
+    }
+}
+
+#[test]
 fn large_scores_are_safe() {
     let mut case = Case::new(&[5], [5, 5], 1, 4, false);
     for q in &mut case.q {
@@ -260,7 +307,7 @@ fn heads_may_lie_side_by_side_in_one_tensor() {
         first: 1 + part * row,
     });
     let heads = |place: Place| Heads {
-        values: &together,
+        values: Slice::F32(&together),
         width,
         first: place.first,
     };
@@ -273,15 +320,21 @@ fn heads_may_lie_side_by_side_in_one_tensor() {
     for isa in Isa::available() {
         let [out, lse, dq, dk, dv] = case.run(isa);
         let [mut again, mut lse_again] = [&out, &lse].map(|t| vec![f32::NAN; t.len()]);
-        forward(isa, &attention, &mut again, &mut lse_again);
+        forward(isa, &attention, SliceMut::F32(&mut again), &mut lse_again);
         assert!(again == out && lse_again == lse, "{isa}");
         let input = GradInput {
-            out: &out,
+            out: Slice::F32(&out),
             lse: &lse,
-            dout: &case.dout,
+            dout: Slice::F32(&case.dout),
         };
         let mut grads = vec![7.0; rows * width];
-        backward(isa, &attention, input, places, &mut [&mut grads]);
+        backward(
+            isa,
+            &attention,
+            input,
+            places,
+            vec![SliceMut::F32(&mut grads)],
+        );
         for (i, wide) in grads.chunks(width).enumerate() {
             for (place, want) in places.iter().zip([&dq, &dk, &dv]) {
                 assert!(

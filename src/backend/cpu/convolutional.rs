@@ -90,7 +90,7 @@ impl Convolutional for Cpu {
         let width = dpositions.dims[3];
         self.memory.write([dpositions], |memory, [dpositions]| {
             let tokens = tokens(&e, labels, mask);
-            embedding::positions_backward(isa, tokens, width, memory.get(dout), dpositions);
+            embedding::positions_backward(isa, tokens, width, memory.slice(dout), dpositions);
         });
     }
 
@@ -140,10 +140,10 @@ impl Convolutional for Cpu {
         y: Tensor,
     ) {
         let isa = self.isa;
-        self.memory.write([y], |memory, [y]| {
+        self.memory.write_native([y], |memory, [y]| {
             let finish = linear_layer::Residual {
                 bias: linear.b.map(|b| memory.get(b)),
-                residual: memory.get(residual),
+                residual: memory.slice(residual),
                 scale,
             };
             linear_layer::forward_residual(isa, layer(memory, x, linear.w), finish, y);

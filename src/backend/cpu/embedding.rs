@@ -2,6 +2,7 @@
 
 use super::dropout::Mask;
 use super::simd::{Isa, Kernel, Simd};
+use super::slice::{Slice, SliceMut};
 use rayon::prelude::*;
 
 /// Rows that are worth a task.
@@ -62,25 +63,25 @@ pub fn forward(
     width: usize,
     table: &[f32],
     positions: Option<&[f32]>,
-    out: &mut [f32],
+    out: SliceMut,
 ) {
     let vocabulary = table.len() / width;
     assert_eq!(out.len(), tokens.tokens.len() * width);
     assert_eq!(table.len(), vocabulary * width);
-    let rows = out.par_chunks_mut(width).enumerate().with_min_len(ROWS);
-    rows.for_each_init(
-        || vec![1.0; width],
-        |factors, (row, out)| {
-            let Some(place) = tokens.place(row, vocabulary) else {
-                out.fill(0.0);
-                return;
-            };
-            tokens.factors(row, 1.0, factors);
+    let rows = out.pieces(width).into_par_iter().enumerate();
+    rows.with_min_len(ROWS).for_each_init(
+        || [vec![1.0; width], vec![0.0; width]],
+        |[factors, room], (row, out)| {
+            let place = tokens.place(row, vocabulary);
+            if place.is_some() {
+                tokens.factors(row, 1.0, factors);
+            }
             isa.run(Embed {
-                vector: &table[place * width..][..width],
+                vector: place.map(|place| &table[place * width..][..width]),
                 position: positions.map(|p| &p[row % tokens.length * width..][..width]),
                 factors,
                 scale: tokens.scale,
+                room,
                 out,
             });
         },
@@ -88,19 +89,28 @@ pub fn forward(
 }
 
 struct Embed<'a> {
-    vector: &'a [f32],
+    /// None for padding.
+    vector: Option<&'a [f32]>,
     position: Option<&'a [f32]>,
     factors: &'a [f32],
     scale: f32,
-    out: &'a mut [f32],
+    /// For `out` in f32.
+    room: &'a mut [f32],
+    out: SliceMut<'a>,
 }
 
 impl Kernel for Embed<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let inputs = self.out.iter_mut().zip(self.vector).zip(self.factors);
+    fn run<S: Simd>(self, s: S) {
+        let out = self.out.floats(s, self.room);
+        let Some(vector) = self.vector else {
+            out.values.fill(0.0);
+            out.store(s);
+            return;
+        };
+        let inputs = out.values.iter_mut().zip(vector).zip(self.factors);
         match self.position {
             Some(position) => {
                 for (((out, vector), factor), position) in inputs.zip(position) {
@@ -113,11 +123,12 @@ impl Kernel for Embed<'_> {
                 }
             }
         }
+        out.store(s);
     }
 }
 
 /// Adds `scale·dropout(dout)` of each row to its token's row of `dtable` `[V, d]`, in the rows' order.
-pub fn backward(isa: Isa, tokens: Tokens, width: usize, dout: &[f32], dtable: &mut [f32]) {
+pub fn backward(isa: Isa, tokens: Tokens, width: usize, dout: Slice, dtable: &mut [f32]) {
     let (n, vocabulary) = (tokens.tokens.len(), dtable.len() / width);
     assert_eq!((dout.len(), dtable.len()), (n * width, vocabulary * width));
     // Rows sorted by token, stably: a token's are order[ends[token − 1]..ends[token]].
@@ -146,14 +157,16 @@ pub fn backward(isa: Isa, tokens: Tokens, width: usize, dout: &[f32], dtable: &m
         .filter(|(_, rows)| !rows.is_empty())
         .collect();
     used.into_par_iter().with_min_len(ROWS).for_each_init(
-        || vec![1.0; width],
-        |factors, (to, rows)| {
+        || [vec![1.0; width], vec![0.0; width]],
+        |[factors, room], (to, rows)| {
             for row in rows {
                 tokens.factors(*row, tokens.scale, factors);
                 isa.run(AddProduct {
                     to,
                     factors,
-                    x: &dout[row * width..][..width],
+                    x: dout,
+                    first: row * width,
+                    room,
                 });
             }
         },
@@ -166,15 +179,15 @@ pub fn positions_backward(
     isa: Isa,
     tokens: Tokens,
     width: usize,
-    dout: &[f32],
+    dout: Slice,
     dpositions: &mut [f32],
 ) {
     let (n, length) = (tokens.tokens.len(), tokens.length);
     assert_eq!(dout.len(), n * width);
     let places = dpositions.par_chunks_exact_mut(width).enumerate();
     places.for_each_init(
-        || vec![1.0; width],
-        |factors, (place, to)| {
+        || [vec![1.0; width], vec![0.0; width]],
+        |[factors, room], (place, to)| {
             to.fill(0.0);
             if place >= length {
                 return;
@@ -185,7 +198,9 @@ pub fn positions_backward(
                 isa.run(AddProduct {
                     to: &mut *to,
                     factors,
-                    x: &dout[row * width..][..width],
+                    x: dout,
+                    first: row * width,
+                    room,
                 });
             }
         },
@@ -195,15 +210,20 @@ pub fn positions_backward(
 struct AddProduct<'a> {
     to: &'a mut [f32],
     factors: &'a [f32],
-    x: &'a [f32],
+    /// From element `first` on.
+    x: Slice<'a>,
+    first: usize,
+    /// For those in f32.
+    room: &'a mut [f32],
 }
 
 impl Kernel for AddProduct<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        for ((to, factor), x) in self.to.iter_mut().zip(self.factors).zip(self.x) {
+    fn run<S: Simd>(self, s: S) {
+        let x = self.x.floats(s, self.first, self.room);
+        for ((to, factor), x) in self.to.iter_mut().zip(self.factors).zip(x) {
             *to += factor * x;
         }
     }
@@ -211,10 +231,14 @@ impl Kernel for AddProduct<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{close, random, slopes, threads_change_nothing, wide};
+    use super::super::simd::Element;
+    use super::super::testing::{
+        close, loaded, random, slopes, stored, threads_change_nothing, wide,
+    };
     use super::*;
     use crate::backend::StepInputs;
     use crate::backend::sequence::Dropout;
+    use half::bf16;
 
     const PADDING: i32 = 1;
     const SCALE: f32 = 2.5;
@@ -256,18 +280,34 @@ mod tests {
 
         /// `out`, and `dtable` on top of the table itself.
         fn run(&self, isa: Isa) -> [Vec<f32>; 2] {
-            let mut out = vec![f32::NAN; self.dout.len()];
+            self.run_as::<f32>(isa)
+        }
+
+        /// With activations of a kind.
+        fn run_as<E: Element>(&self, isa: Isa) -> [Vec<f32>; 2]
+        where
+            for<'a> Slice<'a>: From<&'a [E]>,
+            for<'a> SliceMut<'a>: From<&'a mut [E]>,
+        {
+            let dout = stored::<E>(&self.dout);
+            let mut out = stored::<E>(&vec![f32::NAN; self.dout.len()]);
             forward(
                 isa,
                 self.tokens(),
                 self.width,
                 &self.table,
                 self.positions.as_deref(),
-                &mut out,
+                SliceMut::from(&mut out[..]),
             );
             let mut dtable = self.table.clone();
-            backward(isa, self.tokens(), self.width, &self.dout, &mut dtable);
-            [out, dtable]
+            backward(
+                isa,
+                self.tokens(),
+                self.width,
+                Slice::from(&dout[..]),
+                &mut dtable,
+            );
+            [loaded(&out), dtable]
         }
 
         fn exact(&self, table: &[f64]) -> Vec<f64> {
@@ -317,6 +357,19 @@ mod tests {
                     let untouched = got.get(padding..padding + width);
                     assert_eq!(untouched, case.table.get(padding..padding + width));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn in_bf16_it_is_the_same_but_rounded() {
+        for (n, width, p) in [(2, 19, None), (3, 64, Some(0.3))] {
+            let mut case = Case::new(n, 9, width, 40, p);
+            case.dout = loaded(&stored::<bf16>(&case.dout));
+            for isa in Isa::available() {
+                let ([out, dtable], want) = (case.run_as::<bf16>(isa), case.run(isa));
+                assert_eq!(out, loaded(&stored::<bf16>(&want[0])), "{isa}");
+                assert_eq!(dtable, want[1], "{isa}");
             }
         }
     }

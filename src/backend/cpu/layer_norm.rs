@@ -4,6 +4,7 @@
 use super::dropout::Mask;
 use super::math::sum;
 use super::simd::{Isa, Kernel, LANES, Simd};
+use super::slice::{Slice, SliceMut};
 use crate::backend::sequence::NORM_EPS;
 use rayon::prelude::*;
 
@@ -19,9 +20,9 @@ fn rows(width: usize) -> usize {
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// `[R, D]`.
-    pub x: &'a [f32],
+    pub x: Slice<'a>,
     /// `[R, D]` to be added, and its dropout.
-    pub branch: Option<(&'a [f32], Option<Mask>)>,
+    pub branch: Option<(Slice<'a>, Option<Mask>)>,
     /// `[D]`.
     pub gamma: &'a [f32],
     /// `[D]`.
@@ -31,9 +32,9 @@ pub struct Input<'a> {
 /// What [`forward`] writes.
 pub struct Output<'a> {
     /// `[R, D]`: `x` with the branch, where there is one.
-    pub h: Option<&'a mut [f32]>,
+    pub h: Option<SliceMut<'a>>,
     /// `[R, D]`.
-    pub y: &'a mut [f32],
+    pub y: SliceMut<'a>,
     /// `[R]`.
     pub mean: &'a mut [f32],
     /// `[R]`.
@@ -54,7 +55,8 @@ pub fn forward(isa: Isa, input: Input, out: Output) {
         .mean
         .par_chunks_mut(rows(width))
         .zip(out.rstd.par_chunks_mut(rows(width)));
-    let tasks = out.y.par_chunks_mut(size).zip(statistics).enumerate();
+    let y = out.y.pieces(size).into_par_iter();
+    let tasks = y.zip(statistics).enumerate();
     let run = |i: usize, out: Output| {
         let first = i * size;
         isa.run(Forward { input, first, out });
@@ -65,7 +67,7 @@ pub fn forward(isa: Isa, input: Input, out: Output) {
             run(i, Output { h, y, mean, rstd });
         }),
         Some(h) => tasks
-            .zip(h.par_chunks_mut(size))
+            .zip(h.pieces(size))
             .for_each(|((i, (y, (mean, rstd))), h)| {
                 let h = Some(h);
                 run(i, Output { h, y, mean, rstd });
@@ -94,29 +96,32 @@ impl Kernel for Forward<'_> {
             beta,
         } = self.input;
         let width = gamma.len();
-        let mut h = self.out.h;
+        let Output {
+            mut h,
+            mut y,
+            mean,
+            rstd,
+        } = self.out;
+        // The dropout's, and rows in f32: of x, of the branch, of h, and of y.
         let mut factors = vec![1.0; width];
-        let statistics = self.out.mean.iter_mut().zip(self.out.rstd);
-        for (r, (y, (mean, rstd))) in self
-            .out
-            .y
-            .chunks_exact_mut(width)
-            .zip(statistics)
-            .enumerate()
-        {
+        let [mut x_room, mut branch_room, mut h_room, mut y_room] =
+            std::array::from_fn(|_| vec![0.0; width]);
+        for (r, (mean, rstd)) in mean.iter_mut().zip(rstd).enumerate() {
             let at = self.first + r * width;
-            let x = &x[at..at + width];
+            let part = r * width..(r + 1) * width;
+            let x = x.floats(s, at, &mut x_room);
+            let mut both = None;
             let row = match (&mut h, branch) {
                 (Some(h), Some((branch, mask))) => {
-                    let h = &mut h[r * width..(r + 1) * width];
                     if let Some(mask) = mask {
                         mask.factors(at, &mut factors);
                     }
-                    let branch = &branch[at..at + width];
-                    for (((h, x), b), f) in h.iter_mut().zip(x).zip(branch).zip(&factors) {
+                    let branch = branch.floats(s, at, &mut branch_room);
+                    let h = h.part(part.clone()).floats(s, &mut h_room);
+                    for (((h, x), b), f) in h.values.iter_mut().zip(x).zip(branch).zip(&factors) {
                         *h = x + f * b;
                     }
-                    &*h
+                    &*both.insert(h).values
                 }
                 _ => x,
             };
@@ -124,8 +129,14 @@ impl Kernel for Forward<'_> {
             let variance = squares(s, row, *mean) / width as f64;
             *rstd = (1.0 / (variance + f64::from(NORM_EPS)).sqrt()) as f32;
             let (mean, rstd) = (*mean, *rstd);
-            for (((y, h), gamma), beta) in y.iter_mut().zip(row).zip(gamma).zip(beta) {
+            let y = y.part(part).floats(s, &mut y_room);
+            let values = y.values.iter_mut().zip(row).zip(gamma).zip(beta);
+            for (((y, h), gamma), beta) in values {
                 *y = (h - mean) * rstd * gamma + beta;
+            }
+            y.store(s);
+            if let Some(h) = both {
+                h.store(s);
             }
         }
     }
@@ -155,7 +166,7 @@ fn lanes_sum<S: Simd>(s: S, v: S::V) -> f64 {
 #[derive(Clone, Copy)]
 pub struct GradInput<'a> {
     /// `[R, D]`.
-    pub h: &'a [f32],
+    pub h: Slice<'a>,
     /// `[D]`.
     pub gamma: &'a [f32],
     /// `[R]`.
@@ -163,7 +174,7 @@ pub struct GradInput<'a> {
     /// `[R]`.
     pub rstd: &'a [f32],
     /// `[R, D]`; without it, what lies in `dx`.
-    pub dy: Option<&'a [f32]>,
+    pub dy: Option<Slice<'a>>,
     /// What is added to `dx`.
     pub dh: Add<'a>,
     /// The branch's.
@@ -178,15 +189,15 @@ pub enum Add<'a> {
     /// What lies in `dx`.
     InPlace,
     /// From another tensor.
-    From(&'a [f32]),
+    From(Slice<'a>),
 }
 
 /// What [`backward`] writes.
 pub struct GradOutput<'a> {
     /// `[R, D]`.
-    pub dx: &'a mut [f32],
+    pub dx: SliceMut<'a>,
     /// `[R, D]`, where the branch has a dropout.
-    pub branch: Option<&'a mut [f32]>,
+    pub branch: Option<SliceMut<'a>>,
     /// `[D]`.
     pub dgamma: &'a mut [f32],
     /// `[D]`.
@@ -217,10 +228,11 @@ pub fn backward(isa: Isa, input: GradInput, out: GradOutput) {
     let size = rows(width) * width;
     let mut partials = vec![0.0; (n * width).div_ceil(size) * 2 * width];
     let tasks = dx
-        .par_chunks_mut(size)
+        .pieces(size)
+        .into_par_iter()
         .zip(partials.par_chunks_mut(2 * width))
         .enumerate();
-    let run = |(i, (dx, sums)): (usize, (&mut [f32], &mut [f32])), branch: Option<&mut [f32]>| {
+    let run = |(i, (dx, sums)): (usize, (SliceMut, &mut [f32])), branch: Option<SliceMut>| {
         let (dgamma, dbeta) = sums.split_at_mut(width);
         isa.run(Backward {
             input,
@@ -236,7 +248,7 @@ pub fn backward(isa: Isa, input: GradInput, out: GradOutput) {
     match branch {
         None => tasks.for_each(|task| run(task, None)),
         Some(branch) => tasks
-            .zip(branch.par_chunks_mut(size))
+            .zip(branch.pieces(size))
             .for_each(|(task, branch)| run(task, Some(branch))),
     }
     for (first, total) in [(0, dgamma), (width, dbeta)] {
@@ -271,7 +283,7 @@ impl Kernel for Backward<'_> {
             mask,
         } = self.input;
         let GradOutput {
-            dx,
+            mut dx,
             mut branch,
             dgamma,
             dbeta,
@@ -279,38 +291,45 @@ impl Kernel for Backward<'_> {
         let width = gamma.len();
         // ĥ, g, and what is added.
         let [mut hat, mut g, mut add] = std::array::from_fn(|_| vec![0.0; width]);
-        for (r, dx) in dx.chunks_exact_mut(width).enumerate() {
+        // Rows in f32.
+        let [mut room, mut dx_room, mut branch_room] = std::array::from_fn(|_| vec![0.0; width]);
+        for r in 0..dx.len() / width {
             let at = self.first + r * width;
-            let part = at..at + width;
+            let part = r * width..(r + 1) * width;
             let (mean, rstd) = (mean[at / width], rstd[at / width]);
+            let dx = dx.part(part.clone()).floats(s, &mut dx_room);
             match dh {
                 Add::None => (),
-                Add::InPlace => add.copy_from_slice(dx),
-                Add::From(dh) => add.copy_from_slice(&dh[part.clone()]),
+                Add::InPlace => add.copy_from_slice(dx.values),
+                Add::From(dh) => add.copy_from_slice(dh.floats(s, at, &mut room)),
             }
             match dy {
-                Some(dy) => g.copy_from_slice(&dy[part.clone()]),
-                None => g.copy_from_slice(dx),
+                Some(dy) => g.copy_from_slice(dy.floats(s, at, &mut room)),
+                None => g.copy_from_slice(dx.values),
             }
             let sums = dgamma.iter_mut().zip(dbeta.iter_mut()).zip(gamma);
-            let row = hat.iter_mut().zip(&mut g).zip(&h[part.clone()]);
-            for (((hat, g), h), ((dgamma, dbeta), gamma)) in row.zip(sums) {
+            let h = h.floats(s, at, &mut room);
+            for (((hat, g), h), ((dgamma, dbeta), gamma)) in
+                hat.iter_mut().zip(&mut g).zip(h).zip(sums)
+            {
                 *hat = (h - mean) * rstd;
                 *dgamma += *g * *hat;
                 *dbeta += *g;
                 *g *= gamma;
             }
             let [offset, slope] = averages(s, &g, &hat);
-            for (((dx, g), hat), add) in dx.iter_mut().zip(&g).zip(&hat).zip(&add) {
+            for (((dx, g), hat), add) in dx.values.iter_mut().zip(&g).zip(&hat).zip(&add) {
                 *dx = rstd * (g - offset - hat * slope) + add;
             }
             if let (Some(branch), Some(mask)) = (&mut branch, mask) {
-                let branch = &mut branch[r * width..(r + 1) * width];
-                mask.factors(at, branch);
-                for (b, dx) in branch.iter_mut().zip(dx) {
+                let branch = branch.part(part).floats(s, &mut branch_room);
+                mask.factors(at, branch.values);
+                for (b, dx) in branch.values.iter_mut().zip(&*dx.values) {
                     *b *= *dx;
                 }
+                branch.store(s);
             }
+            dx.store(s);
         }
     }
 }

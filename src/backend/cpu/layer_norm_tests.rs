@@ -1,9 +1,11 @@
 //! Against f64 on odd shapes, against finite differences, in place, and one thread against three.
 
-use super::super::testing::{close, random, slopes, threads_change_nothing, wide};
+use super::super::simd::Element;
+use super::super::testing::{close, loaded, random, slopes, stored, threads_change_nothing, wide};
 use super::*;
 use crate::backend::StepInputs;
 use crate::backend::sequence::Dropout;
+use half::bf16;
 use proptest::prelude::*;
 
 struct Case {
@@ -71,8 +73,19 @@ impl Case {
     }
 
     fn run(&self, isa: Isa) -> Results {
-        let (n, rows) = (self.x.len(), self.x.len() / self.width);
+        let mut results = self.forward_as::<f32>(isa);
+        self.backward_as::<f32>(isa, &mut results);
+        results
+    }
+
+    /// With activations of a kind.
+    fn forward_as<E: Element>(&self, isa: Isa) -> Results
+    where
+        for<'a> Slice<'a>: From<&'a [E]>,
+        for<'a> SliceMut<'a>: From<&'a mut [E]>,
+    {
         let fresh = |n: usize| vec![f32::NAN; n];
+        let (n, rows) = (self.x.len(), self.x.len() / self.width);
         let mut results = Results {
             h: fresh(n),
             y: fresh(n),
@@ -84,36 +97,75 @@ impl Case {
             dbeta: fresh(self.width),
         };
         let r = &mut results;
+        let [x, branch] = [&self.x, &self.branch].map(|x| stored::<E>(x));
+        let [mut h, mut y] = [&r.h, &r.y].map(|x| stored::<E>(x));
         let input = Input {
-            x: &self.x,
-            branch: Some((&self.branch, self.mask)),
+            x: Slice::from(&x[..]),
+            branch: Some((Slice::from(&branch[..]), self.mask)),
             gamma: &self.gamma,
             beta: &self.beta,
         };
         let out = Output {
-            h: Some(&mut r.h),
-            y: &mut r.y,
+            h: Some(SliceMut::from(&mut h[..])),
+            y: SliceMut::from(&mut y[..]),
             mean: &mut r.mean,
             rstd: &mut r.rstd,
         };
         forward(isa, input, out);
+        [r.h, r.y] = [h, y].map(|x| loaded(&x));
+        results
+    }
+
+    /// From what the forward pass left.
+    fn backward_as<E: Element>(&self, isa: Isa, r: &mut Results)
+    where
+        for<'a> Slice<'a>: From<&'a [E]>,
+        for<'a> SliceMut<'a>: From<&'a mut [E]>,
+    {
+        let [h, dy, dh] = [&r.h, &self.dy, &self.dh].map(|x| stored::<E>(x));
+        let [mut dx, mut branch] = [&r.dx, &r.branch].map(|x| stored::<E>(x));
         let input = GradInput {
-            h: &r.h,
+            h: Slice::from(&h[..]),
             gamma: &self.gamma,
             mean: &r.mean,
             rstd: &r.rstd,
-            dy: Some(&self.dy),
-            dh: Add::From(&self.dh),
+            dy: Some(Slice::from(&dy[..])),
+            dh: Add::From(Slice::from(&dh[..])),
             mask: self.mask,
         };
+        let branch_to = SliceMut::from(&mut branch[..]);
         let out = GradOutput {
-            dx: &mut r.dx,
-            branch: self.mask.is_some().then_some(&mut r.branch),
+            dx: SliceMut::from(&mut dx[..]),
+            branch: self.mask.is_some().then_some(branch_to),
             dgamma: &mut r.dgamma,
             dbeta: &mut r.dbeta,
         };
         backward(isa, input, out);
-        results
+        [r.dx, r.branch] = [dx, branch].map(|x| loaded(&x));
+    }
+}
+
+#[test]
+fn in_bf16_it_is_the_same_but_rounded() {
+    for (rows, width, p) in [(3, 5, None), (40, 33, Some(0.3)), (70, 256, Some(0.1))] {
+        let mut case = Case::new(rows, width, p, 9);
+        for x in [&mut case.x, &mut case.branch, &mut case.dy, &mut case.dh] {
+            *x = loaded(&stored::<bf16>(x));
+        }
+        let round = |x: &[f32]| loaded(&stored::<bf16>(x));
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        for isa in Isa::available() {
+            let mut got = case.forward_as::<bf16>(isa);
+            let mut want = case.forward_as::<f32>(isa);
+            assert!(got.h == round(&want.h) && got.y == round(&want.y), "{isa}");
+            assert!(got.mean == want.mean && got.rstd == want.rstd, "{isa}");
+            want.h.clone_from(&got.h);
+            case.backward_as::<bf16>(isa, &mut got);
+            case.backward_as::<f32>(isa, &mut want);
+            assert_eq!(got.dx, round(&want.dx), "{isa}");
+            assert_eq!(bits(&got.branch), bits(&round(&want.branch)), "{isa}");
+            assert!(got.dgamma == want.dgamma && got.dbeta == want.dbeta);
+        }
     }
 }
 
@@ -243,7 +295,7 @@ fn gradients_in_place_are_the_same() {
         let again = |dy, dh, start: &[f32]| {
             let (mut dx, mut dgamma, mut dbeta) = (start.to_vec(), vec![0.0; 19], vec![0.0; 19]);
             let input = GradInput {
-                h: &r.h,
+                h: Slice::F32(&r.h),
                 gamma: &case.gamma,
                 mean: &r.mean,
                 rstd: &r.rstd,
@@ -252,7 +304,7 @@ fn gradients_in_place_are_the_same() {
                 mask: None,
             };
             let out = GradOutput {
-                dx: &mut dx,
+                dx: SliceMut::F32(&mut dx),
                 branch: None,
                 dgamma: &mut dgamma,
                 dbeta: &mut dbeta,
@@ -260,8 +312,8 @@ fn gradients_in_place_are_the_same() {
             backward(isa, input, out);
             assert!([&dx, &dgamma, &dbeta] == [&r.dx, &r.dgamma, &r.dbeta]);
         };
-        again(None, Add::From(&case.dh), &case.dy);
-        again(Some(&case.dy), Add::InPlace, &case.dh);
+        again(None, Add::From(Slice::F32(&case.dh)), &case.dy);
+        again(Some(Slice::F32(&case.dy)), Add::InPlace, &case.dh);
     }
 }
 
@@ -272,14 +324,14 @@ fn without_a_branch_the_input_is_normed() {
         let whole = case.run(isa);
         let [mut y, mut mean, mut rstd] = [600, 30, 30].map(|n| vec![f32::NAN; n]);
         let input = Input {
-            x: &whole.h,
+            x: Slice::F32(&whole.h),
             branch: None,
             gamma: &case.gamma,
             beta: &case.beta,
         };
         let out = Output {
             h: None,
-            y: &mut y,
+            y: SliceMut::F32(&mut y),
             mean: &mut mean,
             rstd: &mut rstd,
         };

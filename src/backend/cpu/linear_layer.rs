@@ -1,8 +1,9 @@
 //! Linear layers: three matrix products, with bias and activation in their epilogues.
 
 use super::activation;
-use super::gemm::{Epilogue, Matrix, Out, gemm};
-use super::simd::{Isa, Kernel, Simd};
+use super::gemm::{Epilogue, Matrix, Out, WIDEST, gemm};
+use super::simd::{Element, Isa, Kernel, LANES, Simd};
+use super::slice::{Slice, SliceMut};
 use crate::backend::sequence::Act;
 use rayon::prelude::*;
 
@@ -10,7 +11,7 @@ use rayon::prelude::*;
 #[derive(Clone, Copy)]
 pub struct Layer<'a> {
     /// `[R, in]`.
-    pub x: &'a [f32],
+    pub x: Slice<'a>,
     /// `[out, in]`.
     pub w: &'a [f32],
     /// R, in, out.
@@ -31,29 +32,24 @@ pub fn forward(
     layer: Layer,
     bias: Option<&[f32]>,
     act: Act,
-    pre: Option<&mut [f32]>,
-    y: &mut [f32],
+    pre: Option<SliceMut>,
+    y: SliceMut,
 ) {
     layer.check();
     let [rows, inputs, outputs] = layer.shape;
-    assert_eq!(y.len(), rows * outputs);
+    assert_eq!(y.shared().len(), rows * outputs);
     assert!(bias.is_none_or(|b| b.len() == outputs));
-    // What is stored before the epilogue must have the bias already: the product is added to it.
-    let first = bias.filter(|_| pre.is_some());
-    if let Some(bias) = first {
-        let rows = y.par_chunks_mut(outputs).with_min_len(64);
-        rows.for_each(|y| y.copy_from_slice(bias));
-    }
+    // What is stored before the epilogue must have the bias already.
+    let (first, last) = match pre {
+        Some(_) => (bias, None),
+        None => (None, bias),
+    };
     let out = Out {
-        c: y,
-        ld: outputs,
-        accumulate: first.is_some(),
+        bias: first,
         before: pre,
+        ..Out::new(y, outputs)
     };
-    let finish = Forward {
-        bias: bias.filter(|_| first.is_none()),
-        act,
-    };
+    let finish = Forward { bias: last, act };
     let (x, w) = (Matrix::new(layer.x, inputs), Matrix::new(layer.w, inputs));
     gemm(isa, [rows, outputs, inputs], x, w.t(), out, &finish);
 }
@@ -80,16 +76,17 @@ pub struct Residual<'a> {
     /// `[out]`.
     pub bias: Option<&'a [f32]>,
     /// `[R, out]`.
-    pub residual: &'a [f32],
+    pub residual: Slice<'a>,
     /// Of all three together.
     pub scale: f32,
 }
 
 /// `y = (x·wᵀ + b + residual)·scale`.
-pub fn forward_residual(isa: Isa, layer: Layer, finish: Residual, y: &mut [f32]) {
+pub fn forward_residual(isa: Isa, layer: Layer, finish: Residual, y: SliceMut) {
     layer.check();
     let [rows, inputs, outputs] = layer.shape;
-    assert_eq!([y.len(), finish.residual.len()], [rows * outputs; 2]);
+    let lens = [y.shared().len(), finish.residual.len()];
+    assert_eq!(lens, [rows * outputs; 2]);
     assert!(finish.bias.is_none_or(|b| b.len() == outputs));
     let (x, w) = (Matrix::new(layer.x, inputs), Matrix::new(layer.w, inputs));
     let (out, finish) = (Out::new(y, outputs), AddResidual { finish, outputs });
@@ -103,7 +100,7 @@ struct AddResidual<'a> {
 
 impl Epilogue for AddResidual<'_> {
     #[inline(always)]
-    fn finish<S: Simd>(&self, _: S, row: usize, column: usize, c: &mut [f32]) {
+    fn finish<S: Simd>(&self, s: S, row: usize, column: usize, c: &mut [f32]) {
         let Residual {
             bias,
             residual,
@@ -114,7 +111,8 @@ impl Epilogue for AddResidual<'_> {
                 *c += b;
             }
         }
-        let residual = &residual[row * self.outputs + column..];
+        let mut room = [0.0; WIDEST];
+        let residual = residual.floats(s, row * self.outputs + column, &mut room[..c.len()]);
         for (c, r) in c.iter_mut().zip(residual) {
             *c = (*c + r) * scale;
         }
@@ -132,7 +130,7 @@ pub struct ParamGrad<'a> {
 }
 
 /// `dw = dzᵀ·x`, `db = Σ dz`; `dz` is `[R, out]`.
-pub fn backward_params(isa: Isa, layer: Layer, dz: &[f32], grad: ParamGrad) {
+pub fn backward_params(isa: Isa, layer: Layer, dz: Slice, grad: ParamGrad) {
     layer.check();
     let [rows, inputs, outputs] = layer.shape;
     assert_eq!(
@@ -140,10 +138,8 @@ pub fn backward_params(isa: Isa, layer: Layer, dz: &[f32], grad: ParamGrad) {
         (rows * outputs, outputs * inputs)
     );
     let out = Out {
-        c: grad.dw,
-        ld: inputs,
         accumulate: grad.accumulate,
-        before: None,
+        ..Out::new(grad.dw, inputs)
     };
     let (x, z) = (Matrix::new(layer.x, inputs), Matrix::new(dz, outputs));
     gemm(isa, [outputs, inputs, rows], z.t(), x, out, &());
@@ -155,28 +151,26 @@ pub fn backward_params(isa: Isa, layer: Layer, dz: &[f32], grad: ParamGrad) {
 /// Gradient of the input.
 pub struct InputGrad<'a> {
     /// `[R, in]`.
-    pub dx: &'a mut [f32],
+    pub dx: SliceMut<'a>,
     /// The activation that made the input, and what went into it, `[R, in]`.
-    pub through: Option<(Act, &'a [f32])>,
+    pub through: Option<(Act, Slice<'a>)>,
     /// Add to what is there.
     pub accumulate: bool,
 }
 
 /// `dx = dz·w`, back through the activation.
-pub fn backward_input(isa: Isa, w: &[f32], dz: &[f32], shape: [usize; 3], grad: InputGrad) {
+pub fn backward_input(isa: Isa, w: &[f32], dz: Slice, shape: [usize; 3], grad: InputGrad) {
     let [rows, inputs, outputs] = shape;
     assert_eq!((dz.len(), w.len()), (rows * outputs, outputs * inputs));
-    assert_eq!(grad.dx.len(), rows * inputs);
+    assert_eq!(grad.dx.shared().len(), rows * inputs);
     assert!(grad.through.is_none_or(|(_, at)| at.len() == rows * inputs));
     assert!(
         grad.through.is_none() || !grad.accumulate,
         "an input that is an activation's output has one reader"
     );
     let out = Out {
-        c: grad.dx,
-        ld: inputs,
         accumulate: grad.accumulate,
-        before: None,
+        ..Out::new(grad.dx, inputs)
     };
     let (z, w) = (Matrix::new(dz, outputs), Matrix::new(w, inputs));
     let size = [rows, inputs, outputs];
@@ -188,20 +182,29 @@ pub fn backward_input(isa: Isa, w: &[f32], dz: &[f32], shape: [usize; 3], grad: 
 
 struct Through<'a> {
     act: Act,
-    at: &'a [f32],
+    at: Slice<'a>,
     inputs: usize,
 }
 
 impl Epilogue for Through<'_> {
     #[inline(always)]
-    fn finish<S: Simd>(&self, _: S, row: usize, column: usize, c: &mut [f32]) {
-        let at = &self.at[row * self.inputs + column..][..c.len()];
+    fn finish<S: Simd>(&self, s: S, row: usize, column: usize, c: &mut [f32]) {
+        let mut room = [0.0; WIDEST];
+        let start = row * self.inputs + column;
+        let at = self.at.floats(s, start, &mut room[..c.len()]);
         activation::through(self.act, at, c);
     }
 }
 
 /// `sums (+)= Σ x` over the rows.
-pub fn column_sums(isa: Isa, x: &[f32], accumulate: bool, sums: &mut [f32]) {
+pub fn column_sums<'a>(isa: Isa, x: impl Into<Slice<'a>>, accumulate: bool, sums: &mut [f32]) {
+    match x.into() {
+        Slice::F32(x) => sum_columns(isa, x, accumulate, sums),
+        Slice::Bf16(x) => sum_columns(isa, x, accumulate, sums),
+    }
+}
+
+fn sum_columns<E: Element>(isa: Isa, x: &[E], accumulate: bool, sums: &mut [f32]) {
     /// Rows of a task.
     const ROWS: usize = 64;
     let width = sums.len();
@@ -217,28 +220,35 @@ pub fn column_sums(isa: Isa, x: &[f32], accumulate: bool, sums: &mut [f32]) {
     }
 }
 
-struct AddRows<'a> {
+struct AddRows<'a, E> {
     to: &'a mut [f32],
-    x: &'a [f32],
+    x: &'a [E],
 }
 
-impl Kernel for AddRows<'_> {
+impl<E: Element> Kernel for AddRows<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         for x in self.x.chunks_exact(self.to.len()) {
-            for (to, x) in self.to.iter_mut().zip(x) {
-                *to += x;
+            let (to, to_rest) = self.to.as_chunks_mut::<LANES>();
+            let (x, x_rest) = x.as_chunks::<LANES>();
+            for (to, x) in to.iter_mut().zip(x) {
+                s.store(to, s.add(s.load(to), E::load(s, x)));
             }
+            let rest = s.add(s.load_first(to_rest), E::load_first(s, x_rest));
+            s.store_first(to_rest, rest);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{close, random, slopes, threads_change_nothing, wide};
+    use super::super::testing::{
+        close, loaded, random, rounded, slopes, stored, threads_change_nothing, wide,
+    };
     use super::*;
+    use half::bf16;
     use proptest::prelude::*;
 
     /// A layer whose input is the activation of `at`.
@@ -279,33 +289,46 @@ mod tests {
         }
 
         /// Gradients are added to what `results` holds if `accumulate`.
-        fn run(&self, isa: Isa, mut results: Results, accumulate: bool) -> Results {
+        fn run(&self, isa: Isa, results: Results, accumulate: bool) -> Results {
+            self.run_as::<f32>(isa, results, accumulate)
+        }
+
+        /// With activations of a kind.
+        fn run_as<E: Element>(&self, isa: Isa, mut results: Results, accumulate: bool) -> Results
+        where
+            for<'a> Slice<'a>: From<&'a [E]>,
+            for<'a> SliceMut<'a>: From<&'a mut [E]>,
+        {
+            let r = &mut results;
+            let [x, at, dz] = [&self.x, &self.at, &self.dz].map(|x| stored::<E>(x));
+            let [mut pre, mut y, mut dx] = [&r.pre, &r.y, &r.dx].map(|x| stored::<E>(x));
             let layer = Layer {
-                x: &self.x,
+                x: x[..].into(),
                 w: &self.w,
                 shape: self.shape,
             };
-            let r = &mut results;
+            let before = Some(SliceMut::from(&mut pre[..]));
             forward(
                 isa,
                 layer,
                 Some(&self.b),
                 self.act,
-                Some(&mut r.pre),
-                &mut r.y,
+                before,
+                SliceMut::from(&mut y[..]),
             );
             let grad = ParamGrad {
                 dw: &mut r.dw,
                 db: Some(&mut r.db),
                 accumulate,
             };
-            backward_params(isa, layer, &self.dz, grad);
+            backward_params(isa, layer, dz[..].into(), grad);
             let grad = InputGrad {
-                dx: &mut r.dx,
-                through: (!accumulate).then_some((self.act, &self.at)),
+                dx: SliceMut::from(&mut dx[..]),
+                through: (!accumulate).then_some((self.act, at[..].into())),
                 accumulate,
             };
-            backward_input(isa, &self.w, &self.dz, self.shape, grad);
+            backward_input(isa, &self.w, dz[..].into(), self.shape, grad);
+            [r.pre, r.y, r.dx] = [pre, y, dx].map(|x| loaded(&x));
             results
         }
 
@@ -357,21 +380,21 @@ mod tests {
             // Without what is optional: the same values.
             let mut y = vec![f32::NAN; r.y.len()];
             let layer = Layer {
-                x: &case.x,
+                x: Slice::F32(&case.x),
                 w: &case.w,
                 shape,
             };
-            forward(isa, layer, Some(&case.b), act, None, &mut y);
+            forward(isa, layer, Some(&case.b), act, None, SliceMut::F32(&mut y));
             close("y without pre", &y, &wide(&r.y), 1e-6);
 
             // With a residual, at another scale.
             let mut y = vec![f32::NAN; r.y.len()];
             let finish = Residual {
                 bias: Some(&case.b),
-                residual: &case.dz,
+                residual: Slice::F32(&case.dz),
                 scale: 0.5,
             };
-            forward_residual(isa, layer, finish, &mut y);
+            forward_residual(isa, layer, finish, SliceMut::F32(&mut y));
             let sums = pre.iter().zip(&case.dz);
             let want: Vec<f64> = sums.map(|(z, r)| (z + f64::from(*r)) * 0.5).collect();
             close("(pre + residual)/2", &y, &want, 2e-6);
@@ -405,6 +428,41 @@ mod tests {
         #[test]
         fn agrees_with_f64_on_any_shape(rows in 1..40_usize, inputs in 1..20_usize, outputs in 1..40_usize) {
             check([rows, inputs, outputs], Act::GeluErf);
+        }
+    }
+
+    #[test]
+    fn in_bf16_results_are_rounded_once_and_equal_on_all_instruction_sets() {
+        for act in [Act::None, Act::Relu, Act::GeluErf, Act::GeluTanh] {
+            for shape in [[1, 1, 1], [3, 5, 2], [9, 17, 33], [130, 3, 4], [40, 70, 50]] {
+                let mut case = Case::new(shape, act);
+                // Rounded before, so that f64 reads the same.
+                for x in [&mut case.at, &mut case.x, &mut case.w, &mut case.dz] {
+                    *x = loaded(&stored::<bf16>(x));
+                }
+                let (x, w, b) = (wide(&case.x), wide(&case.w), wide(&case.b));
+                let pre = case.exact(&x, &w, &b).1;
+                let dw = slopes(&w, |w| case.exact(&x, w, &b).0);
+                let db = slopes(&b, |b| case.exact(&x, &w, b).0);
+                let mut y: Vec<f32> = pre.iter().map(|z| *z as f32).collect();
+                activation::apply(act, &mut y);
+                let slope = slopes(&x, |x| case.exact(x, &w, &b).0);
+                let mut dx: Vec<f32> = slope.iter().map(|d| *d as f32).collect();
+                activation::through(act, &case.at, &mut dx);
+                let portable = case.run_as::<bf16>(Isa::PORTABLE, case.filled(f32::NAN), false);
+                for isa in Isa::available() {
+                    let r = case.run_as::<bf16>(isa, case.filled(f32::NAN), false);
+                    assert_eq!(r, portable, "{isa}");
+                    rounded("pre", &r.pre, &pre);
+                    rounded("y", &r.y, &wide(&y));
+                    rounded("dx", &r.dx, &wide(&dx));
+                    close("dw", &r.dw, &dw, 4e-6);
+                    close("db", &r.db, &db, 4e-6);
+                    let on_top = case.run_as::<bf16>(isa, case.filled(1.0), true);
+                    let sums: Vec<f64> = slope.iter().map(|d| d + 1.0).collect();
+                    rounded("dx + 1", &on_top.dx, &sums);
+                }
+            }
         }
     }
 

@@ -1,14 +1,15 @@
 //! Softmax cross-entropy of sentences: rows as in [`loss`](super::loss), then each sentence's mean,
 //! its rows added up in their order.
 
-use super::loss::{IGNORED, Row, class};
-use super::simd::Isa;
+use super::loss::{Guess, IGNORED, Row, class};
+use super::simd::{Isa, Kernel, Simd};
+use super::slice::{Slice, SliceMut};
 use rayon::prelude::*;
 
 /// Input of [`sentence_xent`]. `R` rows, `V` classes, `B` sentences.
 pub struct Sentences<'a> {
     /// `[R, V]`; without it, what lies in `dlogits`.
-    pub logits: Option<&'a [f32]>,
+    pub logits: Option<Slice<'a>>,
     /// `[R]`, [`IGNORED`] or a class.
     pub labels: &'a [i32],
     /// `[B + 1]`: first row of each sentence, and R.
@@ -22,7 +23,7 @@ pub struct Sentences<'a> {
 /// Output of [`sentence_xent`].
 pub struct Results<'a> {
     /// `[R, V]`.
-    pub dlogits: &'a mut [f32],
+    pub dlogits: SliceMut<'a>,
     /// `[R]`.
     pub token_loss: &'a mut [f32],
     /// `[B]`.
@@ -67,27 +68,23 @@ pub fn sentence_xent(isa: Isa, input: &Sentences, out: Results) {
     }
     let mut tops = vec![false; n];
     let rows = dlogits
-        .par_chunks_mut(classes)
+        .pieces(classes)
+        .into_par_iter()
         .zip(token_loss.par_iter_mut());
-    rows.zip(&mut tops)
-        .enumerate()
-        .for_each(|(r, ((z, loss), top))| {
-            if !counts(&r) {
-                z.fill(0.0);
-                *loss = 0.0;
-                return;
-            }
-            if let Some(logits) = input.logits {
-                z.copy_from_slice(&logits[r * classes..][..classes]);
-            }
-            let guess = isa.run(Row {
-                z,
-                label: class(input.labels[r], classes),
+    rows.zip(&mut tops).enumerate().for_each_init(
+        || vec![0.0; classes],
+        |room, (r, ((dlogits, loss), top))| {
+            let guess = isa.run(Counted {
+                logits: input.logits.map(|logits| (logits, r * classes)),
+                dlogits,
+                label: counts(&r).then(|| class(input.labels[r], classes)),
                 smoothing: input.smoothing,
                 scale: scales[r],
+                room,
             });
-            (*loss, *top) = (guess.loss, guess.right);
-        });
+            (*loss, *top) = guess.map_or((0.0, false), |guess| (guess.loss, guess.right));
+        },
+    );
     for (b, (loss, right)) in loss.iter_mut().zip(right).enumerate() {
         let rows = || (offset(b)..offset(b + 1)).filter(counts);
         let sum: f64 = rows().map(|r| f64::from(token_loss[r])).sum();
@@ -97,11 +94,51 @@ pub fn sentence_xent(isa: Isa, input: &Sentences, out: Results) {
     }
 }
 
+/// A row that counts, if it has a label.
+struct Counted<'a> {
+    /// From an element on; without them, what lies in `dlogits`.
+    logits: Option<(Slice<'a>, usize)>,
+    dlogits: SliceMut<'a>,
+    label: Option<usize>,
+    smoothing: f32,
+    scale: f32,
+    /// For the row in f32.
+    room: &'a mut [f32],
+}
+
+impl Kernel for Counted<'_> {
+    type Output = Option<Guess>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Option<Guess> {
+        let mut dlogits = self.dlogits;
+        let Some(label) = self.label else {
+            dlogits.clear();
+            return None;
+        };
+        if let Some((logits, first)) = self.logits {
+            dlogits.copy(0, logits, first..first + dlogits.len());
+        }
+        let z = dlogits.floats(s, self.room);
+        let row = Row {
+            z: &mut *z.values,
+            label,
+            smoothing: self.smoothing,
+            scale: self.scale,
+        };
+        let guess = row.run(s);
+        z.store(s);
+        Some(guess)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::loss::{Rows, softmax_xent};
-    use super::super::testing::{random, threads_change_nothing};
+    use super::super::simd::Element;
+    use super::super::testing::{loaded, random, stored, threads_change_nothing};
     use super::*;
+    use half::bf16;
 
     const CLASSES: usize = 37;
     /// Of lengths 1, 4, 0 and 7; the third has no rows, the last none that counts.
@@ -115,26 +152,41 @@ mod tests {
     }
 
     fn run(isa: Isa, logits: &[f32], weights: &[f32; 4], in_place: bool) -> [Vec<f32>; 4] {
-        let mut dlogits = vec![f32::NAN; 12 * CLASSES];
-        if in_place {
-            dlogits.copy_from_slice(logits);
-        }
+        run_as::<f32>(isa, logits, weights, in_place)
+    }
+
+    /// With logits of a kind.
+    fn run_as<E: Element>(
+        isa: Isa,
+        logits: &[f32],
+        weights: &[f32; 4],
+        in_place: bool,
+    ) -> [Vec<f32>; 4]
+    where
+        for<'a> Slice<'a>: From<&'a [E]>,
+        for<'a> SliceMut<'a>: From<&'a mut [E]>,
+    {
+        let logits = stored::<E>(logits);
+        let mut dlogits = match in_place {
+            true => logits.clone(),
+            false => stored(&vec![f32::NAN; logits.len()]),
+        };
         let [mut token_loss, mut loss, mut right] = [12, 4, 4].map(|n| vec![f32::NAN; n]);
         let input = Sentences {
-            logits: (!in_place).then_some(logits),
+            logits: (!in_place).then_some(Slice::from(&logits[..])),
             labels: &labels(),
             offsets: &OFFSETS,
             weights,
             smoothing: 0.1,
         };
         let out = Results {
-            dlogits: &mut dlogits,
+            dlogits: SliceMut::from(&mut dlogits[..]),
             token_loss: &mut token_loss,
             loss: &mut loss,
             right: &mut right,
         };
         sentence_xent(isa, &input, out);
-        [dlogits, token_loss, loss, right]
+        [loaded(&dlogits), token_loss, loss, right]
     }
 
     #[test]
@@ -158,6 +210,22 @@ mod tests {
             let mean = (each[1] + each[2] + each[4]) / 3.0;
             assert!((loss[1] - mean).abs() < 1e-6 && loss[0] == each[0]);
             assert_eq!(loss[2..], [0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn in_bf16_it_is_the_same_but_rounded() {
+        let logits = loaded(&stored::<bf16>(&random(3, 12 * CLASSES, 0.0, 4.0)));
+        for (isa, in_place) in Isa::available()
+            .into_iter()
+            .flat_map(|i| [(i, true), (i, false)])
+        {
+            let mut want = run(isa, &logits, &[1.5; 4], false);
+            want[0] = loaded(&stored::<bf16>(&want[0]));
+            assert!(
+                want == run_as::<bf16>(isa, &logits, &[1.5; 4], in_place),
+                "{isa}"
+            );
         }
     }
 
@@ -204,7 +272,7 @@ mod tests {
             smoothing: 0.0,
         };
         let out = Results {
-            dlogits: &mut [0.0; 24],
+            dlogits: SliceMut::F32(&mut [0.0; 24]),
             token_loss: &mut [0.0; 12],
             loss: &mut [0.0],
             right: &mut [0.0],

@@ -5,6 +5,7 @@ use super::dropout::Mask;
 use super::linear_layer::{self, Layer};
 use super::memory::Others;
 use super::sentence_loss::{self, Sentences};
+use super::slice::SliceMut;
 use super::{Cpu, adam, embedding, labels_of, layer_norm};
 use crate::backend::convolutional::Convolutional;
 use crate::backend::recurrent::Recurrent;
@@ -40,8 +41,8 @@ pub(super) fn tokens<'a>(
 /// A linear layer as the kernels take it.
 pub(super) fn layer<'a>(memory: &'a Others, x: Tensor, w: Tensor) -> Layer<'a> {
     Layer {
-        x: memory.get(x),
-        w: memory.get(w),
+        x: memory.slice(x),
+        w: memory.slice(w).f32(),
         shape: linear_shape(x, w),
     }
 }
@@ -62,7 +63,7 @@ fn heads_of<'a>(memory: &'a Others, a: &Attention, key_len: &'a [i32]) -> attent
         a.heads
     );
     let heads = |h: Heads| attention::Heads {
-        values: memory.get(h.t),
+        values: memory.slice(h.t),
         width: h.t.dims[3],
         first: h.first,
     };
@@ -126,7 +127,7 @@ impl Sequence for Cpu {
     fn embed(&mut self, e: Embedding, out: Tensor) {
         let (isa, mask) = (self.isa, self.mask(e.dropout));
         let labels = labels_of(&self.labels, e.tokens);
-        self.memory.write([out], |memory, [out]| {
+        self.memory.write_native([out], |memory, [out]| {
             let (table, positions) = (memory.get(e.table), e.positions.map(|t| memory.get(t)));
             let tokens = tokens(&e, labels, mask);
             embedding::forward(isa, tokens, e.table.dims[3], table, positions, out);
@@ -138,23 +139,24 @@ impl Sequence for Cpu {
         let labels = labels_of(&self.labels, e.tokens);
         self.memory.write([dtable], |memory, [dtable]| {
             let tokens = tokens(&e, labels, mask);
-            embedding::backward(isa, tokens, e.table.dims[3], memory.get(dout), dtable);
+            let dout = memory.slice(dout);
+            embedding::backward(isa, tokens, e.table.dims[3], dout, dtable);
         });
     }
 
     fn linear(&mut self, x: Tensor, linear: Linear, act: Act, pre: Option<Tensor>, y: Tensor) {
         let isa = self.isa;
-        let forward = |memory: &Others, pre: Option<&mut [f32]>, y: &mut [f32]| {
+        let forward = |memory: &Others, pre: Option<SliceMut>, y: SliceMut| {
             let bias = linear.b.map(|b| memory.get(b));
             linear_layer::forward(isa, layer(memory, x, linear.w), bias, act, pre, y);
         };
         match pre {
             None => self
                 .memory
-                .write([y], |memory, [y]| forward(memory, None, y)),
+                .write_native([y], |memory, [y]| forward(memory, None, y)),
             Some(pre) => self
                 .memory
-                .write([pre, y], |memory, [pre, y]| forward(memory, Some(pre), y)),
+                .write_native([pre, y], |memory, [pre, y]| forward(memory, Some(pre), y)),
         }
     }
 
@@ -168,27 +170,28 @@ impl Sequence for Cpu {
     ) {
         self.advance();
         let isa = self.isa;
-        let params = |memory: &Others, dw: &mut [f32], db: Option<&mut [f32]>| {
+        let params = |memory: &Others, dw: SliceMut, db: Option<SliceMut>| {
             let accumulate = grad.accumulate;
+            let (dw, db) = (dw.f32(), db.map(SliceMut::f32));
             let grad = linear_layer::ParamGrad { dw, db, accumulate };
-            linear_layer::backward_params(isa, layer(memory, x, w), memory.get(dz), grad);
+            linear_layer::backward_params(isa, layer(memory, x, w), memory.slice(dz), grad);
         };
         match grad.db {
             None => self
                 .memory
-                .write([grad.dw], |memory, [dw]| params(memory, dw, None)),
-            Some(db) => self.memory.write([grad.dw, db], |memory, [dw, db]| {
+                .write_native([grad.dw], |memory, [dw]| params(memory, dw, None)),
+            Some(db) => self.memory.write_native([grad.dw, db], |memory, [dw, db]| {
                 params(memory, dw, Some(db))
             }),
         }
         let Some(spec) = dx else { return };
-        self.memory.write([spec.dx], |memory, [dx]| {
+        self.memory.write_native([spec.dx], |memory, [dx]| {
             let grad = linear_layer::InputGrad {
                 dx,
-                through: spec.through.map(|(act, at)| (act, memory.get(at))),
+                through: spec.through.map(|(act, at)| (act, memory.slice(at))),
                 accumulate: spec.accumulate,
             };
-            let (w_values, dz) = (memory.get(w), memory.get(dz));
+            let (w_values, dz) = (memory.slice(w).f32(), memory.slice(dz));
             linear_layer::backward_input(isa, w_values, dz, linear_shape(x, w), grad);
         });
     }
@@ -205,8 +208,8 @@ impl Sequence for Cpu {
         let branch = branch.map(|(branch, dropout)| (branch, self.mask(dropout)));
         let forward = |memory: &Others, out: layer_norm::Output| {
             let input = layer_norm::Input {
-                x: memory.get(x),
-                branch: branch.map(|(branch, mask)| (memory.get(branch), mask)),
+                x: memory.slice(x),
+                branch: branch.map(|(branch, mask)| (memory.slice(branch), mask)),
                 gamma: memory.get(norm.gamma),
                 beta: memory.get(norm.beta),
             };
@@ -214,16 +217,17 @@ impl Sequence for Cpu {
         };
         let written = [y, norm.mean, norm.rstd];
         if branch.is_none() {
-            self.memory.write(written, |memory, [y, mean, rstd]| {
-                let h = None;
-                forward(memory, layer_norm::Output { h, y, mean, rstd });
-            });
+            self.memory
+                .write_native(written, |memory, [y, mean, rstd]| {
+                    let (h, mean, rstd) = (None, mean.f32(), rstd.f32());
+                    forward(memory, layer_norm::Output { h, y, mean, rstd });
+                });
             return;
         }
         let [y, mean, rstd] = written;
         self.memory
-            .write([h, y, mean, rstd], |memory, [h, y, mean, rstd]| {
-                let h = Some(h);
+            .write_native([h, y, mean, rstd], |memory, [h, y, mean, rstd]| {
+                let (h, mean, rstd) = (Some(h), mean.f32(), rstd.f32());
                 forward(memory, layer_norm::Output { h, y, mean, rstd });
             });
     }
@@ -242,15 +246,15 @@ impl Sequence for Cpu {
         let mask = self.mask(branch.map(|(_, dropout)| dropout));
         let backward = |memory: &Others, out: layer_norm::GradOutput| {
             let input = layer_norm::GradInput {
-                h: memory.get(h),
+                h: memory.slice(h),
                 gamma: memory.get(norm.gamma),
                 mean: memory.get(norm.mean),
                 rstd: memory.get(norm.rstd),
-                dy: (dy != dx).then(|| memory.get(dy)),
+                dy: (dy != dx).then(|| memory.slice(dy)),
                 dh: match dh {
                     None => layer_norm::Add::None,
                     Some(dh) if dh == dx => layer_norm::Add::InPlace,
-                    Some(dh) => layer_norm::Add::From(memory.get(dh)),
+                    Some(dh) => layer_norm::Add::From(memory.slice(dh)),
                 },
                 mask,
             };
@@ -258,24 +262,27 @@ impl Sequence for Cpu {
         };
         let written = [dx, norm.dgamma, norm.dbeta];
         match branch {
-            None => self.memory.write(written, |memory, [dx, dgamma, dbeta]| {
-                let branch = None;
-                backward(
-                    memory,
-                    layer_norm::GradOutput {
-                        dx,
-                        branch,
-                        dgamma,
-                        dbeta,
-                    },
-                );
-            }),
+            None => self
+                .memory
+                .write_native(written, |memory, [dx, dgamma, dbeta]| {
+                    let (branch, dgamma, dbeta) = (None, dgamma.f32(), dbeta.f32());
+                    backward(
+                        memory,
+                        layer_norm::GradOutput {
+                            dx,
+                            branch,
+                            dgamma,
+                            dbeta,
+                        },
+                    );
+                }),
             Some((branch, _)) => {
                 let [dx, dgamma, dbeta] = written;
                 let written = [dx, branch, dgamma, dbeta];
                 self.memory
-                    .write(written, |memory, [dx, branch, dgamma, dbeta]| {
+                    .write_native(written, |memory, [dx, branch, dgamma, dbeta]| {
                         let branch = Some(branch);
+                        let (dgamma, dbeta) = (dgamma.f32(), dbeta.f32());
                         backward(
                             memory,
                             layer_norm::GradOutput {
@@ -293,8 +300,10 @@ impl Sequence for Cpu {
     fn attention(&mut self, a: Attention) {
         let isa = self.isa;
         let key_len = labels_of(&self.labels, a.mask.key_len);
-        self.memory.write([a.out, a.lse], |memory, [out, lse]| {
-            attention::forward(isa, &heads_of(memory, &a, key_len), out, lse);
+        let written = [a.out, a.lse];
+        self.memory.write_native(written, |memory, [out, lse]| {
+            let attention = heads_of(memory, &a, key_len);
+            attention::forward(isa, &attention, out, lse.f32());
         });
     }
 
@@ -315,21 +324,21 @@ impl Sequence for Cpu {
                 first: h.first,
             }
         });
-        let backward = |memory: &Others, tensors: &mut [&mut [f32]]| {
+        let backward = |memory: &Others, tensors: Vec<SliceMut>| {
             let input = attention::GradInput {
-                out: memory.get(a.out),
-                lse: memory.get(a.lse),
-                dout: memory.get(grad.dout),
+                out: memory.slice(a.out),
+                lse: memory.slice(a.lse).f32(),
+                dout: memory.slice(grad.dout),
             };
             let attention = heads_of(memory, &a, key_len);
             attention::backward(isa, &attention, input, places, tensors);
         };
         let memory = &mut self.memory;
         match tensors[..] {
-            [x] => memory.write([x], |memory, mut out| backward(memory, &mut out)),
-            [x, y] => memory.write([x, y], |memory, mut out| backward(memory, &mut out)),
-            _ => memory.write([grad.dq.t, grad.dk.t, grad.dv.t], |memory, mut out| {
-                backward(memory, &mut out);
+            [x] => memory.write_native([x], |memory, out| backward(memory, out.into())),
+            [x, y] => memory.write_native([x, y], |memory, out| backward(memory, out.into())),
+            _ => memory.write_native([grad.dq.t, grad.dk.t, grad.dv.t], |memory, out| {
+                backward(memory, out.into());
             }),
         }
     }
@@ -338,11 +347,13 @@ impl Sequence for Cpu {
         assert_eq!(source.len(), target.len(), "a target for each source");
         let [source, target] = [source, target].map(|t| labels_of(&self.labels, t));
         let (wide, width) = (from.t.dims[3], to.dims[3]);
-        self.memory.write([to], |memory, [to]| {
-            let from_values = memory.get(from.t);
-            for (s, t) in source.iter().zip(target) {
-                let row = &from_values[*s as usize * wide + from.first..][..width];
-                to[*t as usize * width..][..width].copy_from_slice(row);
+        let places = source.iter().zip(target).map(|(s, t)| {
+            let from = *s as usize * wide + from.first;
+            (from..from + width, *t as usize * width)
+        });
+        self.memory.write_native([to], |memory, [mut to]| {
+            for (from_row, to_row) in places {
+                to.copy(to_row, memory.slice(from.t), from_row);
             }
         });
     }
@@ -353,18 +364,18 @@ impl Sequence for Cpu {
         let (inputs, records) = (&self.inputs, record.then_some(&mut self.records));
         let written = [loss.dlogits, loss.token_loss, loss.loss, loss.right];
         self.memory
-            .write(written, |memory, [dlogits, token_loss, mean, right]| {
+            .write_native(written, |memory, [dlogits, token_loss, mean, right]| {
                 let input = Sentences {
-                    logits: (loss.logits != loss.dlogits).then(|| memory.get(loss.logits)),
+                    logits: (loss.logits != loss.dlogits).then(|| memory.slice(loss.logits)),
                     labels,
                     offsets,
                     weights: memory.get(loss.weights),
                     smoothing: loss.smoothing,
                 };
-                let (loss, right) = (mean, right);
+                let (loss, right) = (mean.f32(), right.f32());
                 let out = sentence_loss::Results {
                     dlogits,
-                    token_loss,
+                    token_loss: token_loss.f32(),
                     loss: &mut *loss,
                     right: &mut *right,
                 };

@@ -33,6 +33,36 @@ pub enum Store {
     Bf16(Buffer<bf16>),
 }
 
+/// An element that a tensor may own.
+pub trait Stored: Element {
+    /// # Panics
+    /// If they are of the other kind: a bug in the network.
+    fn of(slice: Slice<'_>) -> &[Self];
+    /// # Panics
+    /// If they are of the other kind: a bug in the network.
+    fn of_mut(slice: SliceMut<'_>) -> &mut [Self];
+}
+
+impl Stored for f32 {
+    fn of(slice: Slice<'_>) -> &[f32] {
+        slice.f32()
+    }
+
+    fn of_mut(slice: SliceMut<'_>) -> &mut [f32] {
+        slice.f32()
+    }
+}
+
+impl Stored for bf16 {
+    fn of(slice: Slice<'_>) -> &[bf16] {
+        slice.bf16()
+    }
+
+    fn of_mut(slice: SliceMut<'_>) -> &mut [bf16] {
+        slice.bf16()
+    }
+}
+
 /// What an op is told that knows the other kind only.
 const OTHER_KIND: &str = "a tensor of the other kind: a bug in the network";
 
@@ -68,6 +98,26 @@ impl<'a> Slice<'a> {
         match self {
             Slice::F32(x) => x.get(range).map(Slice::F32),
             Slice::Bf16(x) => x.get(range).map(Slice::Bf16),
+        }
+    }
+
+    /// Those from element `start` on.
+    pub fn after(self, start: usize) -> Slice<'a> {
+        self.get(start..self.len()).expect("it begins within them")
+    }
+
+    /// As many as `room` has from `start` on, in `f32`: where they lie, or converted into `room`.
+    #[inline(always)]
+    pub fn floats<'b, S: Simd>(self, s: S, start: usize, room: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Slice::F32(x) => &x[start..][..room.len()],
+            Slice::Bf16(x) => {
+                Convert(&x[start..][..room.len()], room).run(s);
+                room
+            }
         }
     }
 
@@ -115,6 +165,82 @@ impl<'a> SliceMut<'a> {
         }
     }
 
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.shared().len()
+    }
+
+    /// Those in a range.
+    pub fn part(&mut self, range: Range<usize>) -> SliceMut<'_> {
+        match self {
+            SliceMut::F32(x) => SliceMut::F32(&mut x[range]),
+            SliceMut::Bf16(x) => SliceMut::Bf16(&mut x[range]),
+        }
+    }
+
+    /// Pieces of a size, of which the last may be smaller.
+    pub fn pieces(self, size: usize) -> Vec<SliceMut<'a>> {
+        match self {
+            SliceMut::F32(x) => x.chunks_mut(size).map(SliceMut::F32).collect(),
+            SliceMut::Bf16(x) => x.chunks_mut(size).map(SliceMut::Bf16).collect(),
+        }
+    }
+
+    /// All, to be changed in `f32`: where they lie, or in `room`, which has at least as many.
+    #[inline(always)]
+    pub fn floats<'b, S: Simd>(self, s: S, room: &'b mut [f32]) -> Floats<'b>
+    where
+        'a: 'b,
+    {
+        match self {
+            SliceMut::F32(x) => Floats {
+                values: x,
+                rounded: None,
+            },
+            SliceMut::Bf16(x) => {
+                let room = &mut room[..x.len()];
+                Convert(x, room).run(s);
+                Floats {
+                    values: room,
+                    rounded: Some(x),
+                }
+            }
+        }
+    }
+
+    /// Zeros.
+    pub fn clear(&mut self) {
+        match self {
+            SliceMut::F32(x) => x.fill(0.0),
+            SliceMut::Bf16(x) => x.fill(bf16::ZERO),
+        }
+    }
+
+    /// Elements of the same kind, to place `at`.
+    ///
+    /// # Panics
+    /// If they are of the other kind: a bug in the network.
+    pub fn copy(&mut self, at: usize, from: Slice, range: Range<usize>) {
+        match (self, from) {
+            (SliceMut::F32(to), Slice::F32(x)) => {
+                to[at..][..range.len()].copy_from_slice(&x[range])
+            }
+            (SliceMut::Bf16(to), Slice::Bf16(x)) => {
+                to[at..][..range.len()].copy_from_slice(&x[range])
+            }
+            _ => panic!("{OTHER_KIND}"),
+        }
+    }
+
+    /// Of as many `f32`, each rounded if it must be, within a kernel.
+    #[inline(always)]
+    pub fn put<S: Simd>(self, s: S, from: &[f32]) {
+        match self {
+            SliceMut::F32(x) => x.copy_from_slice(from),
+            SliceMut::Bf16(x) => Convert(from, x).run(s),
+        }
+    }
+
     /// Of as many `f32`, each rounded if it must be.
     pub fn write(&mut self, isa: Isa, from: &[f32]) {
         match self {
@@ -130,6 +256,30 @@ impl<'a> From<SliceMut<'a>> for Slice<'a> {
             SliceMut::F32(x) => Slice::F32(x),
             SliceMut::Bf16(x) => Slice::Bf16(x),
         }
+    }
+}
+
+impl<'a> From<&'a [f32]> for Slice<'a> {
+    fn from(x: &'a [f32]) -> Slice<'a> {
+        Slice::F32(x)
+    }
+}
+
+impl<'a> From<&'a [bf16]> for Slice<'a> {
+    fn from(x: &'a [bf16]) -> Slice<'a> {
+        Slice::Bf16(x)
+    }
+}
+
+impl<'a> From<&'a mut [f32]> for SliceMut<'a> {
+    fn from(x: &'a mut [f32]) -> SliceMut<'a> {
+        SliceMut::F32(x)
+    }
+}
+
+impl<'a> From<&'a mut [bf16]> for SliceMut<'a> {
+    fn from(x: &'a mut [bf16]) -> SliceMut<'a> {
+        SliceMut::Bf16(x)
     }
 }
 
@@ -160,6 +310,23 @@ impl Store {
 impl Default for Store {
     fn default() -> Self {
         Store::F32(Buffer::default())
+    }
+}
+
+/// Elements of a [`SliceMut`] in `f32`, until they are [stored](Floats::store).
+pub struct Floats<'a> {
+    pub values: &'a mut [f32],
+    /// Where they lie, if that is elsewhere.
+    rounded: Option<&'a mut [bf16]>,
+}
+
+impl Floats<'_> {
+    /// Rounds them back, if they must be.
+    #[inline(always)]
+    pub fn store<S: Simd>(self, s: S) {
+        if let Some(to) = self.rounded {
+            Convert(self.values, to).run(s);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What tests of several kernels need.
 
-use super::simd::Isa;
+use super::simd::{Element, Isa};
 use crate::rng::Stream;
 
 /// Uniform in `[mean − spread, mean + spread)`.
@@ -13,6 +13,27 @@ pub fn random(seed: u64, n: usize, mean: f32, spread: f32) -> Vec<f32> {
 /// In f64.
 pub fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
+}
+
+/// As an activation is stored.
+pub fn stored<E: Element>(x: &[f32]) -> Vec<E> {
+    x.iter().map(|x| E::from_f32(*x)).collect()
+}
+
+/// What was stored.
+pub fn loaded<E: Element>(x: &[E]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
+}
+
+/// Asserts that numbers are those wanted but for a rounding to bf16.
+#[track_caller]
+pub fn rounded(what: &str, got: &[f32], want: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*got) - want).abs();
+        let limit = want.abs() / 256.0 + 1e-5;
+        assert!(error <= limit, "{what}[{i}]: {got} instead of {want}");
+    }
 }
 
 /// Asserts `max|got − want| ≤ limit·max(0.1, max|want|)`: terms of the size of 1 may cancel.

@@ -65,13 +65,13 @@ pub fn forward(isa: Isa, all: Attention, probabilities: &mut [f32], out: &mut [f
     sentences.enumerate().for_each(|(b, (p, out))| {
         let own = all.sentence(b);
         let (q, keys) = (Matrix::new(own.q, e), Matrix::new(own.keys, e));
-        gemm(isa, [t, own.len, e], q, keys.t(), Out::new(p, s), &());
+        gemm(isa, [t, own.len, e], q, keys.t(), Out::new(&mut *p, s), &());
         for row in p.chunks_exact_mut(s) {
             let (row, padding) = row.split_at_mut(own.len);
             isa.run(Softmax { row });
             padding.fill(0.0);
         }
-        let (p, values) = (Matrix::new(p, s), Matrix::new(own.values, e));
+        let (p, values) = (Matrix::new(&p[..], s), Matrix::new(own.values, e));
         let out = Out::new(out, e);
         gemm(isa, [t, e, own.len], p, values, out, &Scale(own.scale));
     });
@@ -138,7 +138,7 @@ pub fn backward(isa: Isa, all: Attention, probabilities: &[f32], dout: &[f32], g
             // Of the scores, and the probabilities as the values' gradient wants them.
             let mut ds = vec![0.0; t * len];
             let mut scaled = vec![0.0; t * len];
-            let out = Out::new(&mut ds, len);
+            let out = Out::new(&mut ds[..], len);
             gemm(
                 isa,
                 [t, len, e],
@@ -160,7 +160,7 @@ pub fn backward(isa: Isa, all: Attention, probabilities: &[f32], dout: &[f32], g
                 accumulate: true,
                 ..Out::new(c, e)
             };
-            let (ds, scaled) = (Matrix::new(&ds, len), Matrix::new(&scaled, len));
+            let (ds, scaled) = (Matrix::new(&ds[..], len), Matrix::new(&scaled[..], len));
             let keys = matrix(own.keys);
             gemm(isa, [t, e, len], ds, keys, Out::new(dq, e), &());
             gemm(isa, [len, e, t], ds.t(), matrix(own.q), add_to(dkeys), &());

@@ -82,16 +82,16 @@ impl<E: Element> Load for SourceImage<'_, E> {
 
 /// Adds each channel's `Σ x` and `Σ x²`, taken in f64, to `sum` and `squares` (`[c]`). `x` is
 /// `[…, c]`.
-pub struct PowerSums<'a> {
+pub struct PowerSums<'a, E = f32> {
     /// `[…, c]`.
-    pub x: &'a [f32],
+    pub x: &'a [E],
     /// `[c]`.
     pub sum: &'a mut [f64],
     /// `[c]`.
     pub squares: &'a mut [f64],
 }
 
-impl Kernel for PowerSums<'_> {
+impl<E: Element> Kernel for PowerSums<'_, E> {
     type Output = ();
 
     #[inline(always)]

@@ -4,64 +4,21 @@ use proptest::prelude::*;
 
 use half::bf16;
 
-use super::{
-    Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums, backward, forward, tiled,
-};
-use crate::backend::cpu::simd::{Element, Isa};
+use super::{Add, ConvShape, Convolved, GradSource, InputGradOut, NormBackward, Source, Sums};
+use crate::backend::cpu::simd::Isa;
 
-/// What activations are stored as, and the convolutions for that.
-trait Kind: Element {
-    /// How much of a number rounding may change.
+/// How much of a number rounding may change.
+trait Kind: Convolved {
     const ROUNDING: f64;
-    fn forward(
-        isa: Isa,
-        shape: &ConvShape,
-        source: Source<Self>,
-        w: &[f32],
-        y: &mut [Self],
-        moments: Option<(&mut [f32], &mut [f32])>,
-    );
-    fn backward(
-        isa: Isa,
-        shape: &ConvShape,
-        source: Source<Self>,
-        w: &[f32],
-        dy: GradSource<Self>,
-        dw: &mut [f32],
-        dx: Option<InputGradOut<Self>>,
-    );
 }
 
-macro_rules! kind {
-    ($element:ty, $rounding:expr, $forward:path, $backward:path) => {
-        impl Kind for $element {
-            const ROUNDING: f64 = $rounding;
-            fn forward(
-                isa: Isa,
-                shape: &ConvShape,
-                source: Source<Self>,
-                w: &[f32],
-                y: &mut [Self],
-                moments: Option<(&mut [f32], &mut [f32])>,
-            ) {
-                $forward(isa, shape, source, w, y, moments);
-            }
-            fn backward(
-                isa: Isa,
-                shape: &ConvShape,
-                source: Source<Self>,
-                w: &[f32],
-                dy: GradSource<Self>,
-                dw: &mut [f32],
-                dx: Option<InputGradOut<Self>>,
-            ) {
-                $backward(isa, shape, source, w, dy, dw, dx);
-            }
-        }
-    };
+impl Kind for f32 {
+    const ROUNDING: f64 = 0.0;
 }
-kind!(f32, 0.0, forward, backward);
-kind!(bf16, 1.0 / 256.0, tiled::forward, tiled::backward);
+
+impl Kind for bf16 {
+    const ROUNDING: f64 = 1.0 / 256.0;
+}
 
 /// Every instruction set, with multiply-adds that round once: bits in bf16 must be equal on all.
 fn fused() -> impl Iterator<Item = Isa> {
@@ -529,7 +486,7 @@ fn moments_are_accurate() {
             relu: false,
         };
         let (mut y, mut got_mean, mut got_var) = (vec![0.0; x.len()], [0.0], [0.0]);
-        forward(
+        f32::forward(
             isa,
             &shape,
             source,

@@ -9,25 +9,25 @@
 
 use std::ops::Range;
 
-use super::matrix::{Epilogue, Matrix, Shared};
+use super::matrix::{Epilogue, Lying, Shared};
 use crate::backend::cpu::simd::{Kernel, LANES, Simd};
 
 /// Rows, or columns, that are few.
 const FEW: usize = 6;
 
 /// Whether this is the way to compute `C[m, n] = a·b`.
-pub(super) fn fits(m: usize, n: usize, a: Matrix, b: Matrix) -> bool {
+pub(super) fn fits(m: usize, n: usize, a: Lying<&[f32]>, b: Lying<&[f32]>) -> bool {
     !a.transposed && b.transposed && a.is_even() && b.is_even() && m.min(n) <= FEW
 }
 
 /// Some rows and columns of `C`.
 pub(super) struct Dots<'a, E> {
-    pub a: Matrix<'a>,
-    pub b: Matrix<'a>,
+    pub a: Lying<&'a [f32]>,
+    pub b: Lying<&'a [f32]>,
     pub k: usize,
     pub rows: Range<usize>,
     pub columns: Range<usize>,
-    pub out: &'a Shared,
+    pub out: &'a Shared<'a>,
     pub epilogue: &'a E,
 }
 

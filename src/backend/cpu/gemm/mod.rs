@@ -1,6 +1,6 @@
 //! Matrix products: `matrix` is what is multiplied, `layout` how it is cut up, `pack` brings
 //! it into the order in which `tile` reads it, `product` is the loop around both, `dot` what
-//! is done instead with few rows and columns.
+//! is done instead with few rows and columns. All that is of `f32`; `tiled` is of bf16.
 
 mod dot;
 mod layout;
@@ -10,6 +10,7 @@ mod product;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod tiled;
 
-pub use matrix::{Epilogue, Matrix, Out};
+pub use matrix::{Epilogue, Matrix, Out, WIDEST};
 pub use product::{Packed, gemm};

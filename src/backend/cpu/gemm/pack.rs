@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::layout::{A_ROW, A_STEP, Depth, PANEL, each, part};
-use super::matrix::Matrix;
+use super::matrix::Lying;
 use super::tile::{Ahead, PanelA, PanelB, SPARSE, most_rows};
 use crate::backend::cpu::simd::{Buffer, Isa, Kernel, LANES, Simd};
 
@@ -16,7 +16,7 @@ fn step_panel(depth: &Range<usize>) -> usize {
 /// Rows of `A` in a block of `k`, in panels as high as tiles. Where a row lies contiguous it
 /// stays so, and likewise a column: packing only copies.
 pub(super) struct PackedA<'a> {
-    a: Matrix<'a>,
+    a: Lying<&'a [f32]>,
     rows: Range<usize>,
     depth: Range<usize>,
     /// Rows and steps of what will be packed next, probably.
@@ -30,7 +30,7 @@ impl<'a> PackedA<'a> {
     #[inline(always)]
     pub fn new<S: Simd>(
         s: S,
-        a: Matrix<'a>,
+        a: Lying<&'a [f32]>,
         rows: Range<usize>,
         depth: Range<usize>,
         k: usize,
@@ -145,7 +145,7 @@ pub(super) struct PackedB<'a> {
     width: usize,
     /// Columns before it are read where they lie.
     first: usize,
-    lying: Matrix<'a>,
+    lying: Lying<&'a [f32]>,
 }
 
 /// Columns that a task packs: of rows that lie in memory a KiB at once.
@@ -158,7 +158,7 @@ impl<'a> PackedB<'a> {
     /// Packs all, or if `direct` only the last columns, those that do not fill a panel.
     pub fn new(
         isa: Isa,
-        b: Matrix<'a>,
+        b: Lying<&'a [f32]>,
         depth: &Depth,
         n: usize,
         direct: bool,
@@ -203,7 +203,7 @@ impl<'a> PackedB<'a> {
             values,
             width: n.next_multiple_of(LANES),
             first: 0,
-            lying: Matrix::new(&[], 0),
+            lying: Lying::new(&[], 0),
         }
     }
 
@@ -227,7 +227,7 @@ impl<'a> PackedB<'a> {
 
 /// Packs some columns of a block of `k`.
 struct PackB<'a> {
-    b: Matrix<'a>,
+    b: Lying<&'a [f32]>,
     depth: Range<usize>,
     columns: Range<usize>,
     to: &'a mut [f32],
@@ -268,7 +268,7 @@ impl Kernel for PackB<'_> {
 #[inline(always)]
 fn transpose<S: Simd>(
     s: S,
-    b: Matrix,
+    b: Lying<&[f32]>,
     depth: Range<usize>,
     columns: Range<usize>,
     to: &mut [f32],

@@ -11,12 +11,16 @@
 use std::ops::Range;
 
 use super::dot::{self, Dots};
+use rayon::prelude::*;
+
 use super::layout::{Depth, MOST_ROWS, PANEL, each, part};
-use super::matrix::{Epilogue, Matrix, Out, Shared, check};
+use super::matrix::{Epilogue, Lying, Matrix, Out, Shared};
 use super::pack::{PackedA, PackedB};
 use super::tile::Tile;
+use super::tiled;
 use crate::backend::cpu::scratch::{CALL, TASK};
 use crate::backend::cpu::simd::{Buffer, Isa, Kernel, Simd};
+use crate::backend::cpu::slice::{Slice, SliceMut};
 
 /// Columns of `C` in a task at most: the block of `B` that its rows share is 1 MiB, half of the L2.
 const NC: usize = 1024;
@@ -33,27 +37,68 @@ const SERIAL: usize = 1 << 17;
 /// `C[m, n] = A[m, k]·B[k, n] (+ C)`, then the epilogue. Equal inputs give equal bits for any
 /// number of threads. May be called within rayon's tasks.
 ///
+/// Where all is `f32`, so are the products. Where `A`, `B` or `C` is of bf16, the products are of bf16,
+/// to which what is not is rounded, with sums in `f32`, the same on every instruction set; the epilogue
+/// gets those, and what it leaves is rounded to what `C` is of.
+///
 /// # Panics
 /// If a slice is too short for its shape, or a leading dimension for its columns.
-pub fn gemm<E: Epilogue>(
-    isa: Isa,
-    [m, n, k]: [usize; 3],
-    a: Matrix,
-    b: Matrix,
-    out: Out,
-    epilogue: &E,
-) {
+pub fn gemm<E: Epilogue>(isa: Isa, size: [usize; 3], a: Matrix, b: Matrix, out: Out, epilogue: &E) {
+    let [m, n, k] = size;
     a.check("A", m, k);
     b.check("B", k, n);
-    check("C", out.c, out.ld, m, n);
-    if let Some(before) = &out.before {
-        check("C before the epilogue", before, out.ld, m, n);
-    }
+    out.check(m, n);
     if m == 0 || n == 0 {
         return;
     }
+    let Out {
+        c,
+        ld,
+        accumulate,
+        bias,
+        before,
+    } = out;
+    match (a.0.values, b.0.values, c) {
+        (Slice::F32(x), Slice::F32(y), SliceMut::F32(c)) => {
+            if let Some(bias) = bias {
+                let rows = c.par_chunks_mut(ld).take(m).with_min_len(64);
+                rows.for_each(|c| c[..n].copy_from_slice(bias));
+            }
+            let out = Shared {
+                accumulate: accumulate || bias.is_some(),
+                ..Shared::new(c, ld, before.map(SliceMut::f32))
+            };
+            floats(isa, size, a.0.of(x), b.0.of(y), &out, epilogue);
+        }
+        (_, _, SliceMut::F32(c)) => {
+            let out = Shared {
+                accumulate,
+                bias,
+                ..Shared::new(c, ld, before.map(SliceMut::f32))
+            };
+            tiled::product(isa, size, a, b, &out, epilogue);
+        }
+        (_, _, SliceMut::Bf16(c)) => {
+            let out = Shared {
+                accumulate,
+                bias,
+                ..Shared::new(c, ld, before.map(SliceMut::bf16))
+            };
+            tiled::product(isa, size, a, b, &out, epilogue);
+        }
+    }
+}
+
+fn floats<E: Epilogue>(
+    isa: Isa,
+    [m, n, k]: [usize; 3],
+    a: Lying<&[f32]>,
+    b: Lying<&[f32]>,
+    out: &Shared,
+    epilogue: &E,
+) {
     let mut scratch = CALL.take();
-    let product = || product(isa, [m, n, k], a, b, out, epilogue, &mut scratch.0);
+    let mut product = || product(isa, [m, n, k], a, b, out, epilogue, &mut scratch.0);
     if m * n * k <= SERIAL {
         product();
     } else {
@@ -67,13 +112,12 @@ pub fn gemm<E: Epilogue>(
 fn product<E: Epilogue>(
     isa: Isa,
     [m, n, k]: [usize; 3],
-    a: Matrix,
-    b: Matrix,
-    out: Out,
+    a: Lying<&[f32]>,
+    b: Lying<&[f32]>,
+    out: &Shared,
     epilogue: &E,
     packed: &mut Buffer,
 ) {
-    let out = Shared::new(out);
     let cuts = Cuts::new(m, n, k);
     let tasks = (0..cuts.count()).map(|i| cuts.get(i)).collect();
     if dot::fits(m, n, a, b) {
@@ -84,7 +128,7 @@ fn product<E: Epilogue>(
                 k,
                 rows,
                 columns,
-                out: &out,
+                out,
                 epilogue,
             });
         });
@@ -114,7 +158,7 @@ fn product<E: Epilogue>(
     });
 }
 
-/// A `B` that many products share, packed once.
+/// A `B` of `f32` that many products share, packed once.
 pub struct Packed {
     values: Buffer,
     /// `k`, `n`.
@@ -129,6 +173,7 @@ impl Packed {
     pub fn new(isa: Isa, b: Matrix, [k, n]: [usize; 2]) -> Packed {
         b.check("B", k, n);
         let mut values = Buffer::default();
+        let b = b.0.of(b.0.values.f32());
         PackedB::new(isa, b, &Depth::new(k), n, false, &mut values);
         Packed {
             values,
@@ -144,12 +189,16 @@ impl Packed {
     pub fn product(&self, isa: Isa, m: usize, a: Matrix, out: Out) {
         let [k, n] = self.size;
         a.check("A", m, k);
-        check("C", out.c, out.ld, m, n);
+        out.check(m, n);
+        let shared = Shared {
+            accumulate: out.accumulate,
+            ..Shared::new(out.c.f32(), out.ld, out.before.map(SliceMut::f32))
+        };
         let blocks = Blocks {
-            a,
+            a: a.0.of(a.0.values.f32()),
             b: PackedB::of(&self.values, n),
             depth: Depth::new(k),
-            out: Shared::new(out),
+            out: &shared,
             epilogue: &(),
         };
         let mut scratch = TASK.take();
@@ -215,10 +264,10 @@ impl Cuts {
 
 /// All that tasks share.
 struct Blocks<'a, E> {
-    a: Matrix<'a>,
+    a: Lying<&'a [f32]>,
     b: PackedB<'a>,
     depth: Depth,
-    out: Shared,
+    out: &'a Shared<'a>,
     epilogue: &'a E,
 }
 

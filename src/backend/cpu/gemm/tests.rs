@@ -1,9 +1,12 @@
 //! The matrix product against a naive one in f64.
 
+use half::bf16;
 use proptest::prelude::*;
 
 use super::{Epilogue, Matrix, Out, gemm};
 use crate::backend::cpu::simd::{Isa, Simd};
+use crate::backend::cpu::slice::SliceMut;
+use crate::backend::cpu::testing::{loaded, stored};
 use crate::rng::Stream;
 
 /// `relu(c + bias[column]) + row`.
@@ -27,6 +30,8 @@ struct Case {
     gaps: [usize; 3],
     accumulate: bool,
     finish: bool,
+    /// Which of `A`, `B` and `C` are of bf16.
+    halves: [bool; 3],
 }
 
 /// What lies between the rows of `C`.
@@ -51,7 +56,12 @@ impl Case {
             gaps: [0; 3],
             accumulate: false,
             finish: false,
+            halves: [false; 3],
         }
+    }
+
+    fn is_rounded(&self) -> bool {
+        self.halves != [false; 3]
     }
 
     /// Leading dimensions.
@@ -75,13 +85,25 @@ impl Case {
             let columns = n.min(row.len());
             row[columns..].fill(GAP);
         }
-        [a, b, c, random(3, n)]
+        let mut all = [a, b, c, random(3, n)];
+        for (values, half) in all.iter_mut().zip(self.halves) {
+            // What is rounded only where it is packed is so already.
+            if half || self.is_rounded() {
+                *values = loaded(&stored::<bf16>(values));
+            }
+        }
+        all
     }
 
     /// `C` and, if the case has an epilogue, what it was given.
     fn run(&self, isa: Isa, [a, b, c, bias]: &[Vec<f32>; 4]) -> (Vec<f32>, Vec<f32>) {
         let [lda, ldb, ld] = self.lds();
-        let (mut a, mut b) = (Matrix::new(a, lda), Matrix::new(b, ldb));
+        let halved = [stored::<bf16>(a), stored(b)];
+        let matrix = |i: usize, values, ld| match self.halves[i] {
+            true => Matrix::new(&halved[i][..], ld),
+            false => Matrix::new(values, ld),
+        };
+        let (mut a, mut b) = (matrix(0, &a[..], lda), matrix(1, &b[..], ldb));
         if self.transposed[0] {
             a = a.t();
         }
@@ -96,16 +118,24 @@ impl Case {
             }
         }
         let mut before = vec![GAP; if self.finish { c.len() } else { 0 }];
-        let out = Out {
-            c: &mut c,
-            ld,
-            accumulate: self.accumulate,
-            before: self.finish.then_some(&mut before),
-        };
-        match self.finish {
+        let run = |out: Out| match self.finish {
             true => gemm(isa, self.dims, a, b, out, &BiasRelu(bias)),
             false => gemm(isa, self.dims, a, b, out, &()),
+        };
+        if self.halves[2] {
+            let [mut half, mut half_before] = [&c, &before].map(|x| stored::<bf16>(x));
+            run(Out {
+                accumulate: self.accumulate,
+                before: self.finish.then_some(SliceMut::Bf16(&mut half_before)),
+                ..Out::new(&mut half[..], ld)
+            });
+            return (loaded(&half), loaded(&half_before));
         }
+        run(Out {
+            accumulate: self.accumulate,
+            before: self.finish.then_some(SliceMut::F32(&mut before)),
+            ..Out::new(&mut c[..], ld)
+        });
         (c, before)
     }
 
@@ -132,6 +162,13 @@ impl Case {
                 let bound = scale * f64::from(f32::EPSILON) * (k.min(256) + k / 256 + 2) as f64;
                 let close = |got: f32, want: f64, more: f64| {
                     let error = (f64::from(got) - want).abs();
+                    // Half of the last place.
+                    let rounding = if self.halves[2] {
+                        want.abs() / 512.0
+                    } else {
+                        0.0
+                    };
+                    let more = more + rounding;
                     assert!(
                         error <= bound + more,
                         "{isa} {self:?} ({i}, {j}): {got} not {want}"
@@ -172,8 +209,9 @@ proptest! {
         gaps in [0_usize..9, 0..9, 0..9],
         accumulate in any::<bool>(),
         finish in any::<bool>(),
+        halves in any::<[bool; 3]>(),
     ) {
-        let case = Case { dims, transposed, gaps, accumulate, finish };
+        let case = Case { dims, transposed, gaps, accumulate, finish, halves };
         for isa in Isa::available() {
             case.check(isa);
         }
@@ -194,16 +232,26 @@ fn agrees_with_f64_over_several_blocks() {
     ];
     for (dims, transposed) in dims.iter().flat_map(|d| LAYOUTS.map(|t| (*d, t))) {
         for (isa, accumulate) in Isa::available().into_iter().zip([true, false, true]) {
-            Case {
-                dims,
-                transposed,
-                gaps: [3, 0, 5],
-                accumulate,
-                finish: true,
+            for halves in [[false; 3], [true, false, accumulate]] {
+                let gaps = [3, 0, 5];
+                Case {
+                    dims,
+                    transposed,
+                    gaps,
+                    accumulate,
+                    finish: true,
+                    halves,
+                }
+                .check(isa);
             }
-            .check(isa);
         }
     }
+}
+
+/// A case on some threads.
+fn on(threads: usize, isa: Isa, case: &Case, inputs: &[Vec<f32>; 4]) -> (Vec<f32>, Vec<f32>) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build().unwrap().install(|| case.run(isa, inputs))
 }
 
 #[test]
@@ -218,12 +266,30 @@ fn any_number_of_threads_gives_equal_bits() {
         };
         let inputs = case.inputs();
         for isa in Isa::available() {
-            let on = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-                pool.build().unwrap().install(|| case.run(isa, &inputs))
-            };
-            let one = on(1);
-            assert!(one == on(2) && one == on(3), "{isa} {case:?}");
+            let one = on(1, isa, &case, &inputs);
+            let same = [2, 3].iter().all(|n| one == on(*n, isa, &case, &inputs));
+            assert!(same, "{isa} {case:?}");
+        }
+    }
+}
+
+#[test]
+fn products_of_bf16_have_equal_bits_on_any_threads_and_instruction_set() {
+    let shapes = [[140, 70, 100], [4, 900, 40], [600, 3, 1100], [2, 2, 2]];
+    for (dims, transposed) in shapes.iter().flat_map(|d| LAYOUTS.map(|t| (*d, t))) {
+        let [m, n, k] = dims;
+        let plain = Case::plain(m, n, k, transposed);
+        let case = Case {
+            accumulate: true,
+            finish: true,
+            halves: [transposed[0], true, transposed[1]],
+            ..plain
+        };
+        // Not yet rounded, so that packing has something to do.
+        let inputs = plain.inputs();
+        let want = on(1, Isa::PORTABLE, &case, &inputs);
+        for (isa, threads) in Isa::available().into_iter().flat_map(|i| [(i, 1), (i, 3)]) {
+            assert!(want == on(threads, isa, &case, &inputs), "{isa} {case:?}");
         }
     }
 }
@@ -232,11 +298,16 @@ fn any_number_of_threads_gives_equal_bits() {
 fn infinities_and_nan_go_where_they_belong() {
     let dims = [[40, 70, 90], [3, 70, 90], [40, 3, 90]];
     for ([m, n, k], transposed) in dims.iter().flat_map(|d| LAYOUTS.map(|t| (*d, t))) {
-        let case = Case::plain(m, n, k, transposed);
-        let [lda, ldb, _] = case.lds();
+        let plain = Case::plain(m, n, k, transposed);
+        let [lda, ldb, _] = plain.lds();
         let index =
             |ld: usize, t: bool, i: usize, j: usize| if t { j * ld + i } else { i * ld + j };
-        for isa in Isa::available() {
+        let kinds = [[false; 3], [true, false, false], [true; 3]];
+        let all = Isa::available()
+            .into_iter()
+            .flat_map(|i| kinds.map(|k| (i, k)));
+        for (isa, halves) in all {
+            let case = Case { halves, ..plain };
             let mut inputs = case.inputs();
             inputs[0][index(lda, transposed[0], m - 1, k - 1)] = f32::NAN;
             inputs[0][index(lda, transposed[0], 1, 5)] = f32::INFINITY;
@@ -269,17 +340,19 @@ fn windows_are_the_matrix_that_they_show() {
     let values = random(7, 5 * apart);
     let window = |i: usize| &values[i / rows * apart + i % rows * 3..][..width];
     let copied: Vec<f32> = (0..5 * rows).flat_map(window).copied().collect();
-    let sliding = Matrix::windows(&values, 3, rows, apart);
-    let plain = Matrix::new(&copied, width);
+    let sliding = Matrix::windows(&values[..], 3, rows, apart);
+    let plain = Matrix::new(&copied[..], width);
     let other = random(8, 50 * 50);
-    let (by, long) = (Matrix::new(&other, 40), Matrix::new(&other, 50));
+    let (by, long) = (Matrix::new(&other[..], 40), Matrix::new(&other[..], 50));
+    let other = stored::<bf16>(&other);
+    let half = [40, 50].map(|ld| Matrix::new(&other[..], ld));
     for isa in Isa::available() {
         let product = |[m, n, k]: [usize; 3], a: Matrix, b: Matrix| {
             let mut c = vec![f32::NAN; m * n];
-            gemm(isa, [m, n, k], a, b, Out::new(&mut c, n), &());
+            gemm(isa, [m, n, k], a, b, Out::new(&mut c[..], n), &());
             c
         };
-        let all = |w: Matrix| {
+        let all = |w: Matrix, [by, long]: [Matrix; 2]| {
             [
                 product([50, 40, 9], w, by),
                 product([9, 50, 50], w.t(), long),
@@ -287,9 +360,11 @@ fn windows_are_the_matrix_that_they_show() {
                 product([40, 50, 9], by.t(), w.t()),
             ]
         };
-        for (got, want) in all(sliding).iter().zip(all(plain)) {
-            for (got, want) in got.iter().zip(want) {
-                assert!((got - want).abs() < 1e-5, "{isa}: {got} instead of {want}");
+        for others in [[by, long], half] {
+            for (got, want) in all(sliding, others).iter().zip(all(plain, others)) {
+                for (got, want) in got.iter().zip(want) {
+                    assert!((got - want).abs() < 1e-5, "{isa}: {got} instead of {want}");
+                }
             }
         }
     }
@@ -300,9 +375,16 @@ fn windows_are_the_matrix_that_they_show() {
 fn windows_beyond_the_slice_are_refused() {
     let values = [0.0; 71];
     let mut c = [0.0; 40];
-    let a = Matrix::windows(&values, 3, 10, 36);
-    let b = Matrix::new(&values, 2);
-    gemm(Isa::PORTABLE, [20, 2, 9], a, b, Out::new(&mut c, 2), &());
+    let a = Matrix::windows(&values[..], 3, 10, 36);
+    let b = Matrix::new(&values[..], 2);
+    gemm(
+        Isa::PORTABLE,
+        [20, 2, 9],
+        a,
+        b,
+        Out::new(&mut c[..], 2),
+        &(),
+    );
 }
 
 #[test]
@@ -310,6 +392,6 @@ fn windows_beyond_the_slice_are_refused() {
 fn a_short_slice_is_refused() {
     let values = [0.0; 30];
     let mut c = [0.0; 24];
-    let (a, b) = (Matrix::new(&values, 5), Matrix::new(&values[..29], 6));
-    gemm(Isa::PORTABLE, [4, 6, 5], a, b, Out::new(&mut c, 6), &());
+    let (a, b) = (Matrix::new(&values[..], 5), Matrix::new(&values[..29], 6));
+    gemm(Isa::PORTABLE, [4, 6, 5], a, b, Out::new(&mut c[..], 6), &());
 }

@@ -47,7 +47,7 @@ pub fn backward(isa: Isa, conv: &Conv, dpre: &OutputGrad, grads: Grads) {
     assert_eq!([grads.dw.len(), grads.db.len()], [conv.w.len(), outputs]);
     assert_eq!(grads.dx.len(), conv.x.len());
     let OutputGrad(dpre) = dpre;
-    column_sums(isa, dpre, false, grads.db);
+    column_sums(isa, &dpre[..], false, grads.db);
 
     let seen = kernel * inputs;
     let padded = conv.padded();
@@ -60,10 +60,10 @@ pub fn backward(isa: Isa, conv: &Conv, dpre: &OutputGrad, grads: Grads) {
     gemm(isa, [outputs, seen, shape.rows()], dz.t(), x, out, &());
 
     let w = flipped(conv.w, [outputs, kernel, inputs]);
-    let (dz, w) = (shape.windows(dpre, outputs), Matrix::new(&w, inputs));
+    let (dz, w) = (shape.windows(dpre, outputs), Matrix::new(&w[..], inputs));
     let mut product = vec![0.0; conv.x.len()];
     let size = [shape.rows(), inputs, kernel * outputs];
-    gemm(isa, size, dz, w, Out::new(&mut product, inputs), &());
+    gemm(isa, size, dz, w, Out::new(&mut product[..], inputs), &());
     let rows = grads.dx.par_chunks_mut(inputs);
     let rows = rows.zip(product.par_chunks(inputs)).enumerate();
     rows.with_min_len(ROWS).for_each_init(

@@ -163,7 +163,7 @@ pub fn forward(isa: Isa, conv: &Conv, input: Input, pre: &mut [f32], y: &mut [f3
         shape.windows(&padded, shape.inputs),
         Matrix::new(conv.w, seen),
     );
-    let out = Out::new(pre, 2 * width);
+    let out = Out::new(&mut *pre, 2 * width);
     let size = [shape.rows(), 2 * width, seen];
     gemm(isa, size, x, w.t(), out, &Bias(bias));
     let scale = if residual.is_some() { HALF } else { 1.0 };

@@ -7,6 +7,7 @@ use crate::backend::cpu::dropout::Mask;
 use crate::backend::cpu::gemm::{Matrix, Out, Packed, gemm};
 use crate::backend::cpu::linear_layer::{self, Layer, ParamGrad};
 use crate::backend::cpu::simd::Isa;
+use crate::backend::cpu::slice::Slice;
 use rayon::prelude::*;
 
 /// A layer's parameters.
@@ -213,7 +214,7 @@ impl<'a> Decoder<'a> {
                 };
                 if n > 0 {
                     self.dropped(n - 1, first, t, part.hidden[n - 1], &mut below);
-                    from_below.product(isa, count, Matrix::new(&below, h), to(gates));
+                    from_below.product(isa, count, Matrix::new(&below[..], h), to(gates));
                 } else if t > 0 {
                     from_below.product(isa, count, step(part.out, t - 1, length, h), to(gates));
                 } else if let Some(feed) = self.feed {
@@ -349,8 +350,8 @@ impl<'a> Decoder<'a> {
                     });
                 }
                 let dz = || step(gates, t, length, 4 * h);
-                across.product(isa, count, dz(), Out::new(part.dh[n], h));
-                from_below.product(isa, count, dz(), Out::new(&mut dfeed, h));
+                across.product(isa, count, dz(), Out::new(&mut *part.dh[n], h));
+                from_below.product(isa, count, dz(), Out::new(&mut dfeed[..], h));
                 if n > 0 {
                     self.drop_grads(n - 1, first, t, &mut dfeed);
                     add(part.dh[n - 1], &dfeed);
@@ -396,7 +397,7 @@ impl<'a> Decoder<'a> {
         let start = self.start(0, n, 0, self.rows());
         let before = shifted(layer(n), length, h, Some(start));
         let across = Layer {
-            x: &before,
+            x: Slice::F32(&before),
             w: self.cells[n].w_hh,
             shape: [rows, h, 4 * h],
         };
@@ -405,15 +406,15 @@ impl<'a> Decoder<'a> {
             db: Some(&mut *db_hh),
             accumulate: false,
         };
-        linear_layer::backward_params(isa, across, dz, grad);
+        linear_layer::backward_params(isa, across, Slice::F32(dz), grad);
         db_ih.copy_from_slice(db_hh);
         let dz = Matrix::new(dz, 4 * h).t();
         if n == 0 {
             let (feed, ld) = (shifted(out, length, h, None), self.inputs + h);
             let x = Matrix::new(self.x, self.inputs);
             let size = [4 * h, self.inputs, rows];
-            gemm(isa, size, dz, x, Out::new(dw_ih, ld), &());
-            let (feed, to) = (Matrix::new(&feed, h), &mut dw_ih[self.inputs..]);
+            gemm(isa, size, dz, x, Out::new(&mut *dw_ih, ld), &());
+            let (feed, to) = (Matrix::new(&feed[..], h), &mut dw_ih[self.inputs..]);
             gemm(isa, [4 * h, h, rows], dz, feed, Out::new(to, ld), &());
             return;
         }
@@ -425,7 +426,7 @@ impl<'a> Decoder<'a> {
                 self.dropped(n - 1, b, t, hidden, below);
             }
         });
-        let below = Matrix::new(&below, h);
+        let below = Matrix::new(&below[..], h);
         gemm(isa, [4 * h, h, rows], dz, below, Out::new(dw_ih, h), &());
     }
 }

@@ -87,7 +87,14 @@ impl<'a> Luong<'a> {
         let m = Matrix::new(self.memory, e);
         let (dk, dv) = (Matrix::new(dkeys, h), Matrix::new(dvalues, o));
         let w_in = Matrix::new(self.w_in, h);
-        gemm(isa, [rows, e, h], dk, w_in.t(), Out::new(dmemory, e), &());
+        gemm(
+            isa,
+            [rows, e, h],
+            dk,
+            w_in.t(),
+            Out::new(&mut *dmemory, e),
+            &(),
+        );
         let more = Out {
             accumulate: true,
             ..Out::new(dmemory, e)
@@ -95,7 +102,14 @@ impl<'a> Luong<'a> {
         let w_ctx = Matrix::new(self.w_out, e + h);
         gemm(isa, [rows, e, o], dv, w_ctx, more, &());
         gemm(isa, [e, h, rows], m.t(), dk, Out::new(dw_in, h), &());
-        gemm(isa, [o, e, rows], dv.t(), m, Out::new(dw_out, e + h), &());
+        gemm(
+            isa,
+            [o, e, rows],
+            dv.t(),
+            m,
+            Out::new(&mut *dw_out, e + h),
+            &(),
+        );
         let (dpre, queries) = (Matrix::new(dpre, o), Matrix::new(queries, h));
         let out = Out::new(&mut dw_out[e..], e + h);
         gemm(isa, [o, h, all], dpre.t(), queries, out, &());

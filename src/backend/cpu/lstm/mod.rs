@@ -14,6 +14,7 @@ pub use luong::{Answers, Luong, Query};
 use super::gemm::{Matrix, Out, Packed};
 use super::linear_layer::{self, Layer, ParamGrad};
 use super::simd::Isa;
+use super::slice::Slice;
 use rayon::prelude::*;
 
 /// Sentences of a task: as many as make a tile of a product.
@@ -205,13 +206,13 @@ pub fn backward(
             }
             if t > 0 {
                 let a = step(gates, t, length, 4 * h);
-                w.product(isa, lengths.len(), a, Out::new(&mut dh, h));
+                w.product(isa, lengths.len(), a, Out::new(&mut dh[..], h));
             }
         }
     });
     let before = shifted(input.out, length, h, None);
     let layer = Layer {
-        x: &before,
+        x: Slice::F32(&before),
         w: all.w_hh,
         shape: [before.len() / h, h, 4 * h],
     };
@@ -220,7 +221,7 @@ pub fn backward(
         db: Some(db),
         accumulate: false,
     };
-    linear_layer::backward_params(isa, layer, gates, grad);
+    linear_layer::backward_params(isa, layer, Slice::F32(gates), grad);
 }
 
 /// `to += x`.

@@ -47,6 +47,8 @@ pub trait Simd: Copy + Send + Sync {
     /// Lanes of 32 bits: `low` as bf16 in the low half, `high` in the high one, both rounded as
     /// `store_bf16` does.
     fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V;
+    /// The same of numbers that are bf16 already, as they are.
+    fn interleave_bf16(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V;
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a − b`.
@@ -299,6 +301,12 @@ impl Simd for Portable {
     fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V {
         lanes!(0.0, i => {
             f32::from_bits(rounded_to_bf16(low[i]) >> 16 | rounded_to_bf16(high[i]))
+        })
+    }
+    #[inline(always)]
+    fn interleave_bf16(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
+        lanes!(0.0, i => {
+            f32::from_bits(u32::from(low[i].to_bits()) | u32::from(high[i].to_bits()) << 16)
         })
     }
     #[inline(always)]

@@ -108,7 +108,7 @@ impl Tiles {
     ///
     /// # Safety
     /// Each step's tiles must be readable: 16 rows of 64 bytes.
-    #[inline(always)]
+    #[inline]
     pub unsafe fn block<const M: usize, const N: usize>(
         &self,
         a: &Operand<M>,
@@ -131,7 +131,7 @@ impl Tiles {
     ///
     /// # Panics
     /// If there is not a sum for each pair of tiles.
-    #[inline(always)]
+    #[inline(never)] // There would be one in each kernel, for each instruction set.
     pub unsafe fn begin<const M: usize, const N: usize>(
         &self,
         a: &Operand<M>,
@@ -156,7 +156,7 @@ impl Tiles {
     }
 
     /// The second half: the sums of the block that was begun last, to the same `c`.
-    #[inline(always)]
+    #[inline(never)]
     pub fn end(&self, c: &mut [Sums]) {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if matches!(self.unit, Unit::Amx) {

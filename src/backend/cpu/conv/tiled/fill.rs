@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::super::tile::Load;
 use super::layout::Layout;
-use crate::backend::cpu::simd::{LANES, Simd};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::DEPTH;
 
 /// A pixel of one block: a row of an `A` tile.
@@ -18,7 +18,7 @@ pub(super) type Pairs = [f32; LANES];
 
 /// How far ahead of what is read memory is asked for: it takes a while to come, and the hardware
 /// does not look beyond a page.
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 2048;
 
 /// The pixels of a row of an image, or some of them at even distances.
 #[derive(Clone, Copy)]
@@ -41,7 +41,6 @@ impl Layout {
     }
 
     /// The columns of one phase that image number `g` has within it, `shift` columns further right.
-    #[inline(always)]
     fn run(&self, [y, w]: [usize; 2], row: usize, phase: usize, g: usize, shift: usize) -> Run {
         // Column `col` of the phase is column `first + col·step` of the image.
         let step = (self.step * self.sample) as isize;
@@ -112,10 +111,9 @@ impl Layout {
     }
 
     /// Fills rows of the scratch image for image number `g`, which is `[h, w, channels]`.
-    #[inline(always)]
-    pub fn fill<S: Simd, L: Load>(
+    pub fn fill<L: Load>(
         &self,
-        s: S,
+        isa: Isa,
         load: &L,
         [h, w]: [usize; 2],
         g: usize,
@@ -138,46 +136,38 @@ impl Layout {
                             continue;
                         }
                         let run = self.run([y, w], row, phase, g, shift);
-                        self.fill_half(s, load, vector, run, half, to);
+                        let lanes = LANES.min(self.channels - vector * LANES);
+                        let to = &mut *to;
+                        if lanes == LANES {
+                            isa.run(Halves::<_, true> {
+                                load,
+                                vector,
+                                lanes,
+                                run,
+                                half,
+                                to,
+                            });
+                        } else {
+                            isa.run(Halves::<_, false> {
+                                load,
+                                vector,
+                                lanes,
+                                run,
+                                half,
+                                to,
+                            });
+                        }
                     }
                 }
             }
         }
     }
 
-    /// One half of pixels of a row.
-    #[inline(always)]
-    fn fill_half<S: Simd, L: Load>(
-        &self,
-        s: S,
-        load: &L,
-        vector: usize,
-        run: Run,
-        half: usize,
-        to: &mut [Pixel],
-    ) {
-        let coefficients = load.block(s, vector);
-        let lanes = LANES.min(self.channels - vector * LANES);
-        let mut at = run.from + vector * LANES;
-        let mut pixel = run.to;
-        for _ in 0..run.count {
-            load.ahead(s, at + AHEAD);
-            let v = match lanes {
-                LANES => load.at::<S, true>(s, &coefficients, at, LANES),
-                _ => load.at::<S, false>(s, &coefficients, at, lanes),
-            };
-            s.store_bf16(&mut to[pixel].as_chunks_mut().0[half], v);
-            at += run.step;
-            pixel += run.apart;
-        }
-    }
-
     /// Fills rows of a scratch image whose pixels are 16 channels of two images. Of the second there may
     /// be none: it stays what it was.
-    #[inline(always)]
-    pub fn fill_pairs<S: Simd, L: Load>(
+    pub fn fill_pairs<L: Load>(
         &self,
-        s: S,
+        isa: Isa,
         [low, high]: [&L; 2],
         [h, w]: [usize; 2],
         g: usize,
@@ -190,31 +180,102 @@ impl Layout {
             };
             for vector in 0..self.channels.div_ceil(LANES) {
                 let to = &mut to[vector * self.block()..];
-                let coefficients = low.block(s, vector);
                 let lanes = LANES.min(self.channels - vector * LANES);
                 for phase in 0..self.phases {
                     let run = self.run([y, w], row, phase, g, 0);
-                    let mut at = run.from + vector * LANES;
-                    let mut pixel = run.to;
-                    for _ in 0..run.count {
-                        low.ahead(s, at + AHEAD);
-                        high.ahead(s, at + AHEAD);
-                        let [low, high] = match lanes {
-                            LANES => [
-                                low.at::<S, true>(s, &coefficients, at, LANES),
-                                high.at::<S, true>(s, &coefficients, at, LANES),
-                            ],
-                            _ => [
-                                low.at::<S, false>(s, &coefficients, at, lanes),
-                                high.at::<S, false>(s, &coefficients, at, lanes),
-                            ],
-                        };
-                        s.store(&mut to[pixel], s.pair_bf16(low, high));
-                        at += run.step;
-                        pixel += run.apart;
+                    let (images, to) = ([low, high], &mut *to);
+                    if lanes == LANES {
+                        isa.run(TwoImages::<_, true> {
+                            images,
+                            vector,
+                            lanes,
+                            run,
+                            to,
+                        });
+                    } else {
+                        isa.run(TwoImages::<_, false> {
+                            images,
+                            vector,
+                            lanes,
+                            run,
+                            to,
+                        });
                     }
                 }
             }
+        }
+    }
+}
+
+/// One half of pixels of a row, in a function of its own: what it needs is in registers.
+struct Halves<'a, L, const FULL: bool> {
+    load: &'a L,
+    /// Number of the 16 channels, of which there are so many.
+    vector: usize,
+    lanes: usize,
+    run: Run,
+    half: usize,
+    to: &'a mut [Pixel],
+}
+
+impl<L: Load, const FULL: bool> Kernel for Halves<'_, L, FULL> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Halves {
+            load,
+            vector,
+            lanes,
+            run,
+            half,
+            to,
+        } = self;
+        let coefficients = load.block(s, vector);
+        let mut at = run.from + vector * LANES;
+        let mut pixel = run.to;
+        for _ in 0..run.count {
+            load.ahead(s, at + AHEAD);
+            let v = load.at::<S, FULL>(s, &coefficients, at, lanes);
+            s.store_bf16(&mut to[pixel].as_chunks_mut().0[half], v);
+            at += run.step;
+            pixel += run.apart;
+        }
+    }
+}
+
+/// Pixels of a row of two images.
+struct TwoImages<'a, L, const FULL: bool> {
+    images: [&'a L; 2],
+    vector: usize,
+    lanes: usize,
+    run: Run,
+    to: &'a mut [Pairs],
+}
+
+impl<L: Load, const FULL: bool> Kernel for TwoImages<'_, L, FULL> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let TwoImages {
+            images: [low, high],
+            vector,
+            lanes,
+            run,
+            to,
+        } = self;
+        let coefficients = low.block(s, vector);
+        let mut at = run.from + vector * LANES;
+        let mut pixel = run.to;
+        for _ in 0..run.count {
+            low.ahead(s, at + AHEAD);
+            high.ahead(s, at + AHEAD);
+            let first = low.at::<S, FULL>(s, &coefficients, at, lanes);
+            let second = high.at::<S, FULL>(s, &coefficients, at, lanes);
+            s.store(&mut to[pixel], s.pair_bf16(first, second));
+            at += run.step;
+            pixel += run.apart;
         }
     }
 }

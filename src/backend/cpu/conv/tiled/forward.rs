@@ -7,15 +7,16 @@ use rayon::prelude::*;
 
 use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, Source, SourceImage, add_lanes};
+use super::super::tile::write;
 use super::fill::Pixel;
-use super::grid::{Finish, Grid, Places};
+use super::grid::{Finish, Grid, Places, add_wide};
 use super::layout::{Layout, offsets, pack, steps};
 use super::windows;
 use crate::backend::cpu::scratch::{TILE_CALL, TILE_TASK};
-use crate::backend::cpu::simd::{Element, Isa, Kernel, LANES, Simd};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::{DEPTH, SIDE, Step, Sums, TILE, Tiles};
 
-/// As [`forward`](super::super::forward), with `x` and `y` in bf16 and weights rounded to it.
+/// As [`forward`](super::super::forward::forward), with `x` and `y` in bf16 and weights rounded to it.
 ///
 /// # Panics
 /// If a slice's length is not the shape's.
@@ -83,10 +84,7 @@ pub fn forward(
     for (part, sums) in parts.iter_mut().zip(sums.chunks_mut(2 * shape.co)) {
         part.sums = Some(sums);
     }
-    parts
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| isa.run(task));
+    parts.into_par_iter().with_max_len(1).for_each(Forward::run);
     TILE_CALL.set(call);
     if let Some((mean, var)) = moments {
         assert_eq!((mean.len(), var.len()), (shape.co, shape.co));
@@ -128,16 +126,13 @@ struct Forward<'a> {
     sums: Option<&'a mut [f64]>,
 }
 
-impl Kernel for Forward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+impl Forward<'_> {
+    fn run(self) {
         let Forward { whole, x, y, sums } = self;
-        let (shape, layout) = (whole.shape, &whole.layout);
+        let (isa, shape, layout) = (whole.isa, whole.shape, &whole.layout);
         let side = layout.images;
         let (x_image, y_image) = (shape.x_image(), shape.y_image());
-        let unit = Tiles::new(whole.isa);
+        let unit = Tiles::new(isa);
         let mut scratch = TILE_TASK.take();
         let pixels = scratch.images.resize(layout.len(layout.blocks()));
         let pixels = pixels.as_chunks_mut::<DEPTH>().0;
@@ -147,7 +142,7 @@ impl Kernel for Forward<'_> {
             row: shape.wo() * shape.co,
             places: Places::new(shape.wo(), shape.co, side, side, y_image),
             y: &mut [],
-            sums: sums.is_some().then(|| vec![[s.wide_zero(); 2]; blocks]),
+            sums: sums.is_some().then(|| vec![[[0.0; LANES]; 2]; blocks]),
         };
         match whole.by_windows {
             true => pixels.fill([bf16::ZERO; DEPTH]),
@@ -176,7 +171,7 @@ impl Kernel for Forward<'_> {
                         x,
                         coefficients: whole.coefficients,
                     };
-                    whole.fill(s, &image, g, filled..needed, &mut scratch.narrow, pixels);
+                    whole.fill(&image, g, filled..needed, &mut scratch.narrow, pixels);
                 }
                 filled = needed;
                 let grid = Grid {
@@ -194,15 +189,15 @@ impl Kernel for Forward<'_> {
                 };
                 // SAFETY: the layout has the rows and columns that windows of all outputs reach,
                 // and 16 pixels more, as a tile may have; weights are packed for the steps.
-                unsafe { grid.run(s, &unit, rows, &mut out) };
+                unsafe { grid.run(isa, &unit, rows, &mut out) };
             }
         }
         if let (Some(sums), Some(all)) = (sums, out.sums) {
             let (sum, squares) = sums.split_at_mut(shape.co);
             for (b, lanes) in all.into_iter().enumerate() {
                 let channels = b * SIDE..shape.co.min((b + 1) * SIDE);
-                add_lanes(&mut sum[channels.clone()], s.wide_lanes(lanes[0]));
-                add_lanes(&mut squares[channels], s.wide_lanes(lanes[1]));
+                add_lanes(&mut sum[channels.clone()], lanes[0]);
+                add_lanes(&mut squares[channels], lanes[1]);
             }
         }
         TILE_TASK.set(scratch);
@@ -210,10 +205,8 @@ impl Kernel for Forward<'_> {
 }
 
 impl Whole<'_> {
-    #[inline(always)]
-    fn fill<S: Simd>(
+    fn fill(
         &self,
-        s: S,
         image: &SourceImage<bf16>,
         g: usize,
         rows: Range<usize>,
@@ -222,62 +215,69 @@ impl Whole<'_> {
     ) {
         let (shape, layout) = (self.shape, &self.layout);
         match self.by_windows {
-            true => windows::fill(s, shape, image, (g, layout.images), rows, narrow, to),
-            false => layout.fill(s, image, [shape.h, shape.w], g, rows, to),
+            true => windows::fill(self.isa, shape, image, (g, layout.images), rows, narrow, to),
+            false => layout.fill(self.isa, image, [shape.h, shape.w], g, rows, to),
         }
     }
 }
 
 /// `y` of the images side by side, and its sums.
-struct Output<'a, D> {
+struct Output<'a> {
     channels: usize,
     /// Elements of a row.
     row: usize,
     places: Places,
     y: &'a mut [bf16],
     /// Σ y and Σ y² of each block of channels.
-    sums: Option<Vec<[D; 2]>>,
+    sums: Option<Vec<[[f64; LANES]; 2]>>,
 }
 
-impl<D: Copy> Output<'_, D> {
-    #[inline(always)]
-    fn tile<S: Simd<D = D>, const FULL: bool>(
-        &mut self,
-        s: S,
-        row: usize,
-        tile: usize,
-        block: usize,
-        sums: &Sums,
-    ) {
-        let first = row * self.row + block * SIDE;
-        let lanes = LANES.min(self.channels - block * SIDE);
-        let zero = s.splat(0.0);
-        let (mut sum, mut squares) = ([zero; 2], [zero; 2]);
-        let rows = sums.as_chunks::<LANES>().0;
-        for (i, &(output, at)) in self.places.of(tile).iter().enumerate() {
-            let v = s.load(&rows[output as usize]);
-            let at = first + at as usize;
-            match self.y[at..].first_chunk_mut() {
-                Some(to) if FULL => s.store_bf16(to, v),
-                _ => Element::store_first(s, &mut self.y[at..at + lanes], v),
-            }
-            sum[i % 2] = s.add(sum[i % 2], v);
-            squares[i % 2] = s.fma(v, v, squares[i % 2]);
-        }
-        if let Some(all) = &mut self.sums {
-            let all = &mut all[block];
-            all[0] = s.wide_add(all[0], s.add(sum[0], sum[1]));
-            all[1] = s.wide_add(all[1], s.add(squares[0], squares[1]));
+impl Finish for Output<'_> {
+    fn finish(&mut self, isa: Isa, row: usize, tile: usize, block: usize, sums: &Sums) {
+        let place = [row, tile, block];
+        if self.channels - block * SIDE >= SIDE {
+            isa.run(Tile::<true>(self, place, sums));
+        } else {
+            isa.run(Tile::<false>(self, place, sums));
         }
     }
 }
 
-impl<D: Copy> Finish<D> for Output<'_, D> {
+/// A tile of sums (row, tile in it, block of channels) on its way to memory, in a function of its own: what
+/// it needs is in registers.
+struct Tile<'a, 'b, const FULL: bool>(&'a mut Output<'b>, [usize; 3], &'a Sums);
+
+impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
+    type Output = ();
+
     #[inline(always)]
-    fn finish<S: Simd<D = D>>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums) {
-        match self.channels - block * SIDE {
-            SIDE.. => self.tile::<S, true>(s, row, tile, block, sums),
-            _ => self.tile::<S, false>(s, row, tile, block, sums),
+    fn run<S: Simd>(self, s: S) {
+        let Tile(out, [row, tile, block], sums) = self;
+        let first = row * out.row + block * SIDE;
+        let lanes = LANES.min(out.channels - block * SIDE);
+        let rows = sums.as_chunks::<LANES>().0;
+        let y = &mut *out.y;
+        let mut totals = [[s.splat(0.0); 2]; 2];
+        let [even, odd] = &mut totals;
+        // Two sums of each kind: the next pixel's need not wait for the last one's.
+        let mut places = out.places.of(tile).chunks_exact(2);
+        for two in &mut places {
+            let v = s.load(&rows[two[0].0 as usize]);
+            write::<S, _, FULL>(s, y, first + two[0].1 as usize, lanes, v);
+            *even = [s.add(even[0], v), s.fma(v, v, even[1])];
+            let v = s.load(&rows[two[1].0 as usize]);
+            write::<S, _, FULL>(s, y, first + two[1].1 as usize, lanes, v);
+            *odd = [s.add(odd[0], v), s.fma(v, v, odd[1])];
+        }
+        for &(output, at) in places.remainder() {
+            let v = s.load(&rows[output as usize]);
+            write::<S, _, FULL>(s, y, first + at as usize, lanes, v);
+            *even = [s.add(even[0], v), s.fma(v, v, even[1])];
+        }
+        if let Some(all) = &mut out.sums {
+            let all = &mut all[block];
+            add_wide(s, &mut all[0], s.add(even[0], odd[0]));
+            add_wide(s, &mut all[1], s.add(even[1], odd[1]));
         }
     }
 }
