@@ -62,9 +62,15 @@ pub fn finish(mut command: Command) {
 }
 
 /// Starts a run and waits until it says something.
-pub fn started(
+pub fn started(command: Command, report: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+    started_when(command, report, |line| line.contains(report))
+}
+
+/// The same, until a line says what is waited for.
+fn started_when(
     mut command: Command,
     report: &str,
+    says: impl Fn(&str) -> bool,
 ) -> (Child, impl Iterator<Item = String> + use<>) {
     let mut child = command
         .stderr(Stdio::piped())
@@ -73,10 +79,7 @@ pub fn started(
         .unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut lines = lines.map_while(Result::ok);
-    assert!(
-        lines.any(|line| line.contains(report)),
-        "it never said {report:?}"
-    );
+    assert!(lines.any(|line| says(&line)), "it never said {report:?}");
     (child, lines)
 }
 
@@ -94,10 +97,40 @@ pub fn strike(command: Command, step: u64, signal: i32) -> Option<i32> {
 
 /// The same, as soon as it says something.
 pub fn strike_at(command: Command, report: &str, number: i32) -> Option<i32> {
-    let (mut child, lines) = started(command, report);
+    struck(started(command, report), number)
+}
+
+/// The same, as soon as it has done a share (in per cent) of full training's operations: a step may
+/// be more than one.
+pub fn strike_past(command: Command, share: u32, number: i32) -> Option<i32> {
+    let report = " % of full training's operations";
+    let past = |line: &str| {
+        let done = line.split_once(report).and_then(|(before, _)| {
+            let number = before.rsplit(' ').next()?;
+            number.parse::<u32>().ok()
+        });
+        done.is_some_and(|done| done >= share)
+    };
+    let what = format!("{share}{report}");
+    struck(started_when(command, &what, past), number)
+}
+
+fn struck((mut child, lines): (Child, impl Iterator<Item = String>), number: i32) -> Option<i32> {
     signal(&child, number);
     lines.for_each(drop);
     child.wait().unwrap().code()
+}
+
+/// What a program says on standard error but for what it is at, which slow machines show.
+pub fn without_progress(error: &str) -> Vec<&str> {
+    let is_progress = |line: &&str| {
+        let ended = line
+            .strip_suffix(" s")
+            .and_then(|line| line.rsplit_once(", "));
+        ended.is_some_and(|(_, seconds)| seconds.parse::<u64>().is_ok())
+            || line.contains(": still running after ")
+    };
+    error.lines().filter(|line| !is_progress(line)).collect()
 }
 
 pub fn resume(out: &Path) -> Command {

@@ -2,7 +2,7 @@
 //! on the number of threads.
 
 use autoassist::backend::cpu::{Cpu, simd::Isa};
-use autoassist::backend::{Augment, Executor, Pass, Sgd, StepInputs};
+use autoassist::backend::{Augment, Executor, Pass, Precision, Sgd, StepInputs};
 use autoassist::data::{Dataset, Samples};
 use autoassist::nn::{self, About, Architecture, InputShape, ResNet, WeightFile};
 use autoassist::rng;
@@ -32,9 +32,8 @@ fn data() -> Dataset {
 }
 
 /// The network after some steps, so that nothing has its initial value.
-fn trained(depth: u32, isa: Isa, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
+fn trained(depth: u32, mut cpu: Cpu, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
     let data = data();
-    let mut cpu = Cpu::with_isa(isa);
     let arch = Architecture::of_depth(depth).unwrap();
     let input = InputShape {
         batch: BATCH,
@@ -82,29 +81,35 @@ fn trained(depth: u32, isa: Isa, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
     (cpu, net, losses)
 }
 
+/// Parameters, running statistics and losses after three steps.
+fn steps(depth: u32, isa: Isa, precision: Precision, threads: usize) -> [Vec<f32>; 3] {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.unwrap().install(|| {
+        let (mut cpu, net, losses) = trained(depth, Cpu::with(isa, precision), 3);
+        let [values, buffers] =
+            [net.params.values, net.params.buffers].map(|t| cpu.read(t).unwrap());
+        assert!(values.iter().all(|v| v.is_finite()));
+        [values, buffers, losses]
+    })
+}
+
 #[test]
 fn equal_bits_whatever_the_number_of_threads() {
-    for (depth, isa) in Isa::available()
-        .into_iter()
-        .flat_map(|isa| [(8, isa), (50, isa)])
-    {
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
-            pool.install(|| {
-                let (mut cpu, net, losses) = trained(depth, isa, 3);
-                (
-                    cpu.read(net.params.values).unwrap(),
-                    cpu.read(net.params.buffers).unwrap(),
-                    losses,
-                )
-            })
-        };
-        let (one, three) = (run(1), run(3));
-        assert!(one == three, "ResNet-{depth} on {isa}");
-        assert!(one.0.iter().all(|v| v.is_finite()));
+    for isa in Isa::available() {
+        for depth in [8, 50] {
+            let run = |threads| steps(depth, isa, Precision::F32, threads);
+            assert!(run(1) == run(3), "ResNet-{depth} on {isa}");
+        }
+    }
+}
+
+#[test]
+fn equal_bits_in_bf16_whatever_the_number_of_threads() {
+    for isa in Isa::available() {
+        for depth in [8, 50] {
+            let run = |threads| steps(depth, isa, Precision::Bf16, threads);
+            assert!(run(1) == run(3), "ResNet-{depth} on {isa}");
+        }
     }
 }
 
@@ -234,7 +239,7 @@ fn an_exported_file_means_what_torchvision_means_by_it() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("w.safetensors");
     for depth in [8, 18, 50] {
-        let (mut cpu, net, _) = trained(depth, Isa::detect().unwrap(), 4);
+        let (mut cpu, net, _) = trained(depth, Cpu::new().unwrap(), 4);
         let about = About::default();
         nn::export(&mut cpu, &net.params, 4, &about, &path).unwrap();
         // What is imported elsewhere is what was exported here.

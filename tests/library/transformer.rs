@@ -3,7 +3,7 @@
 
 use autoassist::backend::cpu::{Cpu, simd::Isa};
 use autoassist::backend::sequence::{Adam, Sequence};
-use autoassist::backend::{DataId, Executor, Pass, StepInputs};
+use autoassist::backend::{DataId, Executor, Pass, Precision, StepInputs};
 use autoassist::data::pairs::{EOS, PairShape, SentencePairs, Sentences};
 use autoassist::nn::{
     BeamSearch, Bound, ConvS2SConfig, LstmConfig, Network, NetworkConfig, NormPlace, Optimiser,
@@ -96,8 +96,7 @@ const SHAPE: PairShape = PairShape {
 };
 
 /// A network on the CPU, with its data.
-fn network(isa: Isa, config: impl Into<NetworkConfig>) -> (Cpu, Network, DataId) {
-    let mut cpu = Cpu::with_isa(isa);
+fn network(mut cpu: Cpu, config: impl Into<NetworkConfig>) -> (Cpu, Network, DataId) {
     let room = PairShape {
         sentences: PAIRS + 1,
         source: 10,
@@ -156,7 +155,7 @@ fn share_of_slope(config: &NetworkConfig, name: &str) -> Option<f64> {
 #[test]
 fn the_gradient_is_that_of_the_loss_with_its_dropout() {
     for config in all(0.2) {
-        let (mut cpu, net, data) = network(Isa::PORTABLE, config);
+        let (mut cpu, net, data) = network(Cpu::with_isa(Isa::PORTABLE), config);
         // What is drawn is too small for anything to look at anything.
         let larger = match net.config {
             NetworkConfig::Lstm(_) => 6.0,
@@ -211,13 +210,13 @@ fn the_gradient_is_that_of_the_loss_with_its_dropout() {
 
 #[test]
 fn dropout_changes_from_step_to_step_and_is_off_in_evaluation() {
-    let (mut cpu, net, data) = network(Isa::PORTABLE, config(NormPlace::Pre, 0.2));
+    let (mut cpu, net, data) = network(Cpu::with_isa(Isa::PORTABLE), config(NormPlace::Pre, 0.2));
     let bound = net.bind(SHAPE);
     let trained = loss(&mut cpu, &bound, data, true, false);
     let evaluated = loss(&mut cpu, &bound, data, false, false);
     assert_eq!(trained, loss(&mut cpu, &bound, data, true, false));
     assert_ne!(trained, evaluated);
-    let (mut cpu, net, data) = network(Isa::PORTABLE, config(NormPlace::Pre, 0.0));
+    let (mut cpu, net, data) = network(Cpu::with_isa(Isa::PORTABLE), config(NormPlace::Pre, 0.0));
     assert_eq!(
         evaluated,
         loss(&mut cpu, &net.bind(SHAPE), data, true, false)
@@ -227,7 +226,7 @@ fn dropout_changes_from_step_to_step_and_is_off_in_evaluation() {
 #[test]
 fn padding_changes_nothing() {
     for config in all(0.0) {
-        let (mut cpu, net, data) = network(Isa::PORTABLE, config);
+        let (mut cpu, net, data) = network(Cpu::with_isa(Isa::PORTABLE), config);
         let wide = PairShape {
             sentences: PAIRS + 1,
             source: 10,
@@ -244,32 +243,39 @@ fn padding_changes_nothing() {
     }
 }
 
+/// The bits of all parameters after three steps.
+fn steps(isa: Isa, precision: Precision, threads: usize, config: &NetworkConfig) -> Vec<u32> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.unwrap().install(|| {
+        let (mut cpu, net, data) = network(Cpu::with(isa, precision), config.clone());
+        let bound = net.bind(SHAPE);
+        for step in 0..3 {
+            cpu.step(Pass::Train, inputs(step, 11), &|exec| {
+                bound.train_step(exec.sequence().unwrap(), data, SPEC);
+            })
+            .unwrap();
+        }
+        let values = cpu.read(net.params.values).unwrap();
+        assert!(values.iter().all(|v| v.is_finite()));
+        values.iter().map(|v| v.to_bits()).collect()
+    })
+}
+
 #[test]
 fn a_step_does_not_depend_on_the_number_of_threads() {
-    let run = |threads, config| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.unwrap().install(|| {
-            let (mut cpu, net, data) = network(Isa::detect().unwrap(), config);
-            let bound = net.bind(SHAPE);
-            for step in 0..3 {
-                cpu.step(Pass::Train, inputs(step, 11), &|exec| {
-                    bound.train_step(exec.sequence().unwrap(), data, SPEC);
-                })
-                .unwrap();
-            }
-            let bits = |v: Vec<f32>| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-            bits(cpu.read(net.params.values).unwrap())
-        })
-    };
-    for config in all(0.1) {
-        assert_eq!(run(1, config.clone()), run(3, config));
+    let isa = Isa::detect().unwrap();
+    for precision in [Precision::F32, Precision::Bf16] {
+        for config in all(0.1) {
+            let run = |threads| steps(isa, precision, threads, &config);
+            assert_eq!(run(1), run(3), "{precision}: {config:?}");
+        }
     }
 }
 
 #[test]
 fn it_learns_to_say_things_backwards() {
     for config in all(0.0) {
-        let (mut cpu, net, data) = network(Isa::detect().unwrap(), config);
+        let (mut cpu, net, data) = network(Cpu::new().unwrap(), config);
         let bound = net.bind(SHAPE);
         for step in 0..250 {
             cpu.step(Pass::Train, inputs(step, PAIRS as u32), &|exec| {
@@ -319,7 +325,7 @@ fn a_search_s_scores_are_log_probabilities() {
 
 /// And by how much those of more beams are larger.
 fn scores_are_log_probabilities(config: impl Into<NetworkConfig>) -> f64 {
-    let (mut cpu, net, data) = network(Isa::PORTABLE, config);
+    let (mut cpu, net, data) = network(Cpu::with_isa(Isa::PORTABLE), config);
     let bound = net.bind(SHAPE);
     for step in 0..40 {
         cpu.step(Pass::Train, inputs(step, PAIRS as u32), &|exec| {

@@ -3,6 +3,7 @@
 use crate::contract;
 use crate::images::write_folder;
 use assert_cmd::Command;
+use autoassist::backend::cpu::simd::Isa;
 use std::path::Path;
 
 fn resnet() -> Command {
@@ -330,6 +331,14 @@ fn bad_arguments_are_named_with_their_remedy() {
         (&["--config", "no-such.toml"], "no-such.toml"),
         (&["--device", "tpu"], "--device"),
         (&["--device", "cuda:9999"], "--device cuda"),
+        (
+            &["--device", "simt", "--precision", "bf16"],
+            "--precision bf16: --device simt stores activations in bf16 by nature",
+        ),
+        (
+            &["--device", "cuda:1", "--precision", "f32"],
+            "--precision f32: --device cuda",
+        ),
         (&["--out", "/proc/nowhere"], "/proc/nowhere"),
         (
             &["--export", "no-such-folder/w.safetensors"],
@@ -351,6 +360,7 @@ fn bad_arguments_are_named_with_their_remedy() {
     }
     // clap's own usage errors are fine.
     assert!(refused(&["--data", "cifar11"]).contains("synthetic"));
+    assert!(refused(&["--precision", "f16"]).contains("bf16"));
     assert!(refused(&["--epochs=-3"]).contains("--epochs"));
     assert!(refused(&["--arch", "resnet18"]).contains("--depth"));
     assert!(refused(&["--batch-size", "8"]).contains("--batch"));
@@ -358,6 +368,28 @@ fn bad_arguments_are_named_with_their_remedy() {
     assert!(refused(&["--overfit-one-batch", "--export", "w"]).contains("--export"));
     assert!(refused(&["--resume", "x", "--out", "y"]).contains("--out"));
     assert!(one_line(&["--resume", "x", "--lr", "0.1"]).contains("--resume"));
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_a_line() {
+    let missing = Isa::available().len() < Isa::NAMES.len();
+    let absent = missing.then(|| Isa::NAMES[Isa::available().len()]);
+    let known = absent.map(|name| (name, "this CPU does not have"));
+    for (name, why) in [("mmx", "unknown instruction set")]
+        .into_iter()
+        .chain(known)
+    {
+        let mut command = resnet();
+        let output = command
+            .env("AUTOASSIST_ISA", name)
+            .args(["--device", "cpu"])
+            .args(["--epochs", "1", "--overfit-one-batch"]);
+        let output = output.output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(why) && text.contains(name), "{text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
 }
 
 #[test]

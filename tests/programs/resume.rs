@@ -1,7 +1,7 @@
 //! A run that is killed or interrupted and resumed ends as if nothing had happened.
 
 use crate::images;
-use crate::runs::{finish, fresh, resume, strike, strike_at, weights};
+use crate::runs::{finish, fresh, resnet, resume, strike, strike_past, weights};
 use crate::sentences;
 use std::path::Path;
 use std::process::Command;
@@ -31,6 +31,58 @@ fn killed_and_resumed_equals_uninterrupted_bit_for_bit() {
     command.env("RAYON_NUM_THREADS", "3");
     finish(command);
     assert!(weights(&out) == weights(&whole), "other number of threads");
+}
+
+#[test]
+fn bf16_resumes_bit_for_bit_and_in_no_other_precision() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    images::write_folder(&data, &["blue", "green"], 64);
+    let run = |name: &str| {
+        let out = temp.path().join(name);
+        let mut command = fresh(&data, &out, "6");
+        command.args(["--device", "cpu", "--precision", "bf16"]);
+        (out, command)
+    };
+    let (whole, command) = run("whole");
+    finish(command);
+    let metrics = std::fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    let first = metrics.lines().next().unwrap();
+    assert!(first.contains("\"device\":\"cpu (bf16, "), "{first}");
+    assert!(first.contains("\"precision\":\"bf16\""), "{first}");
+
+    let (out, command) = run("killed");
+    assert_eq!(strike(command, 16, libc::SIGKILL), None, "killed");
+    let refused = |mut command: Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let mut other = resume(&out);
+    other.args(["--precision", "f32"]);
+    assert!(refused(other).contains("--precision would change"));
+    let path = out.join("config.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let edited = config.replace("precision = \"bf16\"", "precision = \"f32\"");
+    std::fs::write(&path, edited).unwrap();
+    let why = refused(resume(&out));
+    assert!(why.contains("its activations were bf16"), "{why}");
+    // Where settings name none, the run keeps its own.
+    std::fs::write(&path, config.replace("precision = \"bf16\"\n", "")).unwrap();
+    let mut command = resume(&out);
+    command.env("RAYON_NUM_THREADS", "3");
+    finish(command);
+    assert!(weights(&out) == weights(&whole));
+
+    // What it was trained in is not what it must be used in.
+    for precision in ["bf16", "f32"] {
+        let mut command = resnet();
+        command.args(["--data", "folder", "--eval-only", "--json", "--batch", "16"]);
+        command.args(["--device", "cpu", "--precision", precision]);
+        command.arg("--data-dir").arg(&data).arg("--init").arg(&out);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 }
 
 #[test]
@@ -107,11 +159,13 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");
     sentences::write_pairs(&data, 96);
-    for (arch, assist) in [
-        ("transformer", "memory"),
-        ("transformer", "paper"),
-        ("lstm", "memory"),
-        ("convs2s", "memory"),
+    let narrow = ["--device", "cpu", "--precision", "bf16"];
+    for (arch, assist, flags) in [
+        ("transformer", "memory", &[][..]),
+        ("transformer", "paper", &[]),
+        ("transformer", "random", &narrow),
+        ("lstm", "memory", &[]),
+        ("convs2s", "memory", &[]),
     ] {
         // Pools of 32 sentences, about eight steps each: few checkpoints fall between two.
         let fresh = |name: &str| {
@@ -128,7 +182,9 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
                     "--checkpoint-every",
                     "3",
                 ])
-                .args(["--rescale", "0.5", "--assist", assist, "--out"])
+                .args(["--rescale", "0.5", "--assist", assist])
+                .args(flags)
+                .arg("--out")
                 .arg(&out);
             (out, command)
         };
@@ -136,8 +192,7 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
         finish(command);
         for share in [10, 40] {
             let (out, command) = fresh(&format!("killed-{share}"));
-            let report = format!(", {share} % of full training's operations");
-            assert_eq!(strike_at(command, &report, libc::SIGKILL), None, "killed");
+            assert_eq!(strike_past(command, share, libc::SIGKILL), None, "killed");
             assert!(!out.join("model.safetensors").exists());
             let mut command = Command::new(env!("CARGO_BIN_EXE_transformer"));
             command.env("RAYON_NUM_THREADS", "3");

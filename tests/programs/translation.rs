@@ -285,6 +285,9 @@ fn learns_translates_and_is_told_from_a_transformer(arch: &str) {
         assert_eq!(trained[key], evaluated[key], "{key}");
     }
     let input = pair(100)[0].clone() + "\n";
+    let narrow = ["--device", "cpu", "--precision", "bf16"];
+    let output = translate(&out, &narrow, input.as_bytes());
+    assert!(output.status.success(), "{output:?}");
     let output = translate(&out, &["--device", "cpu"], input.as_bytes());
     let saved = std::fs::read_to_string(out.join("translations.txt")).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

@@ -1,5 +1,6 @@
 //! `kernels profile`, `kernels ladder`, `kernels tables` and `kernels drawings` as a user meets them.
 
+use crate::runs::without_progress;
 use assert_cmd::Command;
 use autoassist::backend::gpu::catalog::FILES;
 use autoassist::backend::gpu::head::head;
@@ -176,7 +177,7 @@ fn wrong_arguments_are_one_line_and_exit_code_2() {
         let output = kernels(args, folder.path());
         let error = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
-        assert_eq!(error.trim_end().lines().count(), 1, "{args:?}: {error}");
+        assert_eq!(without_progress(&error).len(), 1, "{args:?}: {error}");
         assert!(error.contains(says), "{args:?}: {error}");
     }
     let kept = fs::read_to_string(&markers).expect("a file");

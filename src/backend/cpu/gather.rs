@@ -1,13 +1,14 @@
 //! The batch from instance numbers: crop, flip and normalise images in memory.
 
 use super::loss::IGNORED;
+use super::simd::Element;
 use crate::backend::{Augment, StepInputs};
 use crate::data::Images;
 use crate::rng;
 use rayon::prelude::*;
 
 /// Fills `x` (`[n, h, w, c]`); rows past the last id are zero.
-pub fn gather(images: &Images, inputs: &StepInputs, augment: Augment, x: &mut [f32]) {
+pub fn gather<E: Element>(images: &Images, inputs: &StepInputs, augment: Augment, x: &mut [E]) {
     let (channels, width) = (images.channels, images.width);
     let size = images.height * width * channels;
     assert!(
@@ -17,24 +18,26 @@ pub fn gather(images: &Images, inputs: &StepInputs, augment: Augment, x: &mut [f
         x.len() / size
     );
     // (u8/255 − mean)/std of every byte, so that a pixel costs a look-up.
-    let table: Vec<[f32; 256]> = images
+    let table: Vec<[E; 256]> = images
         .mean
         .iter()
         .zip(&images.std)
-        .map(|(mean, std)| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std))
+        .map(|(mean, std)| {
+            std::array::from_fn(|byte| E::from_f32((byte as f32 / 255.0 - mean) / std))
+        })
         .collect();
     let row = width * channels;
     let rows = x.par_chunks_mut(size).enumerate();
     rows.for_each(|(i, x)| {
         let Some(&id) = inputs.ids.get(i) else {
-            x.fill(0.0);
+            x.fill(E::ZERO);
             return;
         };
         let image = images.image(id as usize);
         let view = View::draw(inputs, id, augment);
         for (y, to) in x.chunks_exact_mut(row).enumerate() {
             // Padding is the mean colour: 0 after normalisation.
-            to.fill(0.0);
+            to.fill(E::ZERO);
             let Some(from) = (y + view.top)
                 .checked_sub(augment.crop)
                 .filter(|y| *y < images.height)

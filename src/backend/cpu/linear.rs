@@ -1,13 +1,13 @@
 //! Global average pooling and the linear layer behind it. A thousandth of the network's work: plain
 //! loops.
 
-use super::simd::{Isa, Kernel, Simd};
+use super::simd::{Element, Isa, Kernel, Simd};
 use rayon::prelude::*;
 
 /// What [`forward`] reads.
 #[derive(Clone, Copy)]
-pub struct Input<'a> {
-    pub x: &'a [f32],
+pub struct Input<'a, E = f32> {
+    pub x: &'a [E],
     /// Of `x`: `[n, h, w, c]`.
     pub dims: [usize; 4],
     /// `[outputs, c]`.
@@ -17,7 +17,7 @@ pub struct Input<'a> {
 }
 
 /// `pooled[n,c] = mean_{h,w} x`, `y = pooled·wᵀ + b`.
-pub fn forward(isa: Isa, input: Input, pooled: &mut [f32], y: &mut [f32]) {
+pub fn forward<E: Element>(isa: Isa, input: Input<E>, pooled: &mut [f32], y: &mut [f32]) {
     let Input { x, dims, w, b } = input;
     let ([n, height, width, c], outputs) = (dims, b.len());
     let pixels = height * width;
@@ -36,13 +36,13 @@ pub fn forward(isa: Isa, input: Input, pooled: &mut [f32], y: &mut [f32]) {
         });
 }
 
-struct Pool<'a> {
-    x: &'a [f32],
+struct Pool<'a, E> {
+    x: &'a [E],
     pooled: &'a mut [f32],
     scale: f32,
 }
 
-impl Kernel for Pool<'_> {
+impl<E: Element> Kernel for Pool<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -50,7 +50,7 @@ impl Kernel for Pool<'_> {
         self.pooled.fill(0.0);
         for x in self.x.chunks_exact(self.pooled.len()) {
             for (p, x) in self.pooled.iter_mut().zip(x) {
-                *p += x;
+                *p += x.to_f32();
             }
         }
         for p in self.pooled {
@@ -98,7 +98,13 @@ pub struct GradInput<'a> {
 
 /// `dw = dyᵀ·pooled`, `db = Σ dy`, and `dx`, each pixel of which gets `dy·w` over the number of
 /// pixels.
-pub fn backward(isa: Isa, input: GradInput, dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
+pub fn backward<E: Element>(
+    isa: Isa,
+    input: GradInput,
+    dx: &mut [E],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
     let GradInput {
         pooled,
         w,
@@ -113,14 +119,17 @@ pub fn backward(isa: Isa, input: GradInput, dx: &mut [f32], dw: &mut [f32], db: 
     dx.par_chunks_mut(pixels * c)
         .zip(dy.par_chunks(outputs))
         .for_each(|(dx, dy)| {
-            let (first, rest) = dx.split_at_mut(c);
-            first.fill(0.0);
+            let mut sum = vec![0.0; c];
             for (dy, w) in dy.iter().zip(w.chunks_exact(c)) {
                 isa.run(AddScaled {
-                    to: first,
+                    to: &mut sum,
                     a: dy / pixels as f32,
                     x: w,
                 });
+            }
+            let (first, rest) = dx.split_at_mut(c);
+            for (first, sum) in first.iter_mut().zip(sum) {
+                *first = E::from_f32(sum);
             }
             for pixel in rest.chunks_exact_mut(c) {
                 pixel.copy_from_slice(first);

@@ -47,14 +47,15 @@ use crate::data::Images;
 use crate::data::pairs::SentencePairs;
 use crate::world::{Mean, world};
 use clap::ValueEnum;
-use conv::{Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums};
+use conv::{Add, ConvShape, Convolved, GradSource, InputGradOut, NormBackward, Source, Sums};
+use half::bf16;
 use memory::{Memory, Others};
 use norm::Normalised;
 use records::Records;
 use serde::{Deserialize, Serialize};
 pub use simd::IsaError;
 use simd::{Buffer, Isa};
-use slice::Store;
+use slice::{SliceMut, Store, Stored};
 use std::fmt;
 use std::sync::Arc;
 
@@ -145,20 +146,40 @@ impl Cpu {
     }
 }
 
+/// Evaluates an expression with a type's name for what activations are stored as.
+macro_rules! with_stored {
+    ($cpu:ident, $element:ident => $body:expr) => {
+        match $cpu.precision {
+            Precision::F32 => {
+                type $element = f32;
+                $body
+            }
+            Precision::Bf16 => {
+                type $element = bf16;
+                $body
+            }
+        }
+    };
+}
+
 /// A [`Load`] as the kernels take it.
-fn source<'a>(memory: &'a Others, load: Load) -> Source<'a> {
+fn source<'a, E: Stored>(memory: &'a Others, load: Load) -> Source<'a, E> {
     let coefficients = |bn: BatchNorm| (memory.get(bn.scale), memory.get(bn.shift));
     Source {
-        x: memory.get(load.x),
+        x: E::of(memory.slice(load.x)),
         affine: load.norm.map(coefficients),
         relu: load.relu,
     }
 }
 
 /// A batch norm's backward pass as the kernels take it; `y` is its input.
-fn norm_backward<'a>(memory: &'a Others, bn: BatchNorm, y: Tensor) -> NormBackward<'a> {
+fn norm_backward<'a, E: Stored>(
+    memory: &'a Others,
+    bn: BatchNorm,
+    y: Tensor,
+) -> NormBackward<'a, E> {
     NormBackward {
-        y: memory.get(y),
+        y: E::of(memory.slice(y)),
         mean: memory.get(bn.mean),
         invstd: memory.get(bn.invstd),
         scale: memory.get(bn.scale),
@@ -168,11 +189,94 @@ fn norm_backward<'a>(memory: &'a Others, bn: BatchNorm, y: Tensor) -> NormBackwa
 }
 
 /// The other branch's gradient as the kernels take it.
-fn added<'a>(memory: &'a Others, spec: &InputGrad) -> Add<'a> {
+fn added<'a, E: Stored>(memory: &'a Others, spec: &InputGrad) -> Add<'a, E> {
     match spec.add {
         None => Add::None,
         Some(t) if t == spec.dx => Add::InPlace,
-        Some(t) => Add::From(memory.get(t)),
+        Some(t) => Add::From(E::of(memory.slice(t))),
+    }
+}
+
+impl Cpu {
+    fn forward_conv<E: Stored + Convolved>(
+        &mut self,
+        x: Load,
+        w: Tensor,
+        window: Window,
+        y: Tensor,
+        moments: Option<BatchNorm>,
+    ) {
+        let (isa, shape) = (self.isa, conv_shape(x.x, w, window));
+        let forward = |memory: &Others, y: SliceMut, moments: Option<(&mut [f32], &mut [f32])>| {
+            let (source, w) = (source::<E>(memory, x), memory.get(w));
+            E::forward(isa, &shape, source, w, E::of_mut(y), moments);
+        };
+        let memory = &mut self.memory;
+        match moments {
+            None => memory.write_native([y], |memory, [y]| forward(memory, y, None)),
+            Some(bn) => {
+                let out = [y, bn.mean, bn.var];
+                memory.write_native(out, |memory, [y, mean, var]| {
+                    forward(memory, y, Some((mean.f32(), var.f32())));
+                });
+            }
+        }
+    }
+
+    fn backward_conv<E: Stored + Convolved>(
+        &mut self,
+        x: Load,
+        w: Tensor,
+        window: Window,
+        dy: Grad,
+        dw: Tensor,
+        dx: Option<InputGrad>,
+    ) {
+        let (isa, shape) = (self.isa, conv_shape(x.x, w, window));
+        let backward = |memory: &Others, dw: SliceMut, out: Option<InputGradOut<E>>| {
+            let grad = GradSource {
+                g: E::of(memory.slice(dy.g)),
+                norm: dy.norm.map(|(bn, y)| norm_backward(memory, bn, y)),
+            };
+            let (source, w) = (source(memory, x), memory.get(w));
+            E::backward(isa, &shape, source, w, grad, dw.f32(), out);
+        };
+        let memory = &mut self.memory;
+        let Some(spec) = dx else {
+            memory.write_native([dw], |memory, [dw]| backward(memory, dw, None));
+            return;
+        };
+        let relu = spec.relu;
+        match spec.sums {
+            None => memory.write_native([dw, spec.dx], |memory, [dw, dx]| {
+                let out = InputGradOut {
+                    dx: E::of_mut(dx),
+                    add: added(memory, &spec),
+                    relu,
+                    sums: None,
+                };
+                backward(memory, dw, Some(out));
+            }),
+            Some((bn, raw)) => {
+                let out = [dw, spec.dx, bn.dgamma, bn.dbeta];
+                memory.write_native(out, |memory, [dw, dx, dgamma, dbeta]| {
+                    let sums = Some(Sums {
+                        raw: E::of(memory.slice(raw)),
+                        mean: memory.get(bn.mean),
+                        invstd: memory.get(bn.invstd),
+                        dgamma: dgamma.f32(),
+                        dbeta: dbeta.f32(),
+                    });
+                    let out = InputGradOut {
+                        dx: E::of_mut(dx),
+                        add: added(memory, &spec),
+                        relu,
+                        sums,
+                    };
+                    backward(memory, dw, Some(out));
+                });
+            }
+        }
     }
 }
 
@@ -305,10 +409,10 @@ impl Executor for Cpu {
         let shape = [images.height, images.width, images.channels];
         assert_eq!(x.dims[1..], shape, "batch and images differ in shape");
         let classes = &mut self.labels[labels.buffer][labels.range()];
-        self.memory.write([x, weights], |_, [x, weights]| {
-            gather::gather(images, inputs, augment, x);
-            gather::rows(images, inputs, classes, weights);
-        });
+        with_stored!(self, E => self.memory.write_native([x, weights], |_, [x, weights]| {
+            gather::gather(images, inputs, augment, E::of_mut(x));
+            gather::rows(images, inputs, classes, weights.f32());
+        }));
     }
 
     fn conv2d(
@@ -319,22 +423,7 @@ impl Executor for Cpu {
         y: Tensor,
         moments: Option<BatchNorm>,
     ) {
-        let (isa, shape) = (self.isa, conv_shape(x.x, w, window));
-        let forward =
-            |memory: &Others, y: &mut [f32], moments: Option<(&mut [f32], &mut [f32])>| {
-                conv::forward(isa, &shape, source(memory, x), memory.get(w), y, moments);
-            };
-        match moments {
-            None => self
-                .memory
-                .write([y], |memory, [y]| forward(memory, y, None)),
-            Some(bn) => {
-                let out = [y, bn.mean, bn.var];
-                self.memory.write(out, |memory, [y, mean, var]| {
-                    forward(memory, y, Some((mean, var)));
-                });
-            }
-        }
+        with_stored!(self, E => self.forward_conv::<E>(x, w, window, y, moments));
     }
 
     fn conv2d_backward(
@@ -347,60 +436,15 @@ impl Executor for Cpu {
         dx: Option<InputGrad>,
     ) {
         self.advance();
-        let (isa, shape) = (self.isa, conv_shape(x.x, w, window));
-        let backward = |memory: &Others, dw: &mut [f32], out: Option<InputGradOut>| {
-            let grad = GradSource {
-                g: memory.get(dy.g),
-                norm: dy.norm.map(|(bn, y)| norm_backward(memory, bn, y)),
-            };
-            let (source, w) = (source(memory, x), memory.get(w));
-            conv::backward(isa, &shape, source, w, grad, dw, out);
-        };
-        let Some(spec) = dx else {
-            self.memory
-                .write([dw], |memory, [dw]| backward(memory, dw, None));
-            return;
-        };
-        let relu = spec.relu;
-        match spec.sums {
-            None => self.memory.write([dw, spec.dx], |memory, [dw, dx]| {
-                let (add, sums) = (added(memory, &spec), None);
-                let out = InputGradOut {
-                    dx,
-                    add,
-                    relu,
-                    sums,
-                };
-                backward(memory, dw, Some(out));
-            }),
-            Some((bn, raw)) => {
-                let out = [dw, spec.dx, bn.dgamma, bn.dbeta];
-                self.memory.write(out, |memory, [dw, dx, dgamma, dbeta]| {
-                    let sums = Some(Sums {
-                        raw: memory.get(raw),
-                        mean: memory.get(bn.mean),
-                        invstd: memory.get(bn.invstd),
-                        dgamma,
-                        dbeta,
-                    });
-                    let add = added(memory, &spec);
-                    let out = InputGradOut {
-                        dx,
-                        add,
-                        relu,
-                        sums,
-                    };
-                    backward(memory, dw, Some(out));
-                });
-            }
-        }
+        with_stored!(self, E => self.backward_conv::<E>(x, w, window, dy, dw, dx));
     }
 
     fn moments(&mut self, x: Tensor, bn: BatchNorm) {
         let isa = self.isa;
-        self.memory.write([bn.mean, bn.var], |memory, [mean, var]| {
-            norm::moments(isa, memory.get(x), mean, var);
-        });
+        let out = [bn.mean, bn.var];
+        with_stored!(self, E => self.memory.write(out, |memory, [mean, var]| {
+            norm::moments(isa, E::of(memory.slice(x)), mean, var);
+        }));
     }
 
     fn bn_train(&mut self, bn: BatchNorm, count: usize) {
@@ -453,46 +497,47 @@ impl Executor for Cpu {
         y: Tensor,
     ) {
         let isa = self.isa;
-        self.memory.write([y], |memory, [y]| {
-            let input = source(memory, Load::norm(x, bn));
+        with_stored!(self, E => self.memory.write_native([y], |memory, [y]| {
+            let input = source::<E>(memory, Load::norm(x, bn));
             let shortcut = residual.map(|load| source(memory, load));
-            norm::apply(isa, input, shortcut, relu, x.dims[3], y);
-        });
+            norm::apply(isa, input, shortcut, relu, x.dims[3], E::of_mut(y));
+        }));
     }
 
     fn bn_backward_sums(&mut self, g: Tensor, y: Option<Tensor>, x: Tensor, bn: BatchNorm) {
         let isa = self.isa;
-        self.memory
-            .write([g, bn.dgamma, bn.dbeta], |memory, [g, dgamma, dbeta]| {
-                let input = Normalised {
-                    x: memory.get(x),
-                    mean: memory.get(bn.mean),
-                    invstd: memory.get(bn.invstd),
-                };
-                let y = y.map(|y| memory.get(y));
-                norm::backward_sums(isa, g, y, input, dgamma, dbeta);
-            });
+        let out = [g, bn.dgamma, bn.dbeta];
+        with_stored!(self, E => self.memory.write_native(out, |memory, [g, dgamma, dbeta]| {
+            let input = Normalised {
+                x: E::of(memory.slice(x)),
+                mean: memory.get(bn.mean),
+                invstd: memory.get(bn.invstd),
+            };
+            let (g, y) = (E::of_mut(g), y.map(|y| E::of(memory.slice(y))));
+            norm::backward_sums(isa, g, y, input, dgamma.f32(), dbeta.f32());
+        }));
     }
 
     fn bn_backward(&mut self, dy: Grad, dx: Tensor) {
         let (bn, y) = dy.norm.expect("there is a batch norm to pass back through");
         let isa = self.isa;
-        self.memory.write([dx], |memory, [dx]| {
-            norm::backward(isa, memory.get(dy.g), norm_backward(memory, bn, y), dx);
-        });
+        with_stored!(self, E => self.memory.write_native([dx], |memory, [dx]| {
+            let g = E::of(memory.slice(dy.g));
+            norm::backward(isa, g, norm_backward(memory, bn, y), E::of_mut(dx));
+        }));
     }
 
     fn gap_linear(&mut self, x: Tensor, w: Tensor, b: Tensor, pooled: Tensor, y: Tensor) {
         let isa = self.isa;
-        self.memory.write([pooled, y], |memory, [pooled, y]| {
+        with_stored!(self, E => self.memory.write([pooled, y], |memory, [pooled, y]| {
             let input = linear::Input {
-                x: memory.get(x),
+                x: E::of(memory.slice(x)),
                 dims: x.dims,
                 w: memory.get(w),
                 b: memory.get(b),
             };
             linear::forward(isa, input, pooled, y);
-        });
+        }));
     }
 
     fn gap_linear_backward(
@@ -505,15 +550,16 @@ impl Executor for Cpu {
         db: Tensor,
     ) {
         let isa = self.isa;
-        self.memory.write([dx, dw, db], |memory, [dx_out, dw, db]| {
+        let out = [dx, dw, db];
+        with_stored!(self, E => self.memory.write_native(out, |memory, [dx_out, dw, db]| {
             let input = linear::GradInput {
                 pooled: memory.get(pooled),
                 w: memory.get(w),
                 dy: memory.get(dy),
                 dims: dx.dims,
             };
-            linear::backward(isa, input, dx_out, dw, db);
-        });
+            linear::backward(isa, input, E::of_mut(dx_out), dw.f32(), db.f32());
+        }));
     }
 
     fn softmax_xent(

@@ -5,7 +5,7 @@
 //! depend on the shape alone, 16 channels at a time with their coefficients in registers.
 
 use super::conv::{NormBackward, PowerSums, Source, add_lanes, read};
-use super::simd::{Isa, Kernel, LANES, Simd};
+use super::simd::{Element, Isa, Kernel, LANES, Simd};
 use crate::backend::BN_EPS;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -51,10 +51,16 @@ fn run<S: Simd>(s: S, len: usize, channels: usize, pass: &mut impl Pass) {
 
 /// Writes 16 (if not `FULL`, `lanes`) floats from `at`.
 #[inline(always)]
-fn write<S: Simd, const FULL: bool>(s: S, x: &mut [f32], at: usize, lanes: usize, v: S::V) {
+fn write<S: Simd, E: Element, const FULL: bool>(
+    s: S,
+    x: &mut [E],
+    at: usize,
+    lanes: usize,
+    v: S::V,
+) {
     match x[at..].first_chunk_mut() {
-        Some(all) if FULL => s.store(all, v),
-        _ => s.store_first(&mut x[at..at + lanes], v),
+        Some(all) if FULL => E::store(s, all, v),
+        _ => E::store_first(s, &mut x[at..at + lanes], v),
     }
 }
 
@@ -67,7 +73,7 @@ fn total(partials: &[f64], channels: usize) -> [Vec<f64>; 2] {
 }
 
 /// Sets mean and biased variance, `[channels]`, from `x`, `[…, channels]`.
-pub fn moments(isa: Isa, x: &[f32], mean: &mut [f32], var: &mut [f32]) {
+pub fn moments<E: Element>(isa: Isa, x: &[E], mean: &mut [f32], var: &mut [f32]) {
     let channels = mean.len();
     assert!(!x.is_empty() && x.len().is_multiple_of(channels) && var.len() == channels);
     let mut partials = vec![0.0; x.len().div_ceil(chunk(channels)) * 2 * channels];
@@ -102,13 +108,13 @@ pub fn affine(gamma: f32, beta: f32, mean: f32, invstd: f64) -> (f32, f32) {
 }
 
 /// `y = act(load(x) [+ load(shortcut)])`, all `[…, channels]`.
-pub fn apply(
+pub fn apply<E: Element>(
     isa: Isa,
-    x: Source,
-    shortcut: Option<Source>,
+    x: Source<E>,
+    shortcut: Option<Source<E>>,
     relu: bool,
     channels: usize,
-    y: &mut [f32],
+    y: &mut [E],
 ) {
     let size = chunk(channels);
     for source in [Some(x), shortcut].into_iter().flatten() {
@@ -133,14 +139,14 @@ fn floor(relu: bool) -> f32 {
 }
 
 /// A chunk of a [`Source`].
-struct Addend<'a> {
-    x: &'a [f32],
+struct Addend<'a, E> {
+    x: &'a [E],
     affine: Option<(&'a [f32], &'a [f32])>,
     floor: f32,
 }
 
-impl<'a> Addend<'a> {
-    fn new(source: Source<'a>, part: Range<usize>) -> Addend<'a> {
+impl<'a, E: Element> Addend<'a, E> {
+    fn new(source: Source<'a, E>, part: Range<usize>) -> Addend<'a, E> {
         Addend {
             x: &source.x[part],
             affine: source.affine,
@@ -158,8 +164,8 @@ impl<'a> Addend<'a> {
     ) -> [S::V; 3] {
         let [scale, shift] = match self.affine {
             Some((scale, shift)) => [
-                read::<S, FULL>(s, scale, first, lanes),
-                read::<S, FULL>(s, shift, first, lanes),
+                read::<S, _, FULL>(s, scale, first, lanes),
+                read::<S, _, FULL>(s, shift, first, lanes),
             ],
             None => [s.splat(1.0), s.splat(0.0)],
         };
@@ -174,20 +180,20 @@ impl<'a> Addend<'a> {
         at: usize,
         lanes: usize,
     ) -> S::V {
-        let x = read::<S, FULL>(s, self.x, at, lanes);
+        let x = read::<S, _, FULL>(s, self.x, at, lanes);
         s.at_least(floor, s.fma(x, scale, shift))
     }
 }
 
-struct Apply<'a> {
-    x: Addend<'a>,
-    shortcut: Option<Addend<'a>>,
+struct Apply<'a, E> {
+    x: Addend<'a, E>,
+    shortcut: Option<Addend<'a, E>>,
     floor: f32,
     channels: usize,
-    y: &'a mut [f32],
+    y: &'a mut [E],
 }
 
-impl Kernel for Apply<'_> {
+impl<E: Element> Kernel for Apply<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -196,7 +202,7 @@ impl Kernel for Apply<'_> {
     }
 }
 
-impl Pass for Apply<'_> {
+impl<E: Element> Pass for Apply<'_, E> {
     #[inline(always)]
     fn block<S: Simd, const FULL: bool>(
         &mut self,
@@ -212,7 +218,7 @@ impl Pass for Apply<'_> {
             None => {
                 while at < floats.end {
                     let y = self.x.at::<S, FULL>(s, x, at, lanes);
-                    write::<S, FULL>(s, self.y, at, lanes, s.at_least(floor, y));
+                    write::<S, _, FULL>(s, self.y, at, lanes, s.at_least(floor, y));
                     at += self.channels;
                 }
             }
@@ -221,7 +227,7 @@ impl Pass for Apply<'_> {
                 while at < floats.end {
                     let y = self.x.at::<S, FULL>(s, x, at, lanes);
                     let y = s.add(y, shortcut.at::<S, FULL>(s, other, at, lanes));
-                    write::<S, FULL>(s, self.y, at, lanes, s.at_least(floor, y));
+                    write::<S, _, FULL>(s, self.y, at, lanes, s.at_least(floor, y));
                     at += self.channels;
                 }
             }
@@ -231,18 +237,18 @@ impl Pass for Apply<'_> {
 
 /// Batch statistics, `[channels]` each, of a batch norm's input `x`, `[…, channels]`.
 #[derive(Clone, Copy)]
-pub struct Normalised<'a> {
-    pub x: &'a [f32],
+pub struct Normalised<'a, E = f32> {
+    pub x: &'a [E],
     pub mean: &'a [f32],
     pub invstd: &'a [f32],
 }
 
 /// In place `g ← g·[y > 0]` if `y` is given; then `dbeta = Σ g`, `dgamma = Σ g·x̂`.
-pub fn backward_sums(
+pub fn backward_sums<E: Element>(
     isa: Isa,
-    g: &mut [f32],
-    y: Option<&[f32]>,
-    n: Normalised,
+    g: &mut [E],
+    y: Option<&[E]>,
+    n: Normalised<E>,
     dgamma: &mut [f32],
     dbeta: &mut [f32],
 ) {
@@ -273,10 +279,10 @@ pub fn backward_sums(
     }
 }
 
-struct GradSums<'a> {
-    g: &'a mut [f32],
-    y: Option<&'a [f32]>,
-    x: &'a [f32],
+struct GradSums<'a, E> {
+    g: &'a mut [E],
+    y: Option<&'a [E]>,
+    x: &'a [E],
     mean: &'a [f32],
     /// `Σ g·(x − mean)`: 1/std is taken out of the sum.
     products: &'a mut [f64],
@@ -284,7 +290,7 @@ struct GradSums<'a> {
     sums: &'a mut [f64],
 }
 
-impl Kernel for GradSums<'_> {
+impl<E: Element> Kernel for GradSums<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -293,7 +299,7 @@ impl Kernel for GradSums<'_> {
     }
 }
 
-impl Pass for GradSums<'_> {
+impl<E: Element> Pass for GradSums<'_, E> {
     #[inline(always)]
     fn block<S: Simd, const FULL: bool>(
         &mut self,
@@ -303,16 +309,16 @@ impl Pass for GradSums<'_> {
         lanes: usize,
     ) {
         let channels = self.mean.len();
-        let mean = read::<S, FULL>(s, self.mean, first, lanes);
+        let mean = read::<S, _, FULL>(s, self.mean, first, lanes);
         let (mut products, mut sum) = (s.wide_zero(), s.wide_zero());
         let mut at = floats.start + first;
         while at < floats.end {
-            let mut g = read::<S, FULL>(s, self.g, at, lanes);
+            let mut g = read::<S, _, FULL>(s, self.g, at, lanes);
             if let Some(y) = self.y {
-                g = s.where_positive(read::<S, FULL>(s, y, at, lanes), g);
-                write::<S, FULL>(s, self.g, at, lanes, g);
+                g = s.where_positive(read::<S, _, FULL>(s, y, at, lanes), g);
+                write::<S, _, FULL>(s, self.g, at, lanes, g);
             }
-            let x = read::<S, FULL>(s, self.x, at, lanes);
+            let x = read::<S, _, FULL>(s, self.x, at, lanes);
             products = s.wide_fma(g, s.sub(x, mean), products);
             sum = s.wide_add(sum, g);
             at += channels;
@@ -324,7 +330,7 @@ impl Pass for GradSums<'_> {
 }
 
 /// `dx = scale·(g − dbeta/M − x̂·dgamma/M)` with `x̂ = (y − mean)·invstd`, `M` pixels.
-pub fn backward(isa: Isa, g: &[f32], norm: NormBackward, dx: &mut [f32]) {
+pub fn backward<E: Element>(isa: Isa, g: &[E], norm: NormBackward<E>, dx: &mut [E]) {
     let channels = norm.mean.len();
     let size = chunk(channels);
     assert!(g.len() == dx.len() && norm.y.len() == dx.len());
@@ -349,19 +355,19 @@ pub fn backward(isa: Isa, g: &[f32], norm: NormBackward, dx: &mut [f32]) {
     });
 }
 
-struct Backward<'a> {
-    g: &'a [f32],
-    y: &'a [f32],
+struct Backward<'a, E> {
+    g: &'a [E],
+    y: &'a [E],
     mean: &'a [f32],
     scale: &'a [f32],
     /// `dbeta/M`.
     offset: &'a [f32],
     /// `invstd·dgamma/M`.
     slope: &'a [f32],
-    dx: &'a mut [f32],
+    dx: &'a mut [E],
 }
 
-impl Kernel for Backward<'_> {
+impl<E: Element> Kernel for Backward<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -370,7 +376,7 @@ impl Kernel for Backward<'_> {
     }
 }
 
-impl Pass for Backward<'_> {
+impl<E: Element> Pass for Backward<'_, E> {
     #[inline(always)]
     fn block<S: Simd, const FULL: bool>(
         &mut self,
@@ -379,16 +385,16 @@ impl Pass for Backward<'_> {
         first: usize,
         lanes: usize,
     ) {
-        let mean = read::<S, FULL>(s, self.mean, first, lanes);
-        let scale = read::<S, FULL>(s, self.scale, first, lanes);
-        let offset = read::<S, FULL>(s, self.offset, first, lanes);
-        let slope = read::<S, FULL>(s, self.slope, first, lanes);
+        let mean = read::<S, _, FULL>(s, self.mean, first, lanes);
+        let scale = read::<S, _, FULL>(s, self.scale, first, lanes);
+        let offset = read::<S, _, FULL>(s, self.offset, first, lanes);
+        let slope = read::<S, _, FULL>(s, self.slope, first, lanes);
         let mut at = floats.start + first;
         while at < floats.end {
-            let y = read::<S, FULL>(s, self.y, at, lanes);
-            let g = read::<S, FULL>(s, self.g, at, lanes);
+            let y = read::<S, _, FULL>(s, self.y, at, lanes);
+            let g = read::<S, _, FULL>(s, self.g, at, lanes);
             let average = s.fma(s.sub(y, mean), slope, offset);
-            write::<S, FULL>(s, self.dx, at, lanes, s.mul(scale, s.sub(g, average)));
+            write::<S, _, FULL>(s, self.dx, at, lanes, s.mul(scale, s.sub(g, average)));
             at += self.mean.len();
         }
     }

@@ -33,6 +33,36 @@ pub enum Store {
     Bf16(Buffer<bf16>),
 }
 
+/// An element that a tensor may own.
+pub trait Stored: Element {
+    /// # Panics
+    /// If they are of the other kind: a bug in the network.
+    fn of(slice: Slice<'_>) -> &[Self];
+    /// # Panics
+    /// If they are of the other kind: a bug in the network.
+    fn of_mut(slice: SliceMut<'_>) -> &mut [Self];
+}
+
+impl Stored for f32 {
+    fn of(slice: Slice<'_>) -> &[f32] {
+        slice.f32()
+    }
+
+    fn of_mut(slice: SliceMut<'_>) -> &mut [f32] {
+        slice.f32()
+    }
+}
+
+impl Stored for bf16 {
+    fn of(slice: Slice<'_>) -> &[bf16] {
+        slice.bf16()
+    }
+
+    fn of_mut(slice: SliceMut<'_>) -> &mut [bf16] {
+        slice.bf16()
+    }
+}
+
 /// What an op is told that knows the other kind only.
 const OTHER_KIND: &str = "a tensor of the other kind: a bug in the network";
 

@@ -14,23 +14,23 @@ use super::source::{Coefficients, Source, SourceImage, add_lanes};
 use super::tile::{Ahead, Load, padded, read, vector};
 use super::wgrad::WeightGrad;
 use crate::backend::cpu::scratch::{CALL, TASK};
-use crate::backend::cpu::simd::{Buffer, Isa, Kernel, LANES, Simd};
+use crate::backend::cpu::simd::{Buffer, Element, Isa, Kernel, LANES, Simd};
 
 /// How the gradient of the output is read: as it lies in memory, or through the backward pass of
 /// the batch norm that followed the convolution.
 #[derive(Clone, Copy, Debug)]
-pub struct GradSource<'a> {
+pub struct GradSource<'a, E = f32> {
     /// `[n, ho, wo, co]`; of the batch norm's output if there is one.
-    pub g: &'a [f32],
+    pub g: &'a [E],
     /// `dy = scale·(g − dbeta/M − x̂·dgamma/M)` with `x̂ = (y − mean)·invstd`, `M = n·ho·wo`.
-    pub norm: Option<NormBackward<'a>>,
+    pub norm: Option<NormBackward<'a, E>>,
 }
 
 /// What the backward pass of a batch norm reads; all but `y` are `[co]`.
 #[derive(Clone, Copy, Debug)]
-pub struct NormBackward<'a> {
+pub struct NormBackward<'a, E = f32> {
     /// Its input, the convolution's raw output: `[n, ho, wo, co]`.
-    pub y: &'a [f32],
+    pub y: &'a [E],
     /// Batch mean of `y`.
     pub mean: &'a [f32],
     /// `1/√(var + ε)`.
@@ -45,22 +45,22 @@ pub struct NormBackward<'a> {
 
 /// What becomes of an input gradient: `dx = (dgrad + add)·[load(x) > 0]`, then sums of it.
 #[derive(Debug)]
-pub struct InputGradOut<'a> {
+pub struct InputGradOut<'a, E = f32> {
     /// `[n, h, w, ci]`.
-    pub dx: &'a mut [f32],
+    pub dx: &'a mut [E],
     /// The gradient from another branch.
-    pub add: Add<'a>,
+    pub add: Add<'a, E>,
     /// Whether to multiply by `[load(x) > 0]`.
     pub relu: bool,
     /// Sums for the batch norm before.
-    pub sums: Option<Sums<'a>>,
+    pub sums: Option<Sums<'a, E>>,
 }
 
 /// `dbeta = Σ dx` and `dgamma = Σ dx·x̂` over N, H, W, with `x̂ = (raw − mean)·invstd`.
 #[derive(Debug)]
-pub struct Sums<'a> {
+pub struct Sums<'a, E = f32> {
     /// Input of the batch norm: `[n, h, w, ci]`.
-    pub raw: &'a [f32],
+    pub raw: &'a [E],
     /// Its batch mean, `[ci]`.
     pub mean: &'a [f32],
     /// `1/√(var + ε)`, `[ci]`.
@@ -74,7 +74,7 @@ pub struct Sums<'a> {
 /// Images in a chunk, each of which has its own partial `dw`: so many chunks as keep many threads
 /// busy, but fewer where the weights are large and adding them up would take a while. A function of
 /// the shape alone, so that sums do not depend on the number of threads.
-fn chunk_images(shape: &ConvShape) -> usize {
+pub(super) fn chunk_images(shape: &ConvShape) -> usize {
     let chunks = ((1 << 19) / shape.weights()).clamp(8, 32);
     shape.n.div_ceil(chunks).next_multiple_of(shape.group())
 }
@@ -172,10 +172,10 @@ pub fn backward(
 }
 
 /// `dy = scale·g + slope·(y − mean) + offset`, in whole vectors; none where there is no norm.
-struct GradCoefficients(Option<[Buffer; 4]>);
+pub(super) struct GradCoefficients(pub Option<[Buffer; 4]>);
 
 impl GradCoefficients {
-    fn new(dy: &GradSource, shape: &ConvShape) -> GradCoefficients {
+    pub fn new<E: Copy>(dy: &GradSource<E>, shape: &ConvShape) -> GradCoefficients {
         let m = (shape.n * shape.ho() * shape.wo()) as f32;
         GradCoefficients(dy.norm.map(|norm| {
             assert_eq!(norm.y.len(), dy.g.len(), "raw output of {shape:?}");
@@ -192,13 +192,13 @@ impl GradCoefficients {
 }
 
 /// One image of a [`GradSource`] with a norm.
-struct NormGradImage<'a> {
-    g: &'a [f32],
-    y: &'a [f32],
-    coefficients: &'a [Buffer; 4],
+pub(super) struct NormGradImage<'a, E = f32> {
+    pub g: &'a [E],
+    pub y: &'a [E],
+    pub coefficients: &'a [Buffer; 4],
 }
 
-impl Load for NormGradImage<'_> {
+impl<E: Element> Load for NormGradImage<'_, E> {
     type Block<S: Simd> = [S::V; 4];
 
     #[inline(always)]
@@ -220,16 +220,22 @@ impl Load for NormGradImage<'_> {
         at: usize,
         lanes: usize,
     ) -> S::V {
-        let g = read::<S, FULL>(s, self.g, at, lanes);
-        let y = read::<S, FULL>(s, self.y, at, lanes);
+        let g = read::<S, _, FULL>(s, self.g, at, lanes);
+        let y = read::<S, _, FULL>(s, self.y, at, lanes);
         s.fma(g, *scale, s.fma(s.sub(y, *mean), *slope, *offset))
+    }
+
+    #[inline(always)]
+    fn ahead<S: Simd>(&self, s: S, at: usize) {
+        s.prefetch(self.g.as_ptr().wrapping_add(at).cast());
+        s.prefetch(self.y.as_ptr().wrapping_add(at).cast());
     }
 }
 
 /// One image of a [`GradSource`] without.
-struct GradImage<'a>(&'a [f32]);
+pub(super) struct GradImage<'a, E = f32>(pub &'a [E]);
 
-impl Load for GradImage<'_> {
+impl<E: Element> Load for GradImage<'_, E> {
     type Block<S: Simd> = ();
 
     #[inline(always)]
@@ -237,7 +243,12 @@ impl Load for GradImage<'_> {
 
     #[inline(always)]
     fn at<S: Simd, const FULL: bool>(&self, s: S, _: &(), at: usize, lanes: usize) -> S::V {
-        read::<S, FULL>(s, self.0, at, lanes)
+        read::<S, _, FULL>(s, self.0, at, lanes)
+    }
+
+    #[inline(always)]
+    fn ahead<S: Simd>(&self, s: S, at: usize) {
+        s.prefetch(self.0.as_ptr().wrapping_add(at).cast());
     }
 }
 
@@ -412,7 +423,7 @@ impl Finish<'_> {
         let (mut sum, mut product) = (s.wide_zero(), s.wide_zero());
         let mut at = b * LANES;
         while at < self.dx.len() {
-            let mut dx = read::<S, FULL>(s, self.dx, at, lanes);
+            let mut dx = read::<S, _, FULL>(s, self.dx, at, lanes);
             if self.relu {
                 dx = s.where_positive(self.source.at::<S, FULL>(s, &coefficients, at, lanes), dx);
                 match self.dx[at..].first_chunk_mut() {
@@ -421,7 +432,7 @@ impl Finish<'_> {
                 }
             }
             if let Some((raw, _)) = self.norm {
-                let raw = read::<S, FULL>(s, raw, at, lanes);
+                let raw = read::<S, _, FULL>(s, raw, at, lanes);
                 sum = s.wide_add(sum, dx);
                 product = s.wide_fma(dx, s.sub(raw, mean), product);
             }

@@ -11,13 +11,13 @@ use crate::backend::cpu::simd::{Buffer, LANES, Simd};
 
 /// The gradient from another branch.
 #[derive(Clone, Copy, Debug)]
-pub enum Add<'a> {
+pub enum Add<'a, E = f32> {
     /// There is none.
     None,
     /// `dx` holds it.
     InPlace,
     /// Another tensor, as large as `dx`, holds it.
-    From(&'a [f32]),
+    From(&'a [E]),
 }
 
 /// How the input gradient of a shape is computed.
@@ -45,15 +45,15 @@ struct Class {
 }
 
 /// Taps of one direction: pixel `s·i + residue` meets `dy[i + first ..]`, one a tap.
-struct Taps {
-    taps: Vec<usize>,
-    first: isize,
+pub(super) struct Taps {
+    pub taps: Vec<usize>,
+    pub first: isize,
     /// One past the last of `dy` that the last pixel meets.
-    end: isize,
+    pub end: isize,
 }
 
 impl Taps {
-    fn new(shape: &ConvShape, residue: usize, pixels: usize) -> Taps {
+    pub fn new(shape: &ConvShape, residue: usize, pixels: usize) -> Taps {
         let start = (residue + shape.pad) % shape.stride;
         let mut taps: Vec<_> = (start..shape.kernel).step_by(shape.stride).collect();
         taps.reverse();

@@ -1,14 +1,14 @@
 //! How passes over images read and sum them.
 
 use super::tile::{Load, padded, read, vector};
-use crate::backend::cpu::simd::{Buffer, Kernel, LANES, Simd};
+use crate::backend::cpu::simd::{Buffer, Element, Kernel, LANES, Simd};
 
 /// How a convolution reads its input: `scale·x + shift` per channel if there is an `affine`, then
 /// ReLU if asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct Source<'a, E = f32> {
     /// `[n, h, w, ci]`.
-    pub x: &'a [f32],
+    pub x: &'a [E],
     /// `scale` and `shift`, `[ci]` each.
     pub affine: Option<(&'a [f32], &'a [f32])>,
     /// ReLU after the transform.
@@ -23,7 +23,7 @@ pub(super) struct Coefficients {
 }
 
 impl Coefficients {
-    pub fn new(source: &Source, channels: usize) -> Coefficients {
+    pub fn new<E>(source: &Source<E>, channels: usize) -> Coefficients {
         if let Some((scale, shift)) = source.affine {
             assert_eq!((scale.len(), shift.len()), (channels, channels));
         }
@@ -44,12 +44,12 @@ impl Coefficients {
 }
 
 /// One image of a [`Source`].
-pub(super) struct SourceImage<'a> {
-    pub x: &'a [f32],
+pub(super) struct SourceImage<'a, E = f32> {
+    pub x: &'a [E],
     pub coefficients: &'a Coefficients,
 }
 
-impl Load for SourceImage<'_> {
+impl<E: Element> Load for SourceImage<'_, E> {
     type Block<S: Simd> = [S::V; 3];
 
     #[inline(always)]
@@ -70,23 +70,28 @@ impl Load for SourceImage<'_> {
         at: usize,
         lanes: usize,
     ) -> S::V {
-        let x = read::<S, FULL>(s, self.x, at, lanes);
+        let x = read::<S, _, FULL>(s, self.x, at, lanes);
         s.at_least(*floor, s.fma(x, *scale, *shift))
+    }
+
+    #[inline(always)]
+    fn ahead<S: Simd>(&self, s: S, at: usize) {
+        s.prefetch(self.x.as_ptr().wrapping_add(at).cast());
     }
 }
 
 /// Adds each channel's `Σ x` and `Σ x²`, taken in f64, to `sum` and `squares` (`[c]`). `x` is
 /// `[…, c]`.
-pub struct PowerSums<'a> {
+pub struct PowerSums<'a, E = f32> {
     /// `[…, c]`.
-    pub x: &'a [f32],
+    pub x: &'a [E],
     /// `[c]`.
     pub sum: &'a mut [f64],
     /// `[c]`.
     pub squares: &'a mut [f64],
 }
 
-impl Kernel for PowerSums<'_> {
+impl<E: Element> Kernel for PowerSums<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -99,9 +104,9 @@ impl Kernel for PowerSums<'_> {
             let mut at = first;
             while at < self.x.len() {
                 let x = if lanes == LANES {
-                    read::<S, true>(s, self.x, at, lanes)
+                    read::<S, _, true>(s, self.x, at, lanes)
                 } else {
-                    read::<S, false>(s, self.x, at, lanes)
+                    read::<S, _, false>(s, self.x, at, lanes)
                 };
                 sum = s.wide_add(sum, x);
                 squares = s.wide_fma(x, x, squares);

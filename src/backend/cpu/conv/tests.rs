@@ -2,10 +2,36 @@
 
 use proptest::prelude::*;
 
-use super::{
-    Add, ConvShape, GradSource, InputGradOut, NormBackward, Source, Sums, backward, forward,
-};
+use half::bf16;
+
+use super::{Add, ConvShape, Convolved, GradSource, InputGradOut, NormBackward, Source, Sums};
 use crate::backend::cpu::simd::Isa;
+
+/// How much of a number rounding may change.
+trait Kind: Convolved {
+    const ROUNDING: f64;
+}
+
+impl Kind for f32 {
+    const ROUNDING: f64 = 0.0;
+}
+
+impl Kind for bf16 {
+    const ROUNDING: f64 = 1.0 / 256.0;
+}
+
+/// Every instruction set, with multiply-adds that round once: bits in bf16 must be equal on all.
+fn fused() -> impl Iterator<Item = Isa> {
+    Isa::available().into_iter().map(Isa::fused)
+}
+
+fn stored<E: Kind>(x: &[f32]) -> Vec<E> {
+    x.iter().map(|x| E::from_f32(*x)).collect()
+}
+
+fn read<E: Kind>(x: Vec<E>) -> Vec<f32> {
+    x.into_iter().map(E::to_f32).collect()
+}
 
 /// Which parts of the ops are used.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,9 +129,9 @@ impl Case {
         }
     }
 
-    fn source(&self) -> Source<'_> {
+    fn source<'a, E>(&'a self, x: &'a [E]) -> Source<'a, E> {
         Source {
-            x: &self.x,
+            x,
             affine: self
                 .options
                 .affine
@@ -114,21 +140,25 @@ impl Case {
         }
     }
 
-    fn run(&self, isa: Isa) -> Outputs<f32> {
+    fn run<E: Kind>(&self, isa: Isa) -> Outputs<f32> {
         let (shape, options) = (&self.shape, self.options);
+        let [x, g, y, add, raw] =
+            [&self.x, &self.g, &self.y, &self.add, &self.raw].map(|x| stored::<E>(x));
+        let nan = E::from_f32(f32::NAN);
+        let mut out_y = vec![nan; y.len()];
+        let mut out_dx = Vec::new();
         let mut out = Outputs {
             // What is there before must not matter.
-            y: vec![f32::NAN; self.y.len()],
             mean: vec![f32::NAN; shape.co],
             var: vec![f32::NAN; shape.co],
             dw: vec![f32::NAN; self.w.len()],
             ..Outputs::default()
         };
         let moments = Some((&mut out.mean[..], &mut out.var[..]));
-        forward(isa, shape, self.source(), &self.w, &mut out.y, moments);
+        E::forward(isa, shape, self.source(&x), &self.w, &mut out_y, moments);
         let [mean, invstd, scale, dgamma, dbeta] = &self.output;
         let norm = NormBackward {
-            y: &self.y,
+            y: &y,
             mean,
             invstd,
             scale,
@@ -136,29 +166,29 @@ impl Case {
             dbeta,
         };
         let dy = GradSource {
-            g: &self.g,
+            g: &g,
             norm: options.norm.then_some(norm),
         };
         let mut dx = None;
         if options.dx {
-            out.dx = match options.add {
-                1 => self.add.clone(),
-                _ => vec![f32::NAN; self.x.len()],
+            out_dx = match options.add {
+                1 => add.clone(),
+                _ => vec![nan; x.len()],
             };
             if options.sums {
                 out.dgamma = vec![f32::NAN; shape.ci];
                 out.dbeta = vec![f32::NAN; shape.ci];
             }
             dx = Some(InputGradOut {
-                dx: &mut out.dx,
+                dx: &mut out_dx,
                 add: match options.add {
                     0 => Add::None,
                     1 => Add::InPlace,
-                    _ => Add::From(&self.add),
+                    _ => Add::From(&add),
                 },
                 relu: options.mask,
                 sums: options.sums.then_some(Sums {
-                    raw: &self.raw,
+                    raw: &raw,
                     mean: &self.input[2],
                     invstd: &self.input[3],
                     dgamma: &mut out.dgamma,
@@ -166,8 +196,12 @@ impl Case {
                 }),
             });
         }
-        backward(isa, shape, self.source(), &self.w, dy, &mut out.dw, dx);
-        out
+        E::backward(isa, shape, self.source(&x), &self.w, dy, &mut out.dw, dx);
+        Outputs {
+            y: read(out_y),
+            dx: read(out_dx),
+            ..out
+        }
     }
 
     /// The definitions, term by term.
@@ -260,15 +294,22 @@ impl Case {
         }
     }
 
-    fn check(&self, isa: Isa, want: &Outputs<Sum>) {
-        let got = self.run(isa);
+    fn check<E: Kind>(&self, isa: Isa, want: &Outputs<Sum>) {
+        let got = self.run::<E>(isa);
+        // Whether loads and gradients are numbers that are stored exactly.
+        let exact = !self.options.affine && !self.options.norm;
         for ((name, got), (_, want)) in got.all().into_iter().zip(want.all()) {
             assert_eq!(got.len(), want.len(), "{name} {:?}", self.options);
             // Where everything cancels, what is left has the error of the terms.
             let scale = |m: f64, x: &Sum| m.max(x.value.abs()).max(0.1 * x.terms);
-            let tolerance = 1e-5 * want.iter().fold(0.0, scale);
+            let largest = want.iter().fold(0.0, scale);
             for (i, (got, want)) in got.iter().zip(want).enumerate() {
                 // Not `>`, which would let a NaN pass.
+                let rounded = match exact {
+                    true => want.value.abs(),
+                    false => want.value.abs() + want.terms,
+                };
+                let tolerance = 1e-5 * largest + E::ROUNDING * rounded;
                 let near = (f64::from(*got) - want.value).abs() <= tolerance;
                 let case = (self.shape, self.options);
                 assert!(near, "{isa} {name}[{i}] {got} not {}: {case:?}", want.value);
@@ -299,8 +340,24 @@ fn check(shape: ConvShape, options: Options) {
     let case = Case::new(shape, options);
     let want = case.reference();
     for isa in Isa::available() {
-        case.check(isa, &want);
+        case.check::<f32>(isa, &want);
     }
+    let exact = Case::new(
+        shape,
+        Options {
+            affine: false,
+            norm: false,
+            ..options
+        },
+    );
+    let best = *Isa::available().last().expect("there is a portable one");
+    exact.check::<bf16>(best, &exact.reference());
+    let bits = fused().map(|isa| {
+        case.check::<bf16>(isa, &want);
+        case.run::<bf16>(isa)
+    });
+    let bits: Vec<_> = bits.collect();
+    assert!(bits.windows(2).all(|two| two[0] == two[1]), "{shape:?}");
 }
 
 fn shape([n, h, w, ci, co, kernel, stride, pad]: [usize; 8]) -> ConvShape {
@@ -397,9 +454,14 @@ fn bits_do_not_depend_on_threads() {
         let case = Case::new(shape(sizes), ALL);
         for isa in Isa::available() {
             assert_eq!(
-                one.install(|| case.run(isa)),
-                three.install(|| case.run(isa)),
+                one.install(|| case.run::<f32>(isa)),
+                three.install(|| case.run::<f32>(isa)),
                 "{isa}"
+            );
+            assert_eq!(
+                one.install(|| case.run::<bf16>(isa)),
+                three.install(|| case.run::<bf16>(isa)),
+                "{isa} bf16"
             );
         }
     }
@@ -424,7 +486,7 @@ fn moments_are_accurate() {
             relu: false,
         };
         let (mut y, mut got_mean, mut got_var) = (vec![0.0; x.len()], [0.0], [0.0]);
-        forward(
+        f32::forward(
             isa,
             &shape,
             source,
@@ -446,11 +508,16 @@ fn moments_are_accurate() {
 /// A NaN reaches the outputs whose windows hold it, through ReLU too, and the moments.
 #[test]
 fn nan_stays() {
+    nan_stays_in::<f32>();
+    nan_stays_in::<bf16>();
+}
+
+fn nan_stays_in<E: Kind>() {
     for isa in Isa::available() {
         let shape = shape([1, 6, 6, 16, 16, 3, 1, 1]);
         let mut case = Case::new(shape, ALL);
         case.x[0] = f32::NAN;
-        let out = case.run(isa);
+        let out = case.run::<E>(isa);
         assert!(
             out.y[0].is_nan() && out.y[16].is_nan() && !out.y[32].is_nan(),
             "{isa}"
@@ -459,6 +526,6 @@ fn nan_stays() {
         assert!(out.dw[0].is_nan(), "{isa}");
         case.x[0] = 0.5;
         case.g[0] = f32::NAN;
-        assert!(case.run(isa).dbeta.iter().any(|x| x.is_nan()), "{isa}");
+        assert!(case.run::<E>(isa).dbeta.iter().any(|x| x.is_nan()), "{isa}");
     }
 }

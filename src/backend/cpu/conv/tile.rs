@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use crate::backend::cpu::simd::{Buffer, Kernel, LANES, Simd};
+use crate::backend::cpu::simd::{Buffer, Element, Kernel, LANES, Simd};
 
 /// Size and meaning of a scratch image.
 #[derive(Clone, Copy, Debug)]
@@ -100,10 +100,15 @@ impl Padded {
 
 /// Reads 16 lanes of an image, or `lanes` and zeros if not `FULL`.
 #[inline(always)]
-pub(crate) fn read<S: Simd, const FULL: bool>(s: S, x: &[f32], at: usize, lanes: usize) -> S::V {
+pub(crate) fn read<S: Simd, E: Element, const FULL: bool>(
+    s: S,
+    x: &[E],
+    at: usize,
+    lanes: usize,
+) -> S::V {
     match x[at..].first_chunk() {
-        Some(all) if FULL => s.load(all),
-        _ => s.load_first(&x[at..at + lanes]),
+        Some(all) if FULL => E::load(s, all),
+        _ => E::load_first(s, &x[at..at + lanes]),
     }
 }
 
@@ -121,6 +126,9 @@ pub(super) trait Load {
         at: usize,
         lanes: usize,
     ) -> S::V;
+    /// Brings nearer what lies from element `at` on, if there is anything.
+    #[inline(always)]
+    fn ahead<S: Simd>(&self, _: S, _at: usize) {}
 }
 
 /// Per-channel values, padded with zeros to whole vectors.

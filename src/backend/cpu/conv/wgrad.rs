@@ -150,13 +150,7 @@ impl WeightGrad {
 
     /// `dw = Σ partials` in order, as KRSC. Overwrites the partials.
     pub fn reduce(&self, isa: Isa, partials: &mut [f32], dw: &mut [f32]) {
-        let (sum, others) = partials.split_at_mut(self.len());
-        sum.par_chunks_mut(PIECE).enumerate().for_each(|(i, sum)| {
-            for other in others.chunks_exact(self.len()) {
-                let x = &other[i * PIECE..][..sum.len()];
-                isa.run(AddTo { sum, x });
-            }
-        });
+        let sum = add_up(isa, partials, self.len());
         let ConvShape { kernel: k, ci, .. } = self.shape;
         dw.par_chunks_mut(k * k * ci)
             .enumerate()
@@ -170,6 +164,18 @@ impl WeightGrad {
                 }
             });
     }
+}
+
+/// The sum of partial sums of `len` whole vectors, in order; it is in the first of them.
+pub(super) fn add_up(isa: Isa, partials: &mut [f32], len: usize) -> &[f32] {
+    let (sum, others) = partials.split_at_mut(len);
+    sum.par_chunks_mut(PIECE).enumerate().for_each(|(i, sum)| {
+        for other in others.chunks_exact(len) {
+            let x = &other[i * PIECE..][..sum.len()];
+            isa.run(AddTo { sum, x });
+        }
+    });
+    sum
 }
 
 /// Floats of the sum that a task reduces.

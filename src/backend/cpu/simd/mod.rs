@@ -108,9 +108,6 @@ pub(super) enum Level {
     Amx,
 }
 
-/// Names of instruction sets, slowest first.
-const NAMES: [&str; 4] = ["portable", "avx2", "avx512", "amx"];
-
 /// Why an instruction set cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
@@ -125,6 +122,9 @@ pub enum IsaError {
 impl Isa {
     /// No special instructions: runs everywhere.
     pub const PORTABLE: Isa = Isa(Level::Portable { fused: false });
+
+    /// What there is anywhere, slowest first: who has one has all before it.
+    pub const NAMES: [&str; 4] = ["portable", "avx2", "avx512", "amx"];
 
     /// All that this CPU has, slowest first.
     pub fn available() -> Vec<Isa> {
@@ -219,7 +219,7 @@ impl FromStr for Isa {
         if let Some(isa) = available.iter().find(|isa| isa.name() == name) {
             return Ok(*isa);
         }
-        if !NAMES.contains(&name) {
+        if !Isa::NAMES.contains(&name) {
             return Err(IsaError::Unknown(name.into()));
         }
         let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();

@@ -99,17 +99,16 @@ macro_rules! dp {
     };
 }
 
-/// A block whose sums are tiles `c`, and whose steps are `step`.
-macro_rules! sums {
-    ([$($c:literal)*], [$($step:expr),*], $p:expr, $ra:expr, $rb:expr, $steps:expr, $to:expr, $add:expr) => {{
+/// Steps' products, into sums that are the tiles `c`.
+macro_rules! products {
+    ([$($c:literal)*], [$($step:expr),*], $table:expr, $a:expr, $b:expr, $steps:expr, $to:expr, $add:expr) => {{
         let steps: &[Step] = $steps;
-        let to: *mut f32 = $to;
-        // SAFETY: `block`'s caller vouches for the tiles of all steps; `c` is exclusive.
+        // SAFETY: `begin`'s caller vouches for the tiles of all steps; there are as many sums as `c`.
         unsafe {
             if $add {
                 asm!(
                     $(concat!("tileloadd tmm", $c, ", [{to} + {row}*1 + 1024*", $c, "]"),)*
-                    to = in(reg) to, row = in(reg) 64_usize, options(nostack, readonly),
+                    to = in(reg) $to, row = in(reg) 64_usize, options(nostack, readonly),
                 );
             } else {
                 asm!($(concat!("tilezero tmm", $c),)* options(nostack, nomem));
@@ -125,102 +124,126 @@ macro_rules! sums {
                 "dec {n}",
                 "jnz 2b",
                 "3:",
-                $(concat!("tilestored [{to} + {row}*1 + 1024*", $c, "], tmm", $c),)*
                 s = inout(reg) steps.as_ptr() => _,
                 n = inout(reg) steps.len() => _,
-                p = in(reg) $p,
-                ra = in(reg) $ra,
-                rb = in(reg) $rb,
-                to = in(reg) to,
-                row = in(reg) 64_usize,
+                p = in(reg) $table.as_ptr(),
+                ra = in(reg) $a.row,
+                rb = in(reg) $b.row,
                 oa = out(reg) _,
                 ob = out(reg) _,
                 t = out(reg) _,
-                options(nostack),
+                options(nostack, readonly),
             );
         }
     }};
 }
 
-/// See [`Tiles::block`](super::Tiles::block).
+/// The tiles `c` to memory.
+macro_rules! store {
+    ([$($c:literal)*], $to:expr) => {
+        // SAFETY: there are as many sums as `c`.
+        unsafe {
+            asm!(
+                $(concat!("tilestored [{to} + {row}*1 + 1024*", $c, "], tmm", $c),)*
+                to = in(reg) $to, row = in(reg) 64_usize, options(nostack),
+            );
+        }
+    };
+}
+
+/// See [`Tiles::begin`](super::Tiles::begin).
 ///
 /// # Safety
-/// That of [`Tiles::block`](super::Tiles::block); the thread's tiles must be configured.
-#[inline]
-pub(super) unsafe fn block<const M: usize, const N: usize>(
+/// That of [`Tiles::begin`](super::Tiles::begin); the thread's tiles must be configured.
+#[inline(always)]
+pub(super) unsafe fn begin<const M: usize, const N: usize>(
     a: &Operand<M>,
     b: &Operand<N>,
     steps: &[Step],
-    c: &mut [[Sums; N]; M],
+    c: &[Sums],
     add: bool,
 ) {
     const { assert!(M * N <= 6) };
     let mut table = [std::ptr::null(); 8];
     table[..M].copy_from_slice(&a.start);
     table[M..M + N].copy_from_slice(&b.start);
-    let (p, ra, rb, to) = (table.as_ptr(), a.row, b.row, c.as_mut_ptr().cast::<f32>());
+    let to = c.as_ptr();
     match (M, N) {
-        (1, 1) => sums!(
+        (1, 1) => products!(
             [0],
             [from!(a 0, 4), from!(b 1, 6), dp!(0, 4, 6)],
-            p,
-            ra,
-            rb,
+            table,
+            a,
+            b,
             steps,
             to,
             add
         ),
-        (1, 2) => sums!(
+        (1, 2) => products!(
             [0 1],
             [from!(a 0, 4), from!(b 1, 6), dp!(0, 4, 6), from!(b 2, 7), dp!(1, 4, 7)],
-            p, ra, rb, steps, to, add
+            table, a, b, steps, to, add
         ),
-        (1, 3) => sums!(
+        (1, 3) => products!(
             [0 1 2],
             [
                 from!(a 0, 3), from!(b 1, 4), dp!(0, 3, 4), from!(b 2, 5), dp!(1, 3, 5),
                 from!(b 3, 6), dp!(2, 3, 6)
             ],
-            p, ra, rb, steps, to, add
+            table, a, b, steps, to, add
         ),
-        (1, 4) => sums!(
+        (1, 4) => products!(
             [0 1 2 3],
             [
                 from!(a 0, 4), from!(b 1, 5), dp!(0, 4, 5), from!(b 2, 6), dp!(1, 4, 6),
                 from!(b 3, 7), dp!(2, 4, 7), from!(b 4, 5), dp!(3, 4, 5)
             ],
-            p, ra, rb, steps, to, add
+            table, a, b, steps, to, add
         ),
-        (2, 1) => sums!(
+        (2, 1) => products!(
             [0 1],
             [from!(b 2, 6), from!(a 0, 4), dp!(0, 4, 6), from!(a 1, 5), dp!(1, 5, 6)],
-            p, ra, rb, steps, to, add
+            table, a, b, steps, to, add
         ),
-        (2, 2) => sums!(
+        (2, 2) => products!(
             [0 1 2 3],
             [
                 from!(a 0, 4), from!(b 2, 6), dp!(0, 4, 6), from!(b 3, 7), dp!(1, 4, 7),
                 from!(a 1, 5), dp!(2, 5, 6), dp!(3, 5, 7)
             ],
-            p, ra, rb, steps, to, add
+            table, a, b, steps, to, add
         ),
-        (2, 3) => sums!(
+        (2, 3) => products!(
             [0 1 2 3 4 5],
             [
                 from!(b 2, 7), from!(a 0, 6), dp!(0, 6, 7), from!(a 1, 6), dp!(3, 6, 7),
                 from!(b 3, 7), dp!(4, 6, 7), from!(a 0, 6), dp!(1, 6, 7), from!(b 4, 7),
                 dp!(2, 6, 7), from!(a 1, 6), dp!(5, 6, 7)
             ],
-            p, ra, rb, steps, to, add
+            table, a, b, steps, to, add
         ),
-        (4, 1) => sums!(
+        (4, 1) => products!(
             [0 1 2 3],
             [
                 from!(b 4, 4), from!(a 0, 5), dp!(0, 5, 4), from!(a 1, 6), dp!(1, 6, 4),
                 from!(a 2, 7), dp!(2, 7, 4), from!(a 3, 5), dp!(3, 5, 4)
             ],
-            p, ra, rb, steps, to, add
+            table, a, b, steps, to, add
         ),
         _ => panic!("no block of {M}x{N} tiles"),
+    }
+}
+
+/// See [`Tiles::end`](super::Tiles::end).
+#[inline(always)]
+pub(super) fn end(c: &mut [Sums]) {
+    let to = c.as_mut_ptr();
+    match c.len() {
+        1 => store!([0], to),
+        2 => store!([0 1], to),
+        3 => store!([0 1 2], to),
+        4 => store!([0 1 2 3], to),
+        6 => store!([0 1 2 3 4 5], to),
+        n => unreachable!("no block has {n} tiles"),
     }
 }

@@ -117,6 +117,30 @@ impl Tiles {
         c: &mut [[Sums; N]; M],
         add: bool,
     ) {
+        let c = c.as_flattened_mut();
+        // SAFETY: the caller's.
+        unsafe { self.begin(a, b, steps, c, add) };
+        self.end(c);
+    }
+
+    /// The first half of a [`block`](Tiles::block), whose sums, `M·N` of them, come to `c` with
+    /// [`end`](Tiles::end): what is done between the two is done while products are still under way.
+    ///
+    /// # Safety
+    /// That of [`block`](Tiles::block).
+    ///
+    /// # Panics
+    /// If there is not a sum for each pair of tiles.
+    #[inline(never)] // There would be one in each kernel, for each instruction set.
+    pub unsafe fn begin<const M: usize, const N: usize>(
+        &self,
+        a: &Operand<M>,
+        b: &Operand<N>,
+        steps: &[Step],
+        c: &mut [Sums],
+        add: bool,
+    ) {
+        assert_eq!(c.len(), M * N);
         // SAFETY: the caller's; `new` was given an instruction set that the CPU has.
         unsafe {
             match self.unit {
@@ -126,9 +150,20 @@ impl Tiles {
                 #[cfg(target_arch = "x86_64")]
                 Unit::Avx512 => vector::block::<M, N, true>(a, b, steps, c, add),
                 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-                Unit::Amx => amx::block(a, b, steps, c, add),
+                Unit::Amx => amx::begin(a, b, steps, c, add),
             }
         }
+    }
+
+    /// The second half: the sums of the block that was begun last, to the same `c`.
+    #[inline(never)]
+    pub fn end(&self, c: &mut [Sums]) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if matches!(self.unit, Unit::Amx) {
+            amx::end(c);
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        let _ = c;
     }
 }
 

@@ -25,15 +25,15 @@ fn read(x: f32) -> f64 {
     }
 }
 
-/// See [`Tiles::block`](super::Tiles::block).
+/// A whole block, as of [`Tiles::begin`](super::Tiles::begin).
 ///
 /// # Safety
-/// That of [`Tiles::block`](super::Tiles::block).
+/// That of [`Tiles::begin`](super::Tiles::begin).
 pub(super) unsafe fn block<const M: usize, const N: usize>(
     a: &Operand<M>,
     b: &Operand<N>,
     steps: &[Step],
-    c: &mut [[Sums; N]; M],
+    c: &mut [Sums],
     add: bool,
 ) {
     // SAFETY: the caller vouches for 16 rows of 32 numbers.
@@ -45,7 +45,7 @@ pub(super) unsafe fn block<const M: usize, const N: usize>(
         };
         row.map(|x| read(x.to_f32()))
     };
-    for (a_start, c) in a.start.into_iter().zip(c) {
+    for (a_start, c) in a.start.into_iter().zip(c.chunks_exact_mut(N)) {
         for (b_start, c) in b.start.into_iter().zip(c) {
             if !add {
                 c.fill(0.0);

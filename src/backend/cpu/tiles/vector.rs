@@ -43,19 +43,19 @@ impl Wide {
 /// The processor's mode: round to nearest, no exceptions, denormal numbers are zero.
 const MODE: u32 = 0x9fc0;
 
-/// See [`Tiles::block`](super::Tiles::block).
+/// A whole block, as of [`Tiles::begin`](super::Tiles::begin).
 ///
 /// # Safety
-/// That of [`Tiles::block`](super::Tiles::block); the CPU must have AVX2 and FMA, with `WIDE` AVX-512.
+/// That of [`Tiles::begin`](super::Tiles::begin); the CPU must have AVX2 and FMA, with `WIDE` AVX-512.
 pub(super) unsafe fn block<const M: usize, const N: usize, const WIDE: bool>(
     a: &Operand<M>,
     b: &Operand<N>,
     steps: &[Step],
-    c: &mut [[Sums; N]; M],
+    c: &mut [Sums],
     add: bool,
 ) {
     if !add {
-        c.as_flattened_mut().as_flattened_mut().fill(0.0);
+        c.as_flattened_mut().fill(0.0);
     }
     let (mut wide_a, mut wide_b) = ([Wide::ZERO; M], [Wide::ZERO; N]);
     for step in steps {
@@ -67,7 +67,7 @@ pub(super) unsafe fn block<const M: usize, const N: usize, const WIDE: bool>(
             for (wide, start) in wide_b.iter_mut().zip(b.start) {
                 wide.read(start.byte_add(step.b as usize), b.row);
             }
-            for (a, c) in wide_a.iter().zip(&mut *c) {
+            for (a, c) in wide_a.iter().zip(c.chunks_exact_mut(N)) {
                 for (b, c) in wide_b.iter().zip(c) {
                     match WIDE {
                         true => product_avx512(a, b, c),
