@@ -186,6 +186,26 @@ impl Simd for Avx2 {
         [half(0), half(1)]
     }
     #[inline(always)]
+    fn interleave(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
+        // SAFETY: the module's; 16 numbers are there twice.
+        unsafe {
+            let low = _mm256_loadu_si256(low.as_ptr().cast());
+            let high = _mm256_loadu_si256(high.as_ptr().cast());
+            let low = [
+                _mm256_cvtepu16_epi32(_mm256_castsi256_si128(low)),
+                _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(low)),
+            ];
+            let high = [
+                _mm256_cvtepu16_epi32(_mm256_castsi256_si128(high)),
+                _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(high)),
+            ];
+            [
+                _mm256_castsi256_ps(_mm256_or_si256(low[0], _mm256_slli_epi32::<16>(high[0]))),
+                _mm256_castsi256_ps(_mm256_or_si256(low[1], _mm256_slli_epi32::<16>(high[1]))),
+            ]
+        }
+    }
+    #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         halves!(_mm256_add_ps(a, b))
     }
@@ -439,6 +459,15 @@ impl Simd for Avx512 {
             let low = _mm512_cvtepu16_epi32(self.rounded16(low));
             let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(self.rounded16(high)));
             _mm512_castsi512_ps(_mm512_or_epi32(low, high))
+        }
+    }
+    #[inline(always)]
+    fn interleave(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
+        // SAFETY: the module's; 16 numbers are there twice.
+        unsafe {
+            let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(low.as_ptr().cast()));
+            let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(high.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_or_epi32(low, _mm512_slli_epi32::<16>(high)))
         }
     }
     #[inline(always)]
