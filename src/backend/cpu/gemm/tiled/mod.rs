@@ -70,28 +70,34 @@ pub fn product<E: Epilogue, T: Element>(
         count: n,
         by_pairs: true,
     };
+    // The one part that differs from product to product: all else is compiled once.
+    products(isa, [m, n, k], a, b, &|rows, columns, sums| {
+        isa.run(Put {
+            out,
+            epilogue,
+            rows,
+            columns,
+            sums,
+        });
+    });
+}
+
+fn products(isa: Isa, [m, n, k]: [usize; 3], a: Lines, b: Lines, put: &PutBlock) {
     let small = m * n * k <= SERIAL;
     let mut scratch = CALL.take();
     let mut product = || {
         let depth = Depth::new(k);
         let (inner, outer) = if m < n { (a, b) } else { (b, a) };
         let whole = Whole {
+            isa,
             inner: pack_all(isa, &inner, &depth, small, &mut scratch.0),
             lines: [inner, outer],
             depth,
-            out,
-            epilogue,
+            put,
         };
         each(tasks(&whole.lines, small), small, |[inner, outer]| {
             let mut scratch = TASK.take();
-            isa.run(Task {
-                isa,
-                whole: &whole,
-                inner,
-                outer,
-                panels: &mut scratch.0,
-                sums: &mut scratch.1,
-            });
+            whole.part(inner, outer, &mut scratch.0, &mut scratch.1);
             TASK.set(scratch);
         });
     };
@@ -103,6 +109,9 @@ pub fn product<E: Epilogue, T: Element>(
     }
     CALL.set(scratch);
 }
+
+/// What takes finished sums of a block to its rows and columns of `C`: each is given once.
+type PutBlock<'a> = dyn Fn(Range<usize>, Range<usize>, &[f32]) + Sync + 'a;
 
 /// The blocks of `k`: whole steps, as even as can be.
 struct Depth {
@@ -179,45 +188,31 @@ fn tasks(lines: &[Lines; 2], small: bool) -> Vec<[Range<usize>; 2]> {
 }
 
 /// All that tasks share.
-struct Whole<'a, E, T> {
+struct Whole<'a> {
+    isa: Isa,
     /// The inner lines, packed.
     inner: &'a [f32],
     /// Inner and outer ones.
     lines: [Lines<'a>; 2],
     depth: Depth,
-    out: &'a Shared<'a, T>,
-    epilogue: &'a E,
+    put: &'a PutBlock<'a>,
 }
 
 /// Sums of a block of 32×32 elements, by tiles; where lines end it has fewer tiles.
 const BLOCK: usize = PANEL * PANEL;
 
-/// A task: some inner and outer panels.
-struct Task<'a, 'b, E, T> {
-    isa: Isa,
-    whole: &'b Whole<'a, E, T>,
-    inner: Range<usize>,
-    outer: Range<usize>,
-    /// Scratch for packed outer panels, and for sums between blocks of `k`.
-    panels: &'b mut Buffer,
-    sums: &'b mut Buffer,
-}
-
-impl<E: Epilogue, T: Element> Kernel for Task<'_, '_, E, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Task {
-            isa,
-            whole,
-            inner,
-            outer,
-            panels,
-            sums,
-        } = self;
-        let tiles = Tiles::new(isa);
-        let ([inner_lines, outer_lines], depth) = (&whole.lines, &whole.depth);
+impl Whole<'_> {
+    /// A task: some inner and outer panels, with scratch for packed outer panels, and for sums
+    /// between blocks of `k`.
+    fn part(
+        &self,
+        inner: Range<usize>,
+        outer: Range<usize>,
+        panels: &mut Buffer,
+        sums: &mut Buffer,
+    ) {
+        let tiles = Tiles::new(self.isa);
+        let ([inner_lines, outer_lines], depth) = (&self.lines, &self.depth);
         let (together, last) = (outer_lines.together(), depth.blocks - 1);
         // Of two blocks, or of all, which wait for the next steps.
         let count = match last {
@@ -230,14 +225,14 @@ impl<E: Epilogue, T: Element> Kernel for Task<'_, '_, E, T> {
         for i in 0..=last {
             let steps = depth.steps(i);
             let words = panel_words(steps.len());
-            let packed = &whole.inner[inner_lines.panels() * panel_words(steps.start)..];
+            let packed = &self.inner[inner_lines.panels() * panel_words(steps.start)..];
             for o in outer.clone() {
                 let group = (o - outer.start) % together;
                 if group == 0 {
                     let some = o..outer.end.min(o + together);
                     let to = panels.resize(some.len() * words);
                     let depth = depth.block(i);
-                    s.call(Pack {
+                    self.isa.run(Pack {
                         from: outer_lines,
                         panels: some,
                         depth,
@@ -268,21 +263,18 @@ impl<E: Epilogue, T: Element> Kernel for Task<'_, '_, E, T> {
                     if i == last
                         && let Some((rows, columns, at)) = done.replace((rows, columns, at))
                     {
-                        // SAFETY: the rows and columns are this task's and within `C`.
-                        unsafe { put(s, whole.out, whole.epilogue, rows, columns, &sums[at]) };
+                        (self.put)(rows, columns, &sums[at]);
                     }
                 }
             }
         }
         if let Some((rows, columns, at)) = done {
-            // SAFETY: the same.
-            unsafe { put(s, whole.out, whole.epilogue, rows, columns, &sums[at]) };
+            (self.put)(rows, columns, &sums[at]);
         }
     }
 }
 
 /// The first `M`×`N` tiles of sums: `a·b` of panels in so many steps, added to what is in them if `add`.
-#[inline(always)]
 fn multiply<const M: usize, const N: usize>(
     tiles: &Tiles,
     steps: usize,
@@ -308,32 +300,41 @@ fn multiply<const M: usize, const N: usize>(
     unsafe { tiles.block::<M, N>(&operand(a), &operand(b), steps, sums, add) };
 }
 
-/// Finished sums go to their rows and columns of `C`.
-///
-/// # Safety
-/// Those must be within `C`, and not accessed by others.
-#[inline(always)]
-unsafe fn put<S: Simd, E: Epilogue, T: Element>(
-    s: S,
-    out: &Shared<T>,
-    epilogue: &E,
+/// Finished sums of a block on their way to `C`: rows and columns within it that nobody else has.
+struct Put<'a, 'b, E, T> {
+    out: &'a Shared<'b, T>,
+    epilogue: &'a E,
     rows: Range<usize>,
     columns: Range<usize>,
-    sums: &[f32],
-) {
-    let lines = sums.as_chunks::<SIDE>().0;
-    let across = columns.len().div_ceil(SIDE);
-    for (i, row) in rows.enumerate() {
-        let at = i / SIDE * across * SIDE + i % SIDE;
-        // SAFETY: the caller's.
-        unsafe {
-            if columns.len() == PANEL {
-                let sums = [&lines[at], &lines[at + SIDE]];
-                out.put(s, epilogue, row, columns.start, sums);
-            } else {
-                let mut sums = [lines[at], lines[at + (across - 1) * SIDE]];
-                let sums = &mut sums.as_flattened_mut()[..columns.len()];
-                out.put_some(s, epilogue, row, columns.start, sums);
+    sums: &'a [f32],
+}
+
+impl<E: Epilogue, T: Element> Kernel for Put<'_, '_, E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Put {
+            out,
+            epilogue,
+            rows,
+            columns,
+            sums,
+        } = self;
+        let lines = sums.as_chunks::<SIDE>().0;
+        let across = columns.len().div_ceil(SIDE);
+        for (i, row) in rows.enumerate() {
+            let at = i / SIDE * across * SIDE + i % SIDE;
+            // SAFETY: `products` gives each block of `C` once.
+            unsafe {
+                if columns.len() == PANEL {
+                    let sums = [&lines[at], &lines[at + SIDE]];
+                    out.put(s, epilogue, row, columns.start, sums);
+                } else {
+                    let mut sums = [lines[at], lines[at + (across - 1) * SIDE]];
+                    let sums = &mut sums.as_flattened_mut()[..columns.len()];
+                    out.put_some(s, epilogue, row, columns.start, sums);
+                }
             }
         }
     }
