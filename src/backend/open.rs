@@ -151,4 +151,25 @@ mod tests {
     fn auto_is_something_on_every_machine() {
         assert!(open("auto", None, Precision::F32).is_ok());
     }
+
+    #[test]
+    fn precision_is_a_choice_on_the_cpu_alone() {
+        use Precision::{Bf16, F32};
+        for (asked, usual, got) in [
+            (None, F32, F32),
+            (None, Bf16, Bf16),
+            (Some(F32), Bf16, F32),
+            (Some(Bf16), F32, Bf16),
+        ] {
+            let cpu = open("cpu", asked, usual).unwrap();
+            assert_eq!(cpu.precision(), got);
+            let text = cpu.describe();
+            assert_eq!(text.starts_with("cpu (bf16, "), got == Bf16, "{text}");
+            assert!(got == Bf16 || !text.contains("amx"), "{text}");
+        }
+        for device in ["simt", "cuda", "cuda:1"] {
+            let error = open(device, Some(Bf16), F32).err().unwrap().to_string();
+            assert!(error.starts_with("--precision bf16: --device "), "{error}");
+        }
+    }
 }

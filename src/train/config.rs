@@ -505,6 +505,7 @@ mod tests {
     fn a_written_configuration_reads_back_as_it_was_and_serves_as_options() {
         let options = Options {
             seed: Some(7),
+            precision: Some(Precision::Bf16),
             compare: Some(vec![Arm::Full]),
             ..Options::default()
         };

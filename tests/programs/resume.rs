@@ -190,7 +190,7 @@ fn sentences_resume_bit_for_bit_in_the_middle_of_a_pool() {
         };
         let (whole, command) = fresh("whole");
         finish(command);
-        for share in [10, 40] {
+        for share in [10, 50] {
             let (out, command) = fresh(&format!("killed-{share}"));
             assert_eq!(strike_past(command, share, libc::SIGKILL), None, "killed");
             assert!(!out.join("model.safetensors").exists());
