@@ -4,7 +4,7 @@
 //! The passes are bound by memory: each goes once over its tensors, in chunks of whole pixels that
 //! depend on the shape alone, 16 channels at a time with their coefficients in registers.
 
-use super::conv::{NormBackward, PowerSums, Source, add_lanes, read};
+use super::conv::{NormBackward, PowerSums, Source, add_lanes, read, write};
 use super::simd::{Element, Isa, Kernel, LANES, Simd};
 use crate::backend::BN_EPS;
 use rayon::prelude::*;
@@ -46,21 +46,6 @@ fn run<S: Simd>(s: S, len: usize, channels: usize, pass: &mut impl Pass) {
                 _ => pass.block::<S, true>(s, floats.clone(), first, LANES),
             }
         }
-    }
-}
-
-/// Writes 16 (if not `FULL`, `lanes`) floats from `at`.
-#[inline(always)]
-fn write<S: Simd, E: Element, const FULL: bool>(
-    s: S,
-    x: &mut [E],
-    at: usize,
-    lanes: usize,
-    v: S::V,
-) {
-    match x[at..].first_chunk_mut() {
-        Some(all) if FULL => E::store(s, all, v),
-        _ => E::store_first(s, &mut x[at..at + lanes], v),
     }
 }
 

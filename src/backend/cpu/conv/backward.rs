@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::dgrad::{Add, InputGrad};
 use super::shape::ConvShape;
 use super::source::{Coefficients, Source, SourceImage, add_lanes};
-use super::tile::{Ahead, Load, padded, read, vector};
+use super::tile::{Ahead, Load, padded, read, vector, write};
 use super::wgrad::WeightGrad;
 use crate::backend::cpu::scratch::{CALL, TASK};
 use crate::backend::cpu::simd::{Buffer, Element, Isa, Kernel, LANES, Simd};
@@ -426,10 +426,7 @@ impl Finish<'_> {
             let mut dx = read::<S, _, FULL>(s, self.dx, at, lanes);
             if self.relu {
                 dx = s.where_positive(self.source.at::<S, FULL>(s, &coefficients, at, lanes), dx);
-                match self.dx[at..].first_chunk_mut() {
-                    Some(to) if FULL => s.store(to, dx),
-                    _ => s.store_first(&mut self.dx[at..at + lanes], dx),
-                }
+                write::<S, _, FULL>(s, self.dx, at, lanes, dx);
             }
             if let Some((raw, _)) = self.norm {
                 let raw = read::<S, _, FULL>(s, raw, at, lanes);

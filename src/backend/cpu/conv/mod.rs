@@ -20,7 +20,7 @@ pub use dgrad::Add;
 pub use shape::ConvShape;
 pub(super) use source::add_lanes;
 pub use source::{PowerSums, Source};
-pub(super) use tile::read;
+pub(super) use tile::{read, write};
 
 use super::simd::{Element, Isa};
 

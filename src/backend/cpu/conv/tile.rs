@@ -106,9 +106,26 @@ pub(crate) fn read<S: Simd, E: Element, const FULL: bool>(
     at: usize,
     lanes: usize,
 ) -> S::V {
-    match x[at..].first_chunk() {
-        Some(all) if FULL => E::load(s, all),
-        _ => E::load_first(s, &x[at..at + lanes]),
+    if FULL {
+        E::load(s, x[at..].first_chunk().expect("16 channels"))
+    } else {
+        E::load_first(s, &x[at..at + lanes])
+    }
+}
+
+/// Writes 16 lanes of an image, or if not `FULL` the first `lanes`.
+#[inline(always)]
+pub(crate) fn write<S: Simd, E: Element, const FULL: bool>(
+    s: S,
+    x: &mut [E],
+    at: usize,
+    lanes: usize,
+    v: S::V,
+) {
+    if FULL {
+        E::store(s, x[at..].first_chunk_mut().expect("16 channels"), v);
+    } else {
+        E::store_first(s, &mut x[at..at + lanes], v);
     }
 }
 

@@ -47,8 +47,8 @@ pub trait Simd: Copy + Send + Sync {
     /// Lanes of 32 bits: `low` as bf16 in the low half, `high` in the high one, both rounded as
     /// `store_bf16` does.
     fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V;
-    /// Lanes of 32 bits: `low` in the low half, `high` in the high one, as they are.
-    fn interleave(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V;
+    /// The same of numbers that are bf16 already, as they are.
+    fn interleave_bf16(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V;
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a − b`.
@@ -304,7 +304,7 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
-    fn interleave(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
+    fn interleave_bf16(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
         lanes!(0.0, i => {
             f32::from_bits(u32::from(low[i].to_bits()) | u32::from(high[i].to_bits()) << 16)
         })
@@ -385,9 +385,6 @@ mod tests {
         #[inline(always)]
         fn run<S: Simd>(self, s: S) -> Self::Output {
             let (a, b) = (s.load(self.0), s.load(self.1));
-            let [mut low, mut high] = [[bf16::ZERO; LANES]; 2];
-            s.store_bf16(&mut low, a);
-            s.store_bf16(&mut high, b);
             let values = [
                 s.splat(2.5),
                 s.load_first(&self.0[..self.2]),
@@ -397,7 +394,6 @@ mod tests {
                 s.at_least(a, b),
                 s.where_positive(a, b),
                 s.pair_bf16(a, b),
-                s.interleave(&low, &high),
                 s.fma(a, b, s.splat(1.0)),
             ];
             let mut out = Vec::new();

@@ -176,34 +176,16 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn pair_bf16(self, low: Self::V, high: Self::V) -> Self::V {
-        let half = |i: usize| {
-            // SAFETY: the module's.
-            unsafe {
-                let low = _mm256_srli_epi32::<16>(rounded8(low[i]));
-                _mm256_castsi256_ps(_mm256_or_si256(low, rounded8(high[i])))
-            }
-        };
-        [half(0), half(1)]
+        [
+            joined8(rounded8(low[0]), rounded8(high[0])),
+            joined8(rounded8(low[1]), rounded8(high[1])),
+        ]
     }
     #[inline(always)]
-    fn interleave(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
-        // SAFETY: the module's; 16 numbers are there twice.
-        unsafe {
-            let low = _mm256_loadu_si256(low.as_ptr().cast());
-            let high = _mm256_loadu_si256(high.as_ptr().cast());
-            let low = [
-                _mm256_cvtepu16_epi32(_mm256_castsi256_si128(low)),
-                _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(low)),
-            ];
-            let high = [
-                _mm256_cvtepu16_epi32(_mm256_castsi256_si128(high)),
-                _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(high)),
-            ];
-            [
-                _mm256_castsi256_ps(_mm256_or_si256(low[0], _mm256_slli_epi32::<16>(high[0]))),
-                _mm256_castsi256_ps(_mm256_or_si256(low[1], _mm256_slli_epi32::<16>(high[1]))),
-            ]
-        }
+    fn interleave_bf16(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
+        let [low, high] = [self.load_bf16(low), self.load_bf16(high)];
+        let [low, high] = [bits8(low), bits8(high)];
+        [joined8(low[0], high[0]), joined8(low[1], high[1])]
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -324,6 +306,20 @@ impl Simd for Avx2 {
         // SAFETY: the module's: `self` is proof that the CPU has AVX2 and FMA.
         unsafe { entry(self, kernel) }
     }
+}
+
+/// The bits of 16 lanes.
+#[inline(always)]
+fn bits8(v: [__m256; 2]) -> [__m256i; 2] {
+    // SAFETY: the module's.
+    unsafe { [_mm256_castps_si256(v[0]), _mm256_castps_si256(v[1])] }
+}
+
+/// The upper halves of 8 lanes of `low` in the lower halves of those of `high`, which are zero.
+#[inline(always)]
+fn joined8(low: __m256i, high: __m256i) -> __m256 {
+    // SAFETY: the module's.
+    unsafe { _mm256_castsi256_ps(_mm256_or_si256(_mm256_srli_epi32::<16>(low), high)) }
 }
 
 /// The bits of 8 lanes as bf16, in the upper halves; denormal numbers are zero.
@@ -462,8 +458,8 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn interleave(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
-        // SAFETY: the module's; 16 numbers are there twice.
+    fn interleave_bf16(self, low: &[bf16; LANES], high: &[bf16; LANES]) -> Self::V {
+        // SAFETY: the module's; 16 numbers are there, of both.
         unsafe {
             let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(low.as_ptr().cast()));
             let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(high.as_ptr().cast()));

@@ -18,7 +18,7 @@ use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, Source, SourceImage, add_lanes};
 use super::super::tile::{Load, padded};
 use super::dgrad::{InputGrad, Output};
-use super::fill::{AHEAD, Pairs, Pixel};
+use super::fill::{Pairs, Pixel};
 use super::grid::Grid;
 use super::layout::Layout;
 use super::wgrad::WeightGrad;
@@ -68,7 +68,7 @@ pub fn backward(
         pixels,
         wgrad: WeightGrad::new(shape, &pairs, pixels.kernel),
         pairs,
-        dgrad: None,
+        dgrad: InputGrad::new(shape),
         weights: &[],
         add: Add::None,
         relu: false,
@@ -95,7 +95,7 @@ pub fn backward(
             assert_eq!(add.len(), x_len, "add of {shape:?}");
         }
         (whole.add, whole.relu) = (out.add, out.relu);
-        whole.dgrad = Some(InputGrad::new(shape, w, &mut call.weights));
+        whole.dgrad.pack(w, &mut call.weights);
         whole.weights = &call.weights;
         let parts = out.dx.chunks_mut(images * shape.x_image());
         for (task, dx) in tasks.iter_mut().zip(parts) {
@@ -113,7 +113,7 @@ pub fn backward(
     }
     let all = &whole;
     let tasks = tasks.into_par_iter().with_max_len(1);
-    tasks.for_each(|chunk| isa.run(Backward { whole: all, chunk }));
+    tasks.for_each(|chunk| all.run(chunk));
     whole.wgrad.reduce(isa, partials, dw);
     if let Some(sums) = sums {
         for c in 0..shape.ci {
@@ -148,7 +148,7 @@ struct Whole<'a> {
     /// Of its input.
     pairs: Layout,
     wgrad: WeightGrad,
-    dgrad: Option<InputGrad>,
+    dgrad: InputGrad,
     /// Packed for `dgrad`.
     weights: &'a [bf16],
     add: Add<'a, bf16>,
@@ -167,17 +167,9 @@ struct Chunk<'a> {
     sums: Option<&'a mut [f64]>,
 }
 
-struct Backward<'a> {
-    whole: &'a Whole<'a>,
-    chunk: Chunk<'a>,
-}
-
-impl Kernel for Backward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Backward { whole, mut chunk } = self;
+impl Whole<'_> {
+    fn run(&self, mut chunk: Chunk) {
+        let (isa, whole) = (self.isa, self);
         let (shape, pairs_layout) = (whole.shape, &whole.pairs);
         let (ho, side) = (shape.ho(), pairs_layout.images);
         let tiles = (shape.wo() * side).div_ceil(SIDE);
@@ -185,7 +177,7 @@ impl Kernel for Backward<'_> {
         // Sets that are done together, and rows of them.
         let sets = (STEPS / (ho * tiles)).clamp(1, chunk.images.len().div_ceil(2 * side));
         let band = (STEPS / (sets * tiles)).clamp(1, ho);
-        let unit = Tiles::new(whole.isa);
+        let unit = Tiles::new(isa);
         let mut scratch = TILE_TASK.take();
 
         let set_pairs = pairs_layout.channels.div_ceil(LANES) * pairs_layout.block() + SIDE;
@@ -196,10 +188,8 @@ impl Kernel for Backward<'_> {
         }
         let apart = sets * band * tiles * SIDE * LANES;
         let transposed = scratch.transposed.resize(outputs * apart);
-        let mut image_len = 0;
-        if let Some(dgrad) = &whole.dgrad {
-            image_len = dgrad.layout.len(dgrad.layout.blocks()) / DEPTH;
-        }
+        let layout = &self.dgrad.layout;
+        let image_len = layout.len(layout.blocks()) / DEPTH;
         // Windows on their way to pairs take the same room.
         let room = match whole.by_windows {
             true => 2 * (pairs_layout.block() + SIDE),
@@ -210,10 +200,8 @@ impl Kernel for Backward<'_> {
             .as_chunks_mut::<DEPTH>()
             .0
             .split_at_mut(2 * sets * image_len);
-        if let Some(dgrad) = &whole.dgrad {
-            for image in images.chunks_exact_mut(image_len) {
-                dgrad.layout.clear([ho, shape.wo()], image);
-            }
+        for image in images.chunks_exact_mut(image_len) {
+            layout.clear([ho, shape.wo()], image);
         }
         let mut sums = vec![[[0.0; LANES]; 2]; shape.ci.div_ceil(SIDE)];
         let mut steps = Vec::new();
@@ -221,7 +209,11 @@ impl Kernel for Backward<'_> {
         for start in chunk.images.clone().step_by(sets * 2 * side) {
             let round = start..chunk.images.end.min(start + sets * 2 * side);
             let mut filled = 0;
-            let mut done = vec![0; whole.dgrad.as_ref().map_or(0, |d| d.classes.len())];
+            let mut done = vec![0; whole.dgrad.classes.len()];
+            if round.len() < sets * 2 * side {
+                // The gradients of images that there are not.
+                images.fill([bf16::ZERO; DEPTH]);
+            }
             for from in (0..ho).step_by(band) {
                 let rows = from..ho.min(from + band);
                 let needed = match whole.pixels.kernel {
@@ -234,13 +226,13 @@ impl Kernel for Backward<'_> {
                     let set_images = low.min(round.end)..round.end.min(low + 2 * side);
                     let pairs = &mut pairs[set * set_pairs..][..set_pairs];
                     let narrow = &mut scratch.narrow;
-                    whole.fill_x(s, &set_images, filled..needed, (narrow, windows), pairs);
+                    whole.fill_x(&set_images, filled..needed, (narrow, windows), pairs);
                     let to = Gradients {
                         tiles: &mut transposed[set * band * tiles * SIDE * LANES..],
                         apart,
                         images: &mut images[set * 2 * image_len..][..2 * image_len],
                     };
-                    whole.fill_dy(s, &set_images, rows.clone(), to);
+                    whole.fill_dy(&set_images, rows.clone(), to);
                     for row in 0..rows.len() {
                         let above = match whole.pixels.kernel {
                             1 => rows.start + row,
@@ -265,9 +257,8 @@ impl Kernel for Backward<'_> {
                         .add(&unit, (transposed, apart), pairs, &steps, chunk.dw, first);
                 }
                 first = false;
-                let (Some(dgrad), Some(dx)) = (&whole.dgrad, &mut chunk.dx) else {
-                    continue;
-                };
+                let Some(dx) = &mut chunk.dx else { continue };
+                let dgrad = &whole.dgrad;
                 for (class, done) in dgrad.classes.iter().zip(&mut done) {
                     let rows = *done..class.ready(rows.end, ho);
                     *done = rows.end;
@@ -309,7 +300,7 @@ impl Kernel for Backward<'_> {
                         };
                         // SAFETY: the layout has room for all that the class's taps reach, and a tile
                         // more; the weights are those of its steps.
-                        unsafe { grid.run(s, &unit, rows.clone(), &mut out) };
+                        unsafe { grid.run(isa, &unit, rows.clone(), &mut out) };
                     }
                 }
             }
@@ -338,10 +329,8 @@ struct Gradients<'a> {
 
 impl Whole<'_> {
     /// Rows of a set's input, in pairs.
-    #[inline(always)]
-    fn fill_x<S: Simd>(
+    fn fill_x(
         &self,
-        s: S,
         set: &Range<usize>,
         rows: Range<usize>,
         (narrow, windows): (&mut Vec<bf16>, &mut [Pixel]),
@@ -365,134 +354,131 @@ impl Whole<'_> {
             if !self.by_windows {
                 let size = [self.shape.h, self.shape.w];
                 self.pairs
-                    .fill_pairs(s, [&low, &high], size, g, rows.clone(), pairs);
+                    .fill_pairs(self.isa, [&low, &high], size, g, rows.clone(), pairs);
                 continue;
             }
             let block = self.pairs.block();
             let (first, second) = windows.split_at_mut(block + SIDE);
             for (image, to) in [(&low, &mut *first), (&high, &mut *second)] {
-                windows::fill(s, self.shape, image, (g, side), rows.clone(), narrow, to);
+                windows::fill(
+                    self.isa,
+                    self.shape,
+                    image,
+                    (g, side),
+                    rows.clone(),
+                    narrow,
+                    to,
+                );
             }
             let row = self.pairs.row();
-            for pixel in (rows.start * row + g..rows.end * row).step_by(side) {
-                for half in 0..2 {
-                    let low = s.load_bf16(&first[pixel].as_chunks().0[half]);
-                    let high = s.load_bf16(&second[pixel].as_chunks().0[half]);
-                    s.store(&mut pairs[half * block + pixel], s.pair_bf16(low, high));
-                }
-            }
+            self.isa.run(PairWindows {
+                images: [first, second],
+                pixels: rows.start * row + g..rows.end * row,
+                side,
+                halves: pairs.chunks_mut(block),
+            });
         }
     }
 
     /// Rows of a set's output gradient.
-    #[inline(always)]
-    fn fill_dy<S: Simd>(&self, s: S, set: &Range<usize>, rows: Range<usize>, to: Gradients) {
+    fn fill_dy(&self, set: &Range<usize>, rows: Range<usize>, to: Gradients) {
+        let len = self.shape.y_image();
         match (&self.grads.0, self.dy.norm.as_ref()) {
             (Some(coefficients), Some(norm)) => {
-                let load = NormGradImage {
-                    g: self.dy.g,
-                    y: norm.y,
+                let image = |i: usize| NormGradImage {
+                    g: &self.dy.g[i * len..(i + 1) * len],
+                    y: &norm.y[i * len..(i + 1) * len],
                     coefficients,
                 };
-                self.fill_gradients(s, &load, set, rows, to);
+                self.fill_gradients(image, set, rows, to);
             }
-            _ => self.fill_gradients(s, &GradImage(self.dy.g), set, rows, to),
+            _ => {
+                let image = |i: usize| GradImage(&self.dy.g[i * len..(i + 1) * len]);
+                self.fill_gradients(image, set, rows, to);
+            }
         }
     }
 
-    #[inline(always)]
-    fn fill_gradients<S: Simd, L: Load>(
+    fn fill_gradients<L: Load>(
         &self,
-        s: S,
-        load: &L,
+        image: impl Fn(usize) -> L,
         set: &Range<usize>,
         rows: Range<usize>,
         to: Gradients,
     ) {
-        let tiles = (self.shape.wo() * self.pairs.images).div_ceil(SIDE);
+        let (isa, layout, side) = (self.isa, &self.dgrad.layout, self.pairs.images);
+        let size = [self.shape.ho(), self.shape.wo()];
         let (first, second) = to.images.split_at_mut(to.images.len() / 2);
+        // The scratch images' rows begin where `dy`'s meet the kernel's first.
+        let below = rows.start + layout.top as usize..rows.end + layout.top as usize;
+        for i in 0..set.len() {
+            let to = if i < side { &mut *first } else { &mut *second };
+            let image = image(set.start + i);
+            layout.fill(isa, &image, size, i % side, below.clone(), to);
+        }
+        let positions = self.shape.wo() * side;
+        let tiles = positions.div_ceil(SIDE);
         for block in 0..self.shape.co.div_ceil(SIDE) {
-            for (i, row) in rows.clone().enumerate() {
+            for (i, row) in below.clone().enumerate() {
+                let half = if layout.paired { 0 } else { block % 2 };
+                let from =
+                    block / 2 * layout.block() + row * layout.row() + layout.left as usize * side;
                 let at = block * to.apart + i * tiles * SIDE * LANES;
-                let gradients = GradientRow {
-                    whole: self,
-                    load,
-                    set,
-                    row,
-                    block,
+                isa.run(Transpose {
+                    images: [&first[from..][..positions], &second[from..][..positions]],
+                    half,
                     tiles: &mut to.tiles[at..][..tiles * SIDE * LANES],
-                    images: [&mut *first, &mut *second],
-                };
-                if self.shape.co - block * SIDE >= LANES {
-                    s.call(Full::<_, true>(gradients));
-                } else {
-                    s.call(Full::<_, false>(gradients));
-                }
+                });
             }
         }
     }
 }
 
-/// 16 channels of a row of the output gradient of a set of images.
-struct GradientRow<'a, L> {
-    whole: &'a Whole<'a>,
-    load: &'a L,
-    set: &'a Range<usize>,
-    row: usize,
-    block: usize,
-    /// Where its `A` tiles go.
-    tiles: &'a mut [f32],
-    images: [&'a mut [Pixel]; 2],
+/// Pixels of 32 channels of two images, every `side`th, to pairs of 16 and 16.
+struct PairWindows<'a> {
+    images: [&'a [Pixel]; 2],
+    pixels: Range<usize>,
+    side: usize,
+    halves: std::slice::ChunksMut<'a, Pairs>,
 }
 
-/// One that has all 16 channels, or not.
-struct Full<'a, L, const FULL: bool>(GradientRow<'a, L>);
-
-impl<L: Load, const FULL: bool> Kernel for Full<'_, L, FULL> {
+impl Kernel for PairWindows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let GradientRow {
-            whole,
-            load,
-            set,
-            row,
-            block,
-            tiles,
-            images: [first, second],
-        } = self.0;
-        let shape = whole.shape;
-        let (wo, co, side, image) = (shape.wo(), shape.co, whole.pairs.images, shape.y_image());
-        let coefficients = load.block(s, block);
-        let lanes = LANES.min(co - block * SIDE);
-        let (mut col, mut g) = (0, 0);
-        for tile in tiles.as_chunks_mut::<{ SIDE * LANES }>().0 {
+        let [first, second] = self.images;
+        for (half, to) in self.halves.take(2).enumerate() {
+            for pixel in self.pixels.clone().step_by(self.side) {
+                let low = s.load_bf16(&first[pixel].as_chunks().0[half]);
+                let high = s.load_bf16(&second[pixel].as_chunks().0[half]);
+                s.store(&mut to[pixel], s.pair_bf16(low, high));
+            }
+        }
+    }
+}
+
+/// 16 channels of a row of two scratch images of output gradients, to `A` tiles of the weights'
+/// gradient.
+struct Transpose<'a> {
+    images: [&'a [Pixel]; 2],
+    /// Which of their pixels' channels.
+    half: usize,
+    tiles: &'a mut [f32],
+}
+
+impl Kernel for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let [first, second] = self.images.map(|image| image.chunks(SIDE));
+        let tiles = self.tiles.as_chunks_mut::<{ SIDE * LANES }>().0;
+        for ((tile, first), second) in tiles.iter_mut().zip(first).zip(second) {
             let mut pairs = [s.splat(0.0); LANES];
-            for pair in &mut pairs {
-                if col == wo {
-                    break;
-                }
-                let (low, high) = (set.start + g, set.start + side + g);
-                let at = (row * wo + col) * co + block * SIDE;
-                let mut values = [s.splat(0.0); 2];
-                if low < set.end {
-                    load.ahead(s, low * image + at + AHEAD);
-                    values[0] = load.at::<S, FULL>(s, &coefficients, low * image + at, lanes);
-                }
-                if high < set.end {
-                    load.ahead(s, high * image + at + AHEAD);
-                    values[1] = load.at::<S, FULL>(s, &coefficients, high * image + at, lanes);
-                }
-                if let Some(dgrad) = &whole.dgrad {
-                    dgrad.put(s, values[0], [row, col], g, block, first);
-                    dgrad.put(s, values[1], [row, col], g, block, second);
-                }
-                *pair = s.pair_bf16(values[0], values[1]);
-                g += 1;
-                if g == side {
-                    (col, g) = (col + 1, 0);
-                }
+            for ((pair, low), high) in pairs.iter_mut().zip(first).zip(second) {
+                let low = &low.as_chunks().0[self.half];
+                *pair = s.interleave_bf16(low, &high.as_chunks().0[self.half]);
             }
             let tile = tile.as_chunks_mut::<LANES>().0;
             for (to, row) in tile.iter_mut().zip(s.transpose(pairs)) {

@@ -8,11 +8,11 @@ use half::bf16;
 use super::super::dgrad::{Add, Taps};
 use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, SourceImage};
-use super::super::tile::{Load, read, vector};
-use super::fill::{AHEAD, Pixel};
+use super::super::tile::{Load, read, vector, write};
+use super::fill::AHEAD;
 use super::grid::{Finish, Places, add_wide};
 use super::layout::{Layout, offsets, pack, side_by_side, steps};
-use crate::backend::cpu::simd::{Buffer, Element, Kernel, LANES, Simd};
+use crate::backend::cpu::simd::{Buffer, Isa, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::{SIDE, Step, Sums, TILE};
 
 /// How the input gradient of a shape is computed.
@@ -52,7 +52,8 @@ impl Class {
 }
 
 impl InputGrad {
-    pub fn new(shape: &ConvShape, w: &[f32], packed: &mut Buffer<bf16>) -> InputGrad {
+    /// Without steps and weights, which not every convolution needs.
+    pub fn new(shape: &ConvShape) -> InputGrad {
         let mut classes = Vec::new();
         for row in 0..shape.stride.min(shape.h) {
             for col in 0..shape.stride.min(shape.w) {
@@ -87,10 +88,21 @@ impl InputGrad {
             top,
             left,
         };
+        InputGrad {
+            shape: *shape,
+            layout,
+            classes,
+        }
+    }
+
+    /// Sets the classes' steps and packs their weights.
+    pub fn pack(&mut self, w: &[f32], packed: &mut Buffer<bf16>) {
+        let (layout, shape) = (&self.layout, &self.shape);
+        let (top, left) = (layout.top, layout.left);
         let (k, ci) = (shape.kernel, shape.ci);
         let mut all = Vec::new();
-        for class in &mut classes {
-            let taps = steps(&layout, &class.rows.taps, &class.cols.taps);
+        for class in &mut self.classes {
+            let taps = steps(layout, &class.rows.taps, &class.cols.taps);
             class.steps = offsets(&taps);
             // A class without taps reads nothing, and may begin outside.
             if !taps.is_empty() {
@@ -105,37 +117,6 @@ impl InputGrad {
             class.weights = first..all.len();
         }
         packed.resize(all.len()).copy_from_slice(&all);
-        InputGrad {
-            shape: *shape,
-            layout,
-            classes,
-        }
-    }
-
-    /// Puts 16 channels of a pixel of `dy` of image number `g` into the scratch image.
-    #[inline(always)]
-    pub fn put<S: Simd>(
-        &self,
-        s: S,
-        v: S::V,
-        [row, col]: [usize; 2],
-        g: usize,
-        block: usize,
-        to: &mut [Pixel],
-    ) {
-        let layout = &self.layout;
-        let (row, col) = (row + layout.top as usize, col + layout.left as usize);
-        let pixel = (row * layout.cols + col) * layout.images + g;
-        if layout.paired {
-            s.store_bf16(&mut to[pixel].as_chunks_mut().0[0], v);
-            if col > 0 {
-                // The right neighbour of the one before.
-                s.store_bf16(&mut to[pixel - layout.images].as_chunks_mut().0[1], v);
-            }
-        } else {
-            let to = &mut to[block / 2 * layout.block() + pixel];
-            s.store_bf16(&mut to.as_chunks_mut().0[block % 2], v);
-        }
     }
 
     /// Tiles in a row of a class.
@@ -171,13 +152,12 @@ pub(super) struct Output<'a> {
 }
 
 impl Finish for Output<'_> {
-    #[inline(always)]
-    fn finish<S: Simd>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums) {
+    fn finish(&mut self, isa: Isa, row: usize, tile: usize, block: usize, sums: &Sums) {
         let place = [row, tile, block];
         if self.channels - block * SIDE >= SIDE {
-            s.call(Tile::<true>(self, place, sums));
+            isa.run(Tile::<true>(self, place, sums));
         } else {
-            s.call(Tile::<false>(self, place, sums));
+            isa.run(Tile::<false>(self, place, sums));
         }
     }
 }
@@ -199,44 +179,79 @@ impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
             coefficients: out.coefficients,
         };
         let coefficients = source.block(s, block);
-        let zero = s.splat(0.0);
         let mean = match &out.norm {
             Some((_, mean, _)) => vector(s, mean, block),
-            None => zero,
+            None => s.splat(0.0),
         };
-        let (mut sum, mut products) = ([zero; 2], [zero; 2]);
+        let places = out.places.of(tile);
         let rows = sums.as_chunks::<LANES>().0;
-        let dx = &mut *out.dx;
-        for (i, &(output, at)) in out.places.of(tile).iter().enumerate() {
-            let at = first + at as usize;
-            let mut v = s.load(&rows[output as usize]);
-            match out.add {
-                Add::None => {}
-                Add::InPlace => v = s.add(v, read::<S, _, FULL>(s, dx, at, lanes)),
-                Add::From(add) => {
-                    ahead(s, add, at);
-                    v = s.add(v, read::<S, _, FULL>(s, add, at, lanes));
-                }
-            }
-            if out.mask.is_some() {
-                let x = source.at::<S, FULL>(s, &coefficients, at, lanes);
-                v = s.where_positive(x, v);
-            }
-            match dx[at..].first_chunk_mut() {
-                Some(to) if FULL => s.store_bf16(to, v),
-                _ => Element::store_first(s, &mut dx[at..at + lanes], v),
-            }
-            if let Some((raw, ..)) = &out.norm {
-                ahead(s, raw, at);
-                let raw = read::<S, _, FULL>(s, raw, at, lanes);
-                sum[i % 2] = s.add(sum[i % 2], v);
-                products[i % 2] = s.fma(v, s.sub(raw, mean), products[i % 2]);
-            }
+        let mut pass = Pixels::<_, FULL> {
+            dx: &mut *out.dx,
+            add: out.add,
+            source,
+            coefficients,
+            masked: out.mask.is_some(),
+            raw: out.norm.as_ref().map(|(raw, ..)| *raw),
+            mean,
+            lanes,
+        };
+        // Two sums of each kind: the next pixel's need not wait for the last one's.
+        let mut totals = [[s.splat(0.0); 2]; 2];
+        let [even, odd] = &mut totals;
+        let mut pairs = places.chunks_exact(2);
+        for two in &mut pairs {
+            pass.one(s, &rows[two[0].0 as usize], first + two[0].1 as usize, even);
+            pass.one(s, &rows[two[1].0 as usize], first + two[1].1 as usize, odd);
+        }
+        for &(output, at) in pairs.remainder() {
+            pass.one(s, &rows[output as usize], first + at as usize, even);
         }
         if let Some((_, _, all)) = &mut out.norm {
             let all = &mut all[block];
-            add_wide(s, &mut all[0], s.add(sum[0], sum[1]));
-            add_wide(s, &mut all[1], s.add(products[0], products[1]));
+            add_wide(s, &mut all[0], s.add(even[0], odd[0]));
+            add_wide(s, &mut all[1], s.add(even[1], odd[1]));
+        }
+    }
+}
+
+/// What pixels of a tile have in common.
+struct Pixels<'a, V, const FULL: bool> {
+    dx: &'a mut [bf16],
+    add: Add<'a, bf16>,
+    source: SourceImage<'a, bf16>,
+    coefficients: [V; 3],
+    masked: bool,
+    raw: Option<&'a [bf16]>,
+    mean: V,
+    lanes: usize,
+}
+
+impl<V: Copy, const FULL: bool> Pixels<'_, V, FULL> {
+    /// The gradient of a pixel at element `at`, added to `totals`: of it, and of it times `raw − mean`.
+    #[inline(always)]
+    fn one<S: Simd<V = V>>(&mut self, s: S, sum: &[f32; LANES], at: usize, totals: &mut [V; 2]) {
+        let lanes = self.lanes;
+        let mut v = s.load(sum);
+        match self.add {
+            Add::None => {}
+            Add::InPlace => v = s.add(v, read::<S, _, FULL>(s, self.dx, at, lanes)),
+            Add::From(add) => {
+                ahead(s, add, at);
+                v = s.add(v, read::<S, _, FULL>(s, add, at, lanes));
+            }
+        }
+        if self.masked {
+            let x = self.source.at::<S, FULL>(s, &self.coefficients, at, lanes);
+            v = s.where_positive(x, v);
+        }
+        write::<S, _, FULL>(s, self.dx, at, lanes, v);
+        if let Some(raw) = self.raw {
+            ahead(s, raw, at);
+            let raw = read::<S, _, FULL>(s, raw, at, lanes);
+            *totals = [
+                s.add(totals[0], v),
+                s.fma(v, s.sub(raw, self.mean), totals[1]),
+            ];
         }
     }
 }

@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::super::tile::Load;
 use super::layout::Layout;
-use crate::backend::cpu::simd::{Kernel, LANES, Simd};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::DEPTH;
 
 /// A pixel of one block: a row of an `A` tile.
@@ -41,7 +41,6 @@ impl Layout {
     }
 
     /// The columns of one phase that image number `g` has within it, `shift` columns further right.
-    #[inline(always)]
     fn run(&self, [y, w]: [usize; 2], row: usize, phase: usize, g: usize, shift: usize) -> Run {
         // Column `col` of the phase is column `first + col·step` of the image.
         let step = (self.step * self.sample) as isize;
@@ -112,10 +111,9 @@ impl Layout {
     }
 
     /// Fills rows of the scratch image for image number `g`, which is `[h, w, channels]`.
-    #[inline(always)]
-    pub fn fill<S: Simd, L: Load>(
+    pub fn fill<L: Load>(
         &self,
-        s: S,
+        isa: Isa,
         load: &L,
         [h, w]: [usize; 2],
         g: usize,
@@ -141,7 +139,7 @@ impl Layout {
                         let lanes = LANES.min(self.channels - vector * LANES);
                         let to = &mut *to;
                         if lanes == LANES {
-                            s.call(Halves::<_, true> {
+                            isa.run(Halves::<_, true> {
                                 load,
                                 vector,
                                 lanes,
@@ -150,7 +148,7 @@ impl Layout {
                                 to,
                             });
                         } else {
-                            s.call(Halves::<_, false> {
+                            isa.run(Halves::<_, false> {
                                 load,
                                 vector,
                                 lanes,
@@ -167,10 +165,9 @@ impl Layout {
 
     /// Fills rows of a scratch image whose pixels are 16 channels of two images. Of the second there may
     /// be none: it stays what it was.
-    #[inline(always)]
-    pub fn fill_pairs<S: Simd, L: Load>(
+    pub fn fill_pairs<L: Load>(
         &self,
-        s: S,
+        isa: Isa,
         [low, high]: [&L; 2],
         [h, w]: [usize; 2],
         g: usize,
@@ -188,7 +185,7 @@ impl Layout {
                     let run = self.run([y, w], row, phase, g, 0);
                     let (images, to) = ([low, high], &mut *to);
                     if lanes == LANES {
-                        s.call(TwoImages::<_, true> {
+                        isa.run(TwoImages::<_, true> {
                             images,
                             vector,
                             lanes,
@@ -196,7 +193,7 @@ impl Layout {
                             to,
                         });
                     } else {
-                        s.call(TwoImages::<_, false> {
+                        isa.run(TwoImages::<_, false> {
                             images,
                             vector,
                             lanes,

@@ -7,12 +7,13 @@ use rayon::prelude::*;
 
 use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, Source, SourceImage, add_lanes};
+use super::super::tile::write;
 use super::fill::Pixel;
 use super::grid::{Finish, Grid, Places, add_wide};
 use super::layout::{Layout, offsets, pack, steps};
 use super::windows;
 use crate::backend::cpu::scratch::{TILE_CALL, TILE_TASK};
-use crate::backend::cpu::simd::{Element, Isa, Kernel, LANES, Simd};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::{DEPTH, SIDE, Step, Sums, TILE, Tiles};
 
 /// As [`forward`](super::super::forward::forward), with `x` and `y` in bf16 and weights rounded to it.
@@ -83,10 +84,7 @@ pub fn forward(
     for (part, sums) in parts.iter_mut().zip(sums.chunks_mut(2 * shape.co)) {
         part.sums = Some(sums);
     }
-    parts
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| isa.run(task));
+    parts.into_par_iter().with_max_len(1).for_each(Forward::run);
     TILE_CALL.set(call);
     if let Some((mean, var)) = moments {
         assert_eq!((mean.len(), var.len()), (shape.co, shape.co));
@@ -128,16 +126,13 @@ struct Forward<'a> {
     sums: Option<&'a mut [f64]>,
 }
 
-impl Kernel for Forward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+impl Forward<'_> {
+    fn run(self) {
         let Forward { whole, x, y, sums } = self;
-        let (shape, layout) = (whole.shape, &whole.layout);
+        let (isa, shape, layout) = (whole.isa, whole.shape, &whole.layout);
         let side = layout.images;
         let (x_image, y_image) = (shape.x_image(), shape.y_image());
-        let unit = Tiles::new(whole.isa);
+        let unit = Tiles::new(isa);
         let mut scratch = TILE_TASK.take();
         let pixels = scratch.images.resize(layout.len(layout.blocks()));
         let pixels = pixels.as_chunks_mut::<DEPTH>().0;
@@ -176,7 +171,7 @@ impl Kernel for Forward<'_> {
                         x,
                         coefficients: whole.coefficients,
                     };
-                    whole.fill(s, &image, g, filled..needed, &mut scratch.narrow, pixels);
+                    whole.fill(&image, g, filled..needed, &mut scratch.narrow, pixels);
                 }
                 filled = needed;
                 let grid = Grid {
@@ -194,7 +189,7 @@ impl Kernel for Forward<'_> {
                 };
                 // SAFETY: the layout has the rows and columns that windows of all outputs reach,
                 // and 16 pixels more, as a tile may have; weights are packed for the steps.
-                unsafe { grid.run(s, &unit, rows, &mut out) };
+                unsafe { grid.run(isa, &unit, rows, &mut out) };
             }
         }
         if let (Some(sums), Some(all)) = (sums, out.sums) {
@@ -210,10 +205,8 @@ impl Kernel for Forward<'_> {
 }
 
 impl Whole<'_> {
-    #[inline(always)]
-    fn fill<S: Simd>(
+    fn fill(
         &self,
-        s: S,
         image: &SourceImage<bf16>,
         g: usize,
         rows: Range<usize>,
@@ -222,8 +215,8 @@ impl Whole<'_> {
     ) {
         let (shape, layout) = (self.shape, &self.layout);
         match self.by_windows {
-            true => windows::fill(s, shape, image, (g, layout.images), rows, narrow, to),
-            false => layout.fill(s, image, [shape.h, shape.w], g, rows, to),
+            true => windows::fill(self.isa, shape, image, (g, layout.images), rows, narrow, to),
+            false => layout.fill(self.isa, image, [shape.h, shape.w], g, rows, to),
         }
     }
 }
@@ -240,13 +233,12 @@ struct Output<'a> {
 }
 
 impl Finish for Output<'_> {
-    #[inline(always)]
-    fn finish<S: Simd>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums) {
+    fn finish(&mut self, isa: Isa, row: usize, tile: usize, block: usize, sums: &Sums) {
         let place = [row, tile, block];
         if self.channels - block * SIDE >= SIDE {
-            s.call(Tile::<true>(self, place, sums));
+            isa.run(Tile::<true>(self, place, sums));
         } else {
-            s.call(Tile::<false>(self, place, sums));
+            isa.run(Tile::<false>(self, place, sums));
         }
     }
 }
@@ -263,24 +255,29 @@ impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
         let Tile(out, [row, tile, block], sums) = self;
         let first = row * out.row + block * SIDE;
         let lanes = LANES.min(out.channels - block * SIDE);
-        let zero = s.splat(0.0);
-        let (mut sum, mut squares) = ([zero; 2], [zero; 2]);
         let rows = sums.as_chunks::<LANES>().0;
         let y = &mut *out.y;
-        for (i, &(output, at)) in out.places.of(tile).iter().enumerate() {
+        let mut totals = [[s.splat(0.0); 2]; 2];
+        let [even, odd] = &mut totals;
+        // Two sums of each kind: the next pixel's need not wait for the last one's.
+        let mut places = out.places.of(tile).chunks_exact(2);
+        for two in &mut places {
+            let v = s.load(&rows[two[0].0 as usize]);
+            write::<S, _, FULL>(s, y, first + two[0].1 as usize, lanes, v);
+            *even = [s.add(even[0], v), s.fma(v, v, even[1])];
+            let v = s.load(&rows[two[1].0 as usize]);
+            write::<S, _, FULL>(s, y, first + two[1].1 as usize, lanes, v);
+            *odd = [s.add(odd[0], v), s.fma(v, v, odd[1])];
+        }
+        for &(output, at) in places.remainder() {
             let v = s.load(&rows[output as usize]);
-            let at = first + at as usize;
-            match y[at..].first_chunk_mut() {
-                Some(to) if FULL => s.store_bf16(to, v),
-                _ => Element::store_first(s, &mut y[at..at + lanes], v),
-            }
-            sum[i % 2] = s.add(sum[i % 2], v);
-            squares[i % 2] = s.fma(v, v, squares[i % 2]);
+            write::<S, _, FULL>(s, y, first + at as usize, lanes, v);
+            *even = [s.add(even[0], v), s.fma(v, v, even[1])];
         }
         if let Some(all) = &mut out.sums {
             let all = &mut all[block];
-            add_wide(s, &mut all[0], s.add(sum[0], sum[1]));
-            add_wide(s, &mut all[1], s.add(squares[0], squares[1]));
+            add_wide(s, &mut all[0], s.add(even[0], odd[0]));
+            add_wide(s, &mut all[1], s.add(even[1], odd[1]));
         }
     }
 }

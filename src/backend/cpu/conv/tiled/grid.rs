@@ -7,7 +7,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::fill::Pixel;
-use crate::backend::cpu::simd::{LANES, Simd};
+use crate::backend::cpu::simd::{Isa, LANES, Simd};
 use crate::backend::cpu::tiles::{Operand, SIDE, Step, Sums, TILE, Tiles};
 
 /// Outputs that share steps and weights: number `(row, i)` meets the pixels from `start + row·apart + i` on.
@@ -30,7 +30,7 @@ pub(super) struct Grid<'a> {
 /// What becomes of sums.
 pub(super) trait Finish {
     /// Those of tile `tile` of a row, and of channels `16·block..`: `[16 outputs][16 channels]`.
-    fn finish<S: Simd>(&mut self, s: S, row: usize, tile: usize, block: usize, sums: &Sums);
+    fn finish(&mut self, isa: Isa, row: usize, tile: usize, block: usize, sums: &Sums);
 }
 
 /// Adds 16 lanes to sums in f64.
@@ -58,24 +58,7 @@ impl Grid<'_> {
     ///
     /// # Safety
     /// All that the rows, tiles and steps reach must lie in `pixels` and `weights`.
-    #[inline(always)]
-    pub unsafe fn run<S: Simd>(
-        &self,
-        s: S,
-        unit: &Tiles,
-        rows: Range<usize>,
-        to: &mut impl Finish,
-    ) {
-        if self.tiles > 0 && !rows.is_empty() {
-            // SAFETY: the caller's.
-            unsafe { self.all(s, unit, rows, to) };
-        }
-    }
-
-    /// # Safety
-    /// That of [`run`](Grid::run).
-    #[inline(always)]
-    unsafe fn all<S: Simd>(&self, s: S, unit: &Tiles, rows: Range<usize>, to: &mut impl Finish) {
+    pub unsafe fn run(&self, isa: Isa, unit: &Tiles, rows: Range<usize>, to: &mut impl Finish) {
         let blocks = self.channels.div_ceil(SIDE);
         let all = rows.len() * self.tiles;
         let mut sums = [[[0.0; SIDE * SIDE]; 4]; 2];
@@ -109,7 +92,7 @@ impl Grid<'_> {
                     }
                 }
                 if let Some(done) = done {
-                    self.finish(s, &rows, done, before, to);
+                    self.finish(isa, &rows, done, before, to);
                 }
                 unit.end(c);
                 done = Some(this);
@@ -119,13 +102,12 @@ impl Grid<'_> {
             first += tiles;
         }
         if let Some(done) = done {
-            self.finish(s, &rows, done, before, to);
+            self.finish(isa, &rows, done, before, to);
         }
     }
 
     /// # Safety
     /// That of [`run`](Grid::run).
-    #[inline(always)]
     unsafe fn begin<const M: usize, const N: usize>(
         &self,
         unit: &Tiles,
@@ -157,10 +139,9 @@ impl Grid<'_> {
         unsafe { unit.begin(&a, &b, self.steps, c, false) };
     }
 
-    #[inline(always)]
-    fn finish<S: Simd>(
+    fn finish(
         &self,
-        s: S,
+        isa: Isa,
         rows: &Range<usize>,
         block: Block,
         sums: &[Sums; 4],
@@ -169,7 +150,7 @@ impl Grid<'_> {
         for i in 0..block.tiles {
             let (row, tile) = self.place(rows, block.first + i);
             for j in 0..block.blocks {
-                to.finish(s, row, tile, block.block + j, &sums[i * block.blocks + j]);
+                to.finish(isa, row, tile, block.block + j, &sums[i * block.blocks + j]);
             }
         }
     }

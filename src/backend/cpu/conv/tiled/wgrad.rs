@@ -59,6 +59,9 @@ impl WeightGrad {
                 let first = tap * layout.channels + vector * LANES;
                 // Of a window that was made one pixel, the last numbers are no weights.
                 let end = (layout.channels - vector * LANES).min(weights.saturating_sub(first));
+                if end == 0 {
+                    continue;
+                }
                 columns.push(Column {
                     at: vector * layout.block() + a * layout.row() + layout.column(b),
                     weights: first,
@@ -100,7 +103,6 @@ impl WeightGrad {
     ///
     /// # Safety
     /// All that steps reach from the tiles and from the columns' pixels must be in the two slices.
-    #[inline(always)]
     pub unsafe fn add(
         &self,
         unit: &Tiles,
@@ -137,7 +139,6 @@ impl WeightGrad {
 
     /// # Safety
     /// That of [`add`](WeightGrad::add).
-    #[inline(always)]
     #[allow(clippy::too_many_arguments, reason = "one call for each size of block")]
     unsafe fn block<const M: usize, const N: usize>(
         &self,

@@ -8,7 +8,7 @@ use half::bf16;
 use super::super::shape::ConvShape;
 use super::super::tile::Load;
 use super::fill::Pixel;
-use crate::backend::cpu::simd::{LANES, Simd};
+use crate::backend::cpu::simd::{Isa, Kernel, LANES, Simd};
 use crate::backend::cpu::tiles::DEPTH;
 
 /// Whether it is one.
@@ -31,18 +31,73 @@ pub(super) fn as_pixels(shape: &ConvShape) -> ConvShape {
 
 /// Fills rows of outputs with the windows of image number `g` of `side` that lie side by side. `narrow` has
 /// room for the padded image.
-#[inline(always)]
-pub(super) fn fill<S: Simd, L: Load>(
-    s: S,
+pub(super) fn fill<L: Load>(
+    isa: Isa,
     shape: &ConvShape,
     load: &L,
-    (g, side): (usize, usize),
+    place: (usize, usize),
     rows: Range<usize>,
     narrow: &mut Vec<bf16>,
     to: &mut [Pixel],
 ) {
+    let row = (shape.w + 2 * shape.pad) * shape.ci;
+    let needed = (rows.len() - 1) * shape.stride + shape.kernel;
+    narrow.clear();
+    narrow.resize(needed * row + LANES, bf16::ZERO);
+    isa.run(Narrow {
+        shape,
+        load,
+        top: rows.start * shape.stride,
+        needed,
+        to: narrow,
+    });
+    copy(shape, place, rows, narrow, to);
+}
+
+/// Some rows of the padded image, as they lie in memory.
+struct Narrow<'a, L> {
+    shape: &'a ConvShape,
+    load: &'a L,
+    /// The first of the padded image, and how many.
+    top: usize,
+    needed: usize,
+    to: &'a mut [bf16],
+}
+
+impl<L: Load> Kernel for Narrow<'_, L> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let ConvShape { h, w, ci, pad, .. } = *self.shape;
+        let row = (w + 2 * pad) * ci;
+        let coefficients = self.load.block(s, 0);
+        let mut pixel = [bf16::ZERO; LANES];
+        for r in 0..self.needed {
+            let Some(y) = (self.top + r).checked_sub(pad).filter(|y| *y < h) else {
+                continue;
+            };
+            for x in 0..w {
+                let v = self
+                    .load
+                    .at::<S, false>(s, &coefficients, (y * w + x) * ci, ci);
+                s.store_bf16(&mut pixel, v);
+                let at = r * row + (pad + x) * ci;
+                self.to[at..][..ci].copy_from_slice(&pixel[..ci]);
+            }
+        }
+    }
+}
+
+/// The windows of some rows of outputs from the padded image's rows.
+fn copy(
+    shape: &ConvShape,
+    (g, side): (usize, usize),
+    rows: Range<usize>,
+    narrow: &[bf16],
+    to: &mut [Pixel],
+) {
     let ConvShape {
-        h,
         w,
         ci,
         kernel,
@@ -51,23 +106,6 @@ pub(super) fn fill<S: Simd, L: Load>(
         ..
     } = *shape;
     let row = (w + 2 * pad) * ci;
-    let top = rows.start * stride;
-    let needed = (rows.len() - 1) * stride + kernel;
-    narrow.clear();
-    narrow.resize(needed * row + LANES, bf16::ZERO);
-    let coefficients = load.block(s, 0);
-    let mut pixel = [bf16::ZERO; LANES];
-    for r in 0..needed {
-        let Some(y) = (top + r).checked_sub(pad).filter(|y| *y < h) else {
-            continue;
-        };
-        for x in 0..w {
-            let v = load.at::<S, false>(s, &coefficients, (y * w + x) * ci, ci);
-            s.store_bf16(&mut pixel, v);
-            let at = r * row + (pad + x) * ci;
-            narrow[at..][..ci].copy_from_slice(&pixel[..ci]);
-        }
-    }
     let (width, window) = (kernel * ci, kernel * kernel * ci);
     let wo = shape.wo();
     for (r, output) in rows.enumerate() {

@@ -239,7 +239,7 @@ impl Number for f32 {
 impl Number for bf16 {
     #[inline(always)]
     fn zipped<S: Simd>(s: S, even: &[bf16], odd: &[bf16]) -> S::V {
-        s.interleave(&filled_up(even), &filled_up(odd))
+        s.interleave_bf16(&filled_up(even), &filled_up(odd))
     }
 
     #[inline(always)]
