@@ -1,5 +1,6 @@
 //! The CPU executor's matrix product, and BLAS libraries where some can be loaded: at the shapes of
-//! a Transformer (1024 tokens, d 256, ffn 1024, vocabulary 8000) and square.
+//! a Transformer (1024 tokens, d 256, ffn 1024, vocabulary 8000) and square. Beside that of `f32` the
+//! product of bf16 as a layer has it: activations of bf16, weights and their gradient of `f32`.
 //!
 //! The peak of multiply-adds is measured between the runs of each product, since clocks wander.
 
@@ -8,7 +9,8 @@ use crate::peak;
 use crate::product::Product;
 use autoassist::backend::DeviceError;
 use autoassist::backend::cpu::gemm::{Matrix, Out, gemm};
-use autoassist::backend::cpu::simd::{Buffer, Isa};
+use autoassist::backend::cpu::simd::{Buffer, Element, Isa};
+use half::bf16;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -33,13 +35,27 @@ fn products() -> Vec<Product> {
     all
 }
 
-/// Numbers in -0.5..0.5.
-fn filled(len: usize) -> Buffer {
+/// Numbers in -0.5..0.5, that are of bf16 too.
+fn filled<E: Element>(len: usize) -> Buffer<E> {
     let mut values = Buffer::zeroed(len);
     for (i, x) in values.iter_mut().enumerate() {
-        *x = (i * 7 % 64) as f32 / 64.0 - 0.5;
+        *x = E::from_f32((i * 7 % 64) as f32 / 64.0 - 0.5);
     }
     values
+}
+
+/// The operands of a product as they lie, with their leading dimensions.
+fn operands<'a>(
+    product: &Product,
+    a: impl Fn(usize) -> Matrix<'a>,
+    b: impl Fn(usize) -> Matrix<'a>,
+) -> (&'static str, [Matrix<'a>; 2]) {
+    let [m, n, k] = product.sizes;
+    match product.transposed {
+        [false, false] => ("A·B", [a(k), b(n)]),
+        [false, true] => ("A·Bᵀ", [a(k), b(k).t()]),
+        [true, _] => ("Aᵀ·B", [a(m).t(), b(n)]),
+    }
 }
 
 /// Lowers `fastest` to the seconds of a run.
@@ -55,22 +71,33 @@ fn time(fastest: &mut f64, run: &mut dyn FnMut()) {
 /// An unknown `AUTOASSIST_ISA`.
 pub fn table(rounds: usize) -> Result<Value, DeviceError> {
     let (isa, libraries) = (Isa::detect()?, Blas::all());
-    println!("cpu ({isa}, {} threads), f32", rayon::current_num_threads());
+    println!("cpu ({isa}, {} threads)", rayon::current_num_threads());
     if libraries.is_empty() {
         println!("no BLAS library can be loaded to compare with");
     }
-    println!("\n| product, m x n x k | GFLOP/s | peak beside it | % of that | best rival |");
-    println!("|---|---|---|---|---|");
+    println!(
+        "\n| product, m x n x k | f32 GFLOP/s | peak beside it | % of that | best rival | bf16 |"
+    );
+    println!("|---|---|---|---|---|---|");
     let mut results = Vec::new();
     for product in products() {
         let [m, n, k] = product.sizes;
-        let (a, b, mut c) = (filled(m * k), filled(k * n), Buffer::zeroed(m * n));
-        let (layout, left, right) = match product.transposed {
-            [false, false] => ("A·B", Matrix::new(&a[..], k), Matrix::new(&b[..], n)),
-            [false, true] => ("A·Bᵀ", Matrix::new(&a[..], k), Matrix::new(&b[..], k).t()),
-            [true, _] => ("Aᵀ·B", Matrix::new(&a[..], m).t(), Matrix::new(&b[..], n)),
-        };
-        let (mut peak, mut ours) = (f64::INFINITY, f64::INFINITY);
+        let (a, b) = (filled::<f32>(m * k), filled::<f32>(k * n));
+        let mut c = Buffer::<f32>::zeroed(m * n);
+        let f32_a = |ld| Matrix::new(&a[..], ld);
+        let (layout, [left, right]) = operands(&product, f32_a, |ld| Matrix::new(&b[..], ld));
+        let (half_a, half_b) = (filled::<bf16>(m * k), filled::<bf16>(k * n));
+        let mut half_c = Buffer::<bf16>::zeroed(m * n);
+        let grad = product.transposed[0];
+        let (_, halves) = operands(
+            &product,
+            |ld| Matrix::new(&half_a[..], ld),
+            |ld| match grad {
+                true => Matrix::new(&half_b[..], ld),
+                false => Matrix::new(&b[..], ld),
+            },
+        );
+        let [mut peak, mut ours, mut in_bf16] = [f64::INFINITY; 3];
         let mut rivals = vec![f64::INFINITY; libraries.len()];
         for _ in 0..rounds {
             time(&mut peak, &mut || peak::run(isa));
@@ -82,6 +109,16 @@ pub fn table(rounds: usize) -> Result<Value, DeviceError> {
             }
         }
         let made = c.to_vec();
+        for _ in 0..4 * rounds {
+            time(&mut in_bf16, &mut || {
+                let [left, right] = halves;
+                let out = match grad {
+                    true => Out::new(&mut c[..], n),
+                    false => Out::new(&mut half_c[..], n),
+                };
+                gemm(isa, [m, n, k], left, right, out, &());
+            });
+        }
         // Apart from ours: their threads may wait for more work, and keep the cores.
         for (library, fastest) in libraries.iter().zip(&mut rivals) {
             c.fill(f32::NAN);
@@ -100,17 +137,18 @@ pub fn table(rounds: usize) -> Result<Value, DeviceError> {
         let by_time = |a: &(&Blas, &f64), b: &(&Blas, &f64)| a.1.total_cmp(b.1);
         let rival = libraries.iter().zip(&rivals).min_by(by_time);
         println!(
-            "| {m}x{n}x{k} {layout} | {:.0} | {:.0} | {:.0} | {} |",
+            "| {m}x{n}x{k} {layout} | {:.0} | {:.0} | {:.0} | {} | {:.0} |",
             flops / ours / 1e9,
             peak / 1e9,
             100.0 * flops / ours / peak,
             rival.map_or("–".into(), |(library, seconds)| {
                 format!("{:.0} ({})", flops / seconds / 1e9, library.name)
             }),
+            flops / in_bf16 / 1e9,
         );
         results.push(json!({
             "m": m, "n": n, "k": k, "layout": layout,
-            "gflops": flops / ours / 1e9, "peak_gflops": peak / 1e9,
+            "gflops": flops / ours / 1e9, "bf16_gflops": flops / in_bf16 / 1e9, "peak_gflops": peak / 1e9,
             "rival": rival.map(|(library, _)| &library.name),
             "rival_gflops": rival.map(|(_, seconds)| flops / seconds / 1e9),
         }));

@@ -106,6 +106,11 @@ impl<V> Lying<V> {
         self.groups.is_none()
     }
 
+    /// Whether it is rows that begin `ld` apart.
+    pub fn is_rows(&self) -> bool {
+        self.is_even() && !self.transposed
+    }
+
     /// Where row `i` of the values begins.
     #[inline(always)]
     pub fn start(&self, i: usize) -> usize {
@@ -234,12 +239,59 @@ impl<T: Element> Shared<'_, T> {
         std::ptr::slice_from_raw_parts_mut(self.c.at(row, column).values, width)
     }
 
-    /// Puts sums, with all that is added to them, through the epilogue into `C`.
+    /// Puts sums, with all that is added to them, through the epilogue into `C`: [`WIDEST`] of them,
+    /// which stay in registers where the epilogue leaves them there.
     ///
     /// # Safety
     /// As many elements of `C` must be within it from `row`, `column` on, and not accessed by others.
     #[inline(always)]
     pub unsafe fn put<S: Simd, E: Epilogue>(
+        &self,
+        s: S,
+        epilogue: &E,
+        row: usize,
+        column: usize,
+        sums: [&[f32; LANES]; 2],
+    ) {
+        let mut piece = [[0.0; LANES]; 2];
+        for (i, piece) in piece.iter_mut().enumerate() {
+            let mut sum = s.load(sums[i]);
+            let at = column + i * LANES;
+            if self.accumulate {
+                // SAFETY: the caller's.
+                sum = s.add(
+                    T::load(s, unsafe { &*self.c.at(row, at).values.cast() }),
+                    sum,
+                );
+            }
+            if let Some(bias) = self.bias {
+                sum = s.add(s.load(bias[at..].first_chunk().expect("one a column")), sum);
+            }
+            if let Some(before) = self.before {
+                let before = C {
+                    values: before,
+                    ..self.c
+                }
+                .at(row, at);
+                // SAFETY: the caller's; `before` is as large as `C` and cut the same way.
+                T::store(s, unsafe { &mut *before.values.cast() }, sum);
+            }
+            s.store(piece, sum);
+        }
+        epilogue.finish(s, row, column, piece.as_flattened_mut());
+        for (i, piece) in piece.iter().enumerate() {
+            // SAFETY: the caller's.
+            let c = unsafe { &mut *self.c.at(row, column + i * LANES).values.cast() };
+            T::store(s, c, s.load(piece));
+        }
+    }
+
+    /// The same of fewer.
+    ///
+    /// # Safety
+    /// That of [`Shared::put`].
+    #[inline(always)]
+    pub unsafe fn put_some<S: Simd, E: Epilogue>(
         &self,
         s: S,
         epilogue: &E,
@@ -256,19 +308,16 @@ impl<T: Element> Shared<'_, T> {
             });
             (&mut *c, before)
         };
-        if self.accumulate {
-            let old = c.chunks(LANES).zip(sums.chunks_mut(LANES));
-            for (old, sum) in old {
-                let total = s.add(T::load_first(s, old), s.load_first(sum));
-                s.store_first(sum, total);
+        for (i, sum) in sums.chunks_mut(LANES).enumerate() {
+            let at = i * LANES..i * LANES + sum.len();
+            let mut total = s.load_first(sum);
+            if self.accumulate {
+                total = s.add(T::load_first(s, &c[at.clone()]), total);
             }
-        }
-        if let Some(bias) = self.bias {
-            let bias = bias[column..][..sums.len()].chunks(LANES);
-            for (bias, sum) in bias.zip(sums.chunks_mut(LANES)) {
-                let total = s.add(s.load_first(bias), s.load_first(sum));
-                s.store_first(sum, total);
+            if let Some(bias) = self.bias {
+                total = s.add(s.load_first(&bias[column..][at]), total);
             }
+            s.store_first(sum, total);
         }
         if let Some(before) = before {
             store(s, before, sums);

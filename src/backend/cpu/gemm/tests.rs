@@ -162,9 +162,9 @@ impl Case {
                 let bound = scale * f64::from(f32::EPSILON) * (k.min(256) + k / 256 + 2) as f64;
                 let close = |got: f32, want: f64, more: f64| {
                     let error = (f64::from(got) - want).abs();
-                    // Half of the last place.
+                    // Half of the last place, at most.
                     let rounding = if self.halves[2] {
-                        want.abs() / 512.0
+                        want.abs() / 256.0
                     } else {
                         0.0
                     };

@@ -15,7 +15,8 @@ use super::matrix::{Epilogue, Matrix, Shared};
 use crate::backend::cpu::scratch::{CALL, TASK};
 use crate::backend::cpu::simd::{Buffer, Element, Isa, Kernel, Simd};
 use crate::backend::cpu::tiles::{DEPTH, Operand, SIDE, Step, Sums, Tiles};
-use pack::{Lines, PANEL, Pack, WORDS, panel_words};
+use half::bf16;
+use pack::{Lines, PANEL, Pack, Panel, panel_words};
 
 /// Most steps of `k` in a block.
 const STEPS: usize = 32;
@@ -32,17 +33,23 @@ const GROUP: usize = 4;
 /// Fewer multiply-adds than this are not worth another thread.
 const SERIAL: usize = 1 << 20;
 
-/// Where the tiles of a step lie in panels.
-static AT: [Step; STEPS] = {
-    let mut at = [Step { a: 0, b: 0 }; STEPS];
+/// Where the tiles of a step lie from the first one's: of two packed panels, and of an `A` that is not.
+static PACKED: [Step; STEPS] = steps(panel_words(1) * size_of::<f32>());
+static LYING: [Step; STEPS] = steps(DEPTH * size_of::<bf16>());
+
+/// With tiles of `A` so many bytes apart.
+const fn steps(a: usize) -> [Step; STEPS] {
+    let mut steps = [Step { a: 0, b: 0 }; STEPS];
     let mut i = 0;
     while i < STEPS {
-        let bytes = (panel_words(i) * size_of::<f32>()) as u32;
-        at[i] = Step { a: bytes, b: bytes };
+        steps[i] = Step {
+            a: (i * a) as u32,
+            b: (panel_words(i) * size_of::<f32>()) as u32,
+        };
         i += 1;
     }
-    at
-};
+    steps
+}
 
 /// `C[m, n] = A[m, k]·B[k, n] (+ C)`, then the epilogue, of checked shapes.
 pub fn product<E: Epilogue, T: Element>(
@@ -232,9 +239,13 @@ impl Whole<'_> {
                         to,
                     });
                 }
-                let outer_panel = &panels[group * words..][..words];
+                let lying = outer_lines.lying(o, depth.block(i));
+                let packed_panel = Panel::packed(&panels[group * words..][..words]);
+                let outer_panel = lying.unwrap_or(packed_panel);
                 for p in inner.clone() {
-                    let inner_panel = &packed[p * words..][..words];
+                    let lying = inner_lines.lying(p, depth.block(i));
+                    let packed_panel = Panel::packed(&packed[p * words..][..words]);
+                    let inner_panel = lying.unwrap_or(packed_panel);
                     let block = ((o - outer.start) * inner.len() + p - inner.start) % count;
                     let at = block * BLOCK..(block + 1) * BLOCK;
                     let (inner, outer) = (inner_lines.panel(p), outer_lines.panel(o));
@@ -244,10 +255,10 @@ impl Whole<'_> {
                     };
                     let to = &mut sums[at.clone()];
                     match [rows.len() > SIDE, columns.len() > SIDE] {
-                        [true, true] => multiply::<2, 2>(&tiles, a, b, to, i > 0),
-                        [true, false] => multiply::<2, 1>(&tiles, a, b, to, i > 0),
-                        [false, true] => multiply::<1, 2>(&tiles, a, b, to, i > 0),
-                        [false, false] => multiply::<1, 1>(&tiles, a, b, to, i > 0),
+                        [true, true] => multiply::<2, 2>(&tiles, steps.len(), a, b, to, i > 0),
+                        [true, false] => multiply::<2, 1>(&tiles, steps.len(), a, b, to, i > 0),
+                        [false, true] => multiply::<1, 2>(&tiles, steps.len(), a, b, to, i > 0),
+                        [false, false] => multiply::<1, 1>(&tiles, steps.len(), a, b, to, i > 0),
                     }
                     if i == last
                         && let Some((rows, columns, at)) = done.replace((rows, columns, at))
@@ -263,26 +274,29 @@ impl Whole<'_> {
     }
 }
 
-/// The first `M`×`N` tiles of sums: `a·b`, added to what is in them if `add`.
+/// The first `M`×`N` tiles of sums: `a·b` of panels in so many steps, added to what is in them if `add`.
 fn multiply<const M: usize, const N: usize>(
     tiles: &Tiles,
-    a: &[f32],
-    b: &[f32],
+    steps: usize,
+    a: Panel,
+    b: Panel,
     sums: &mut [f32],
     add: bool,
 ) {
-    fn operand<const N: usize>(panel: &[f32]) -> Operand<N> {
+    fn operand<const N: usize>(panel: Panel) -> Operand<N> {
         Operand {
-            start: std::array::from_fn(|i| panel.as_ptr().wrapping_add(i * WORDS).cast()),
-            row: SIDE * size_of::<f32>(),
+            start: *panel.start.first_chunk().expect("one tile or two"),
+            row: panel.row,
         }
     }
-    let steps = &AT[..a.len() / panel_words(1)];
-    assert_eq!(a.len(), b.len(), "as many steps of both");
+    let steps = match a.is_packed {
+        true => &PACKED[..steps],
+        false => &LYING[..steps],
+    };
     let sums: &mut [Sums] = sums.as_chunks_mut().0;
     let sums = sums.as_chunks_mut().0.first_chunk_mut();
     let sums = sums.expect("there are four tiles");
-    // SAFETY: of each step both panels hold two tiles, with rows of 64 bytes.
+    // SAFETY: both panels have two tiles of each step, `b` packed, as all are whose tiles lie by pairs.
     unsafe { tiles.block::<M, N>(&operand(a), &operand(b), steps, sums, add) };
 }
 
@@ -311,16 +325,15 @@ impl<E: Epilogue, T: Element> Kernel for Put<'_, '_, E, T> {
         let across = columns.len().div_ceil(SIDE);
         for (i, row) in rows.enumerate() {
             let at = i / SIDE * across * SIDE + i % SIDE;
-            // SAFETY: `products` gives each block of `C` once. A width that the compiler knows is
-            // worth a case of its own.
+            // SAFETY: `products` gives each block of `C` once.
             unsafe {
                 if columns.len() == PANEL {
-                    let mut piece = [lines[at], lines[at + SIDE]];
-                    out.put(s, epilogue, row, columns.start, piece.as_flattened_mut());
+                    let sums = [&lines[at], &lines[at + SIDE]];
+                    out.put(s, epilogue, row, columns.start, sums);
                 } else {
-                    let mut piece = [lines[at], lines[at + (across - 1) * SIDE]];
-                    let piece = &mut piece.as_flattened_mut()[..columns.len()];
-                    out.put(s, epilogue, row, columns.start, piece);
+                    let mut sums = [lines[at], lines[at + (across - 1) * SIDE]];
+                    let sums = &mut sums.as_flattened_mut()[..columns.len()];
+                    out.put_some(s, epilogue, row, columns.start, sums);
                 }
             }
         }

@@ -16,6 +16,9 @@ use crate::backend::cpu::tiles::{DEPTH, SIDE, TILE};
 /// Lines of a panel.
 pub const PANEL: usize = 2 * SIDE;
 
+/// Panels that are packed together where neighbours are neighbouring lines.
+const TOGETHER: usize = 4;
+
 /// Words of a tile.
 pub const WORDS: usize = TILE / 2;
 
@@ -46,17 +49,57 @@ impl Lines<'_> {
         p * PANEL..self.count.min((p + 1) * PANEL)
     }
 
+    /// Panel `p` of some steps as it lies, if tiles can be loaded from there: whole rows of bf16 for
+    /// `A`.
+    pub fn lying(&self, p: usize, depth: Range<usize>) -> Option<Panel> {
+        let lines = self.panel(p);
+        let whole = lines.len() == PANEL && depth.len().is_multiple_of(DEPTH);
+        match self.values.values {
+            Slice::Bf16(x) if whole && !self.by_pairs && self.values.is_rows() => {
+                let row = |line| x[self.values.start(line)..][depth.clone()].as_ptr();
+                Some(Panel {
+                    start: [row(lines.start), row(lines.start + SIDE)],
+                    row: self.values.ld * size_of::<bf16>(),
+                    is_packed: false,
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// Panels that are packed together: where neighbours are neighbouring lines, whole cache lines are
     /// read, and some in a row.
     pub fn together(&self) -> usize {
         match self.values.transposed {
-            true => 4,
+            true => TOGETHER,
             false => 1,
         }
     }
 }
 
-/// Packs some panels in some steps of `k`.
+/// Where a panel's tiles are.
+#[derive(Clone, Copy)]
+pub struct Panel {
+    /// The first step's two.
+    pub start: [*const bf16; 2],
+    /// Bytes from a row of a tile to the next.
+    pub row: usize,
+    /// Steps are two tiles apart, not 32 numbers of the same rows.
+    pub is_packed: bool,
+}
+
+impl Panel {
+    /// What [`Pack`] has made.
+    pub fn packed(words: &[f32]) -> Panel {
+        Panel {
+            start: [0, WORDS].map(|at| words.as_ptr().wrapping_add(at).cast()),
+            row: SIDE * size_of::<f32>(),
+            is_packed: true,
+        }
+    }
+}
+
+/// Packs some panels in some steps of `k`, but for those that can be read as they lie.
 pub struct Pack<'a, 'b> {
     pub from: &'b Lines<'a>,
     pub panels: Range<usize>,
@@ -88,6 +131,9 @@ impl Pack<'_, '_> {
                 let start = self.depth.start + step * DEPTH;
                 let depth = start..self.depth.end.min(start + DEPTH);
                 for p in first..self.panels.end.min(first + together) {
+                    if self.from.lying(p, self.depth.clone()).is_some() {
+                        continue;
+                    }
                     let lines = self.from.panel(p);
                     let at = panel_words(steps) * (p - self.panels.start) + panel_words(step);
                     let (low, high) = self.to[at..][..2 * WORDS].split_at_mut(WORDS);
@@ -126,7 +172,7 @@ fn tile<S: Simd, N: Number>(
     depth: Range<usize>,
     to: &mut [f32],
 ) {
-    // What the compiler knows it unrolls, and then the words are in registers.
+    // Sizes that the compiler knows are a case of their own: most tiles are whole.
     let mut words = match (lines.len(), depth.len()) {
         (SIDE, DEPTH) => words(s, from, [lines.start, depth.start], [SIDE, DEPTH]),
         (count, steps) => words(s, from, [lines.start, depth.start], [count, steps]),
@@ -139,7 +185,8 @@ fn tile<S: Simd, N: Number>(
     }
 }
 
-/// A tile as it is read: the words of a line each, or of two neighbours in `k` each.
+/// A tile as it is read, from a line and a step on: the words of a line each, or of two neighbours in
+/// `k` each.
 #[inline(always)]
 fn words<S: Simd, N: Number>(
     s: S,
@@ -192,16 +239,24 @@ impl Number for f32 {
 impl Number for bf16 {
     #[inline(always)]
     fn zipped<S: Simd>(s: S, even: &[bf16], odd: &[bf16]) -> S::V {
-        s.pair_bf16(bf16::load_first(s, even), bf16::load_first(s, odd))
+        s.interleave_bf16(&filled_up(even), &filled_up(odd))
     }
 
     #[inline(always)]
     fn joined<S: Simd>(s: S, row: &[bf16]) -> S::V {
-        let mut pairs = [bf16::ZERO; DEPTH];
-        match row.first_chunk() {
-            Some(whole) => pairs = *whole,
-            None => pairs[..row.len()].copy_from_slice(row),
+        s.load(&bytemuck::cast(filled_up::<DEPTH>(row)))
+    }
+}
+
+/// With zeros.
+#[inline(always)]
+fn filled_up<const N: usize>(x: &[bf16]) -> [bf16; N] {
+    match x.first_chunk() {
+        Some(whole) => *whole,
+        None => {
+            let mut all = [bf16::ZERO; N];
+            all[..x.len()].copy_from_slice(x);
+            all
         }
-        s.load(&bytemuck::cast(pairs))
     }
 }
