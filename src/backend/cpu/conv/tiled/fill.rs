@@ -45,7 +45,11 @@ impl Layout {
         // Column `col` of the phase is column `first + col·step` of the image.
         let step = (self.step * self.sample) as isize;
         let first = ((phase + shift) * self.sample) as isize - self.left;
-        let up = |x: isize| (x + step - 1).div_euclid(step).clamp(0, self.cols as isize);
+        let up = |x: isize| match step {
+            // The most frequent, and no division.
+            1 => x.clamp(0, self.cols as isize),
+            _ => (x + step - 1).div_euclid(step).clamp(0, self.cols as isize),
+        };
         let (from, end) = (up(-first), up(w as isize - first));
         let x = first + from * step;
         Run {
@@ -126,6 +130,10 @@ impl Layout {
             };
             for block in 0..self.blocks() {
                 let to = &mut to[block * self.block()..];
+                if self.paired && self.step * self.sample == 1 {
+                    self.fill_neighbours(isa, load, [y, w], row, g, to);
+                    continue;
+                }
                 for phase in 0..self.phases {
                     for half in 0..2 {
                         let (vector, shift) = match self.paired {
@@ -160,6 +168,36 @@ impl Layout {
                     }
                 }
             }
+        }
+    }
+
+    /// A row whose pixels also have their right neighbours' channels, each of which is read once.
+    fn fill_neighbours<L: Load>(
+        &self,
+        isa: Isa,
+        load: &L,
+        [y, w]: [usize; 2],
+        row: usize,
+        g: usize,
+        to: &mut [Pixel],
+    ) {
+        let [own, left] = [0, 1].map(|shift| self.run([y, w], row, 0, g, shift));
+        if self.channels == LANES {
+            isa.run(Neighbours::<_, true> {
+                load,
+                lanes: LANES,
+                own,
+                left,
+                to,
+            });
+        } else {
+            isa.run(Neighbours::<_, false> {
+                load,
+                lanes: self.channels,
+                own,
+                left,
+                to,
+            });
         }
     }
 
@@ -240,6 +278,51 @@ impl<L: Load, const FULL: bool> Kernel for Halves<'_, L, FULL> {
             s.store_bf16(&mut to[pixel].as_chunks_mut().0[half], v);
             at += run.step;
             pixel += run.apart;
+        }
+    }
+}
+
+/// Pixels of a row with their right neighbours: `own` is where they go themselves, `left` where they are
+/// somebody's neighbours.
+struct Neighbours<'a, L, const FULL: bool> {
+    load: &'a L,
+    lanes: usize,
+    own: Run,
+    left: Run,
+    to: &'a mut [Pixel],
+}
+
+impl<L: Load, const FULL: bool> Kernel for Neighbours<'_, L, FULL> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Neighbours {
+            load,
+            lanes,
+            own,
+            left,
+            to,
+        } = self;
+        let coefficients = load.block(s, 0);
+        // The first is nobody's neighbour where there is no margin, and the last may be only that.
+        let first = own.from.min(left.from);
+        let end = (own.from + own.count * own.step).max(left.from + left.count * left.step);
+        let before = (left.from - first) / own.step;
+        let skipped = (own.from - first) / own.step;
+        for i in 0..(end - first) / own.step {
+            let at = first + i * own.step;
+            load.ahead(s, at + AHEAD);
+            let v = load.at::<S, FULL>(s, &coefficients, at, lanes);
+            let (own_i, left_i) = (i.wrapping_sub(skipped), i.wrapping_sub(before));
+            if own_i < own.count {
+                let pixel = &mut to[own.to + own_i * own.apart];
+                s.store_bf16(&mut pixel.as_chunks_mut().0[0], v);
+            }
+            if left_i < left.count {
+                let pixel = &mut to[left.to + left_i * left.apart];
+                s.store_bf16(&mut pixel.as_chunks_mut().0[1], v);
+            }
         }
     }
 }
