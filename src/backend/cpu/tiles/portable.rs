@@ -36,8 +36,8 @@ pub(super) unsafe fn block<const M: usize, const N: usize>(
     c: &mut [Sums],
     add: bool,
 ) {
-    // SAFETY: the caller vouches for 16 rows of 32 numbers.
     let row = |from: *const bf16, step: u32, row: usize, i: usize| -> [f64; DEPTH] {
+        // SAFETY: the caller vouches for 16 rows of 32 numbers.
         let row = unsafe {
             from.byte_add(step as usize + i * row)
                 .cast::<[bf16; DEPTH]>()

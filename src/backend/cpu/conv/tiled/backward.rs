@@ -17,7 +17,7 @@ use super::super::dgrad::Add;
 use super::super::shape::ConvShape;
 use super::super::source::{Coefficients, Source, SourceImage, add_lanes};
 use super::super::tile::{Load, padded};
-use super::dgrad::{InputGrad, Output};
+use super::dgrad::{InputGrad, NormSums, Output};
 use super::fill::{Pairs, Pixel};
 use super::grid::Grid;
 use super::layout::Layout;
@@ -293,10 +293,11 @@ impl Whole<'_> {
                             },
                             mask: whole.relu.then(|| &whole.source.x[range.clone()]),
                             coefficients: &whole.coefficients,
-                            norm: whole
-                                .norm
-                                .as_ref()
-                                .map(|(raw, mean)| (&raw[range], mean, &mut sums[..])),
+                            norm: whole.norm.as_ref().map(|(raw, mean)| NormSums {
+                                raw: &raw[range],
+                                mean,
+                                sums: &mut sums,
+                            }),
                         };
                         // SAFETY: the layout has room for all that the class's taps reach, and a tile
                         // more; the weights are those of its steps.

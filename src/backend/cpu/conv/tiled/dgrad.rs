@@ -146,9 +146,17 @@ pub(super) struct Output<'a> {
     /// The input, if `dx` is masked by it.
     pub mask: Option<&'a [bf16]>,
     pub coefficients: &'a Coefficients,
-    /// Raw input and mean of the batch norm before, and `Σ dx`, `Σ dx·(raw − mean)` of each block of
-    /// channels.
-    pub norm: Option<(&'a [bf16], &'a Buffer, &'a mut [[[f64; LANES]; 2]])>,
+    pub norm: Option<NormSums<'a>>,
+}
+
+/// What the batch norm before wants of `dx`.
+pub(super) struct NormSums<'a> {
+    /// Its raw input.
+    pub raw: &'a [bf16],
+    /// Its mean.
+    pub mean: &'a Buffer,
+    /// `Σ dx` and `Σ dx·(raw − mean)` of each block of channels.
+    pub sums: &'a mut [[[f64; LANES]; 2]],
 }
 
 impl Finish for Output<'_> {
@@ -180,7 +188,7 @@ impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
         };
         let coefficients = source.block(s, block);
         let mean = match &out.norm {
-            Some((_, mean, _)) => vector(s, mean, block),
+            Some(norm) => vector(s, norm.mean, block),
             None => s.splat(0.0),
         };
         let places = out.places.of(tile);
@@ -191,7 +199,7 @@ impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
             source,
             coefficients,
             masked: out.mask.is_some(),
-            raw: out.norm.as_ref().map(|(raw, ..)| *raw),
+            raw: out.norm.as_ref().map(|norm| norm.raw),
             mean,
             lanes,
         };
@@ -206,8 +214,8 @@ impl<const FULL: bool> Kernel for Tile<'_, '_, FULL> {
         for &(output, at) in pairs.remainder() {
             pass.one(s, &rows[output as usize], first + at as usize, even);
         }
-        if let Some((_, _, all)) = &mut out.norm {
-            let all = &mut all[block];
+        if let Some(norm) = &mut out.norm {
+            let all = &mut norm.sums[block];
             add_wide(s, &mut all[0], s.add(even[0], odd[0]));
             add_wide(s, &mut all[1], s.add(even[1], odd[1]));
         }
