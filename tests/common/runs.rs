@@ -61,17 +61,16 @@ pub fn finish(mut command: Command) {
     );
 }
 
+/// What a run says from now on, line by line.
+pub type Said = Box<dyn Iterator<Item = String>>;
+
 /// Starts a run and waits until it says something.
-pub fn started(command: Command, report: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+pub fn started(command: Command, report: &str) -> (Child, Said) {
     started_when(command, report, |line| line.contains(report))
 }
 
 /// The same, until a line says what is waited for.
-fn started_when(
-    mut command: Command,
-    report: &str,
-    says: impl Fn(&str) -> bool,
-) -> (Child, impl Iterator<Item = String> + use<>) {
+fn started_when(mut command: Command, report: &str, says: impl Fn(&str) -> bool) -> (Child, Said) {
     let mut child = command
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
@@ -80,7 +79,7 @@ fn started_when(
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.any(|line| says(&line)), "it never said {report:?}");
-    (child, lines)
+    (child, Box::new(lines))
 }
 
 /// Sends a signal to a child that has not been waited for.
@@ -115,7 +114,7 @@ pub fn strike_past(command: Command, share: u32, number: i32) -> Option<i32> {
     struck(started_when(command, &what, past), number)
 }
 
-fn struck((mut child, lines): (Child, impl Iterator<Item = String>), number: i32) -> Option<i32> {
+fn struck((mut child, lines): (Child, Said), number: i32) -> Option<i32> {
     signal(&child, number);
     lines.for_each(drop);
     child.wait().unwrap().code()
