@@ -3,8 +3,8 @@
 //!
 //! What is computed is what Intel's AMX does, in its order: the products of even and of odd columns
 //! of `A` are summed apart by fused multiply-adds in f32, the two sums are added, then added to `C`; denormal
-//! numbers are zero, read or written. [`amx`] has the instructions, [`vector`] does the same on AVX-512
-//! or AVX2 and [`portable`] anywhere.
+//! numbers are zero, read or written. `amx` has the instructions, `vector` does the same on AVX-512
+//! or AVX2 and `portable` anywhere.
 //!
 //! Layouts: a row of an `A` tile is 32 numbers, 64 bytes. A `B` tile lies by pairs, which is how the
 //! products are taken: row `p` holds `B[2p][n], B[2p + 1][n]` for `n` of `0..16`. A `C` tile is row-major.
