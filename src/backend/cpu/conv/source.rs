@@ -20,6 +20,8 @@ pub(super) struct Coefficients {
     scale: Buffer,
     shift: Buffer,
     floor: f32,
+    /// Whether they change nothing.
+    pub plain: bool,
 }
 
 impl Coefficients {
@@ -39,6 +41,7 @@ impl Coefficients {
             scale,
             shift,
             floor,
+            plain: source.affine.is_none() && !source.relu,
         }
     }
 }

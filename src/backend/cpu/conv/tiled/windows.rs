@@ -6,6 +6,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::super::shape::ConvShape;
+use super::super::source::SourceImage;
 use super::super::tile::Load;
 use super::fill::Pixel;
 use crate::backend::cpu::simd::{Isa, Kernel, LANES, Simd};
@@ -31,10 +32,10 @@ pub(super) fn as_pixels(shape: &ConvShape) -> ConvShape {
 
 /// Fills rows of outputs with the windows of image number `g` of `side` that lie side by side. `narrow` has
 /// room for the padded image.
-pub(super) fn fill<L: Load>(
+pub(super) fn fill(
     isa: Isa,
     shape: &ConvShape,
-    load: &L,
+    image: &SourceImage<bf16>,
     place: (usize, usize),
     rows: Range<usize>,
     narrow: &mut Vec<bf16>,
@@ -44,34 +45,44 @@ pub(super) fn fill<L: Load>(
     let needed = (rows.len() - 1) * shape.stride + shape.kernel;
     narrow.clear();
     narrow.resize(needed * row + LANES, bf16::ZERO);
-    isa.run(Narrow {
-        shape,
-        load,
-        top: rows.start * shape.stride,
-        needed,
-        to: narrow,
-    });
+    let top = rows.start * shape.stride;
+    if image.coefficients.plain {
+        let len = shape.w * shape.ci;
+        for (r, to) in narrow[..needed * row].chunks_exact_mut(row).enumerate() {
+            if let Some(y) = (top + r).checked_sub(shape.pad).filter(|y| *y < shape.h) {
+                to[shape.pad * shape.ci..][..len].copy_from_slice(&image.x[y * len..][..len]);
+            }
+        }
+    } else {
+        isa.run(Narrow {
+            shape,
+            image,
+            top,
+            needed,
+            to: narrow,
+        });
+    }
     copy(shape, place, rows, narrow, to);
 }
 
 /// Some rows of the padded image, as they lie in memory.
-struct Narrow<'a, L> {
+struct Narrow<'a> {
     shape: &'a ConvShape,
-    load: &'a L,
+    image: &'a SourceImage<'a, bf16>,
     /// The first of the padded image, and how many.
     top: usize,
     needed: usize,
     to: &'a mut [bf16],
 }
 
-impl<L: Load> Kernel for Narrow<'_, L> {
+impl Kernel for Narrow<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let ConvShape { h, w, ci, pad, .. } = *self.shape;
         let row = (w + 2 * pad) * ci;
-        let coefficients = self.load.block(s, 0);
+        let coefficients = self.image.block(s, 0);
         let mut pixel = [bf16::ZERO; LANES];
         for r in 0..self.needed {
             let Some(y) = (self.top + r).checked_sub(pad).filter(|y| *y < h) else {
@@ -79,7 +90,7 @@ impl<L: Load> Kernel for Narrow<'_, L> {
             };
             for x in 0..w {
                 let v = self
-                    .load
+                    .image
                     .at::<S, false>(s, &coefficients, (y * w + x) * ci, ci);
                 s.store_bf16(&mut pixel, v);
                 let at = r * row + (pad + x) * ci;
