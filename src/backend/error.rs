@@ -1,7 +1,7 @@
 //! Why a device cannot be used, or stopped working.
 
-use super::cpu::Precision;
 use super::cpu::simd::IsaError;
+use super::precision::Precision;
 use crate::world::error::WorldError;
 use std::time::Duration;
 

@@ -17,14 +17,15 @@ pub mod elements;
 pub(crate) mod error;
 pub mod gpu;
 mod open;
+mod precision;
 mod records;
 pub mod recurrent;
 pub mod sequence;
 pub(crate) mod wait;
 
-pub use cpu::Precision;
 pub use error::{DeviceError, NVCC_REMEDY};
 pub use open::open;
+pub use precision::Precision;
 pub use records::wait_for_records;
 pub(crate) use wait::say;
 

@@ -1,8 +1,9 @@
 //! Which executor a name means.
 
+use super::cpu::Cpu;
 use super::cpu::simd::Isa;
-use super::cpu::{Cpu, Precision};
 use super::gpu::Gpu;
+use super::precision::Precision;
 use super::{DeviceError, Executor, say, wait};
 use crate::world::world;
 use std::sync::OnceLock;

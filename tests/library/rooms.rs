@@ -7,7 +7,13 @@ use std::path::{Path, PathBuf};
 /// Rooms, from the ground floor up: paths of modules, of which the longest that fits counts. A room
 /// may know itself and the floors below its own.
 const FLOORS: [&[&str]; 11] = [
-    &["files", "html", "rng", "backend::cpu::simd"],
+    &[
+        "files",
+        "html",
+        "rng",
+        "backend::cpu::simd",
+        "backend::precision",
+    ],
     &["data"],
     &["assist", "world::error"],
     &["backend::error"],

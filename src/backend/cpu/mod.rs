@@ -40,44 +40,21 @@ mod wide_attention;
 use super::sequence::Sequence;
 use super::{
     Augment, BN_MOMENTUM, BatchNorm, DataId, DeviceError, Executor, Grad, InputGrad, Kind, Load,
-    LossOutputs, Pass, Sgd, StepInputs, Tensor, Window,
+    LossOutputs, Pass, Precision, Sgd, StepInputs, Tensor, Window,
 };
 use crate::assist::LossRing;
 use crate::data::Images;
 use crate::data::pairs::SentencePairs;
 use crate::world::{Mean, world};
-use clap::ValueEnum;
 use conv::{Add, ConvShape, Convolved, GradSource, InputGradOut, NormBackward, Source, Sums};
 use half::bf16;
 use memory::{Memory, Others};
 use norm::Normalised;
 use records::Records;
-use serde::{Deserialize, Serialize};
 pub use simd::IsaError;
 use simd::{Buffer, Isa};
 use slice::{SliceMut, Store, Stored};
-use std::fmt;
 use std::sync::Arc;
-
-/// What activations and their gradients are stored as. Parameters, their gradients, statistics and
-/// losses are f32 either way, and so is all arithmetic between loads and stores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 4 bytes, nothing rounded. Results differ in the last bits between instruction sets.
-    F32,
-    /// 2 bytes, rounded to the nearest even, as on a GPU. Equal bits on every instruction set.
-    Bf16,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        })
-    }
-}
 
 /// The CPU as an [`Executor`].
 pub struct Cpu {

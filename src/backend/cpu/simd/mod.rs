@@ -138,7 +138,7 @@ impl Isa {
             if is_x86_feature_detected!("avx512f") {
                 all.push(Isa(Level::Avx512));
                 #[cfg(target_os = "linux")]
-                if is_x86_feature_detected!("avx512bf16") && super::tiles::amx_is_available() {
+                if is_x86_feature_detected!("avx512bf16") && amx::is_available() {
                     all.push(Isa(Level::Amx));
                 }
             }
@@ -367,6 +367,8 @@ impl Simd for Portable {
     }
 }
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod buffer;
 mod element;
 #[cfg(target_arch = "x86_64")]

@@ -70,17 +70,6 @@ enum Unit {
     Amx,
 }
 
-/// Whether this process may use tiles of AMX; asks the system for them.
-pub(super) fn amx_is_available() -> bool {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    {
-        static ASKED: std::sync::LazyLock<bool> = std::sync::LazyLock::new(amx::request);
-        *ASKED
-    }
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-    false
-}
-
 impl Tiles {
     /// Configures the unit of an instruction set.
     pub fn new(isa: Isa) -> Tiles {
