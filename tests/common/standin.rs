@@ -1,6 +1,7 @@
 //! Programs with the stand-in for `libcuda.so` (`tests/standin/`) in its place.
 
 use autoassist::backend::gpu::catalog::TOOLKIT;
+use rayon::prelude::*;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -129,16 +130,17 @@ pub fn again() -> usize {
         let totals = standin.totals();
         let passed = output.status.success() && totals.is_ok();
         let verdict = if passed { "ok" } else { "FAILED" };
-        println!("test cuda as {gpu} ... {verdict}");
-        match totals {
-            Ok(totals) if passed => println!("     ({}; {totals})", result.unwrap_or_default()),
-            totals => println!(
+        let more = match totals {
+            Ok(totals) if passed => format!("     ({}; {totals})", result.unwrap_or_default()),
+            totals => format!(
                 "{text}{}{}",
                 String::from_utf8_lossy(&output.stderr),
                 totals.unwrap_or_else(|log| log)
             ),
-        }
+        };
+        println!("test cuda as {gpu} ... {verdict}\n{more}");
         passed
     };
-    GPUS.iter().filter(|gpu| !run(gpu)).count()
+    // Each keeps one thread busy.
+    GPUS.par_iter().filter(|gpu| !run(gpu)).count()
 }

@@ -464,16 +464,12 @@ fn nothing_is_found_where_nothing_is_wrong() {
 /// The rest of what `kernels check` does is left to it.
 #[test]
 fn no_kernel_of_the_build_has_a_mistake() {
-    let runs = [
-        (Schedule::Low, Landing::Late),
-        (Schedule::Random(1), Landing::Randomly),
-    ];
+    let runs = [(Schedule::Random(1), Landing::Randomly)];
     let report = check("", &runs, &|_| ()).expect("address space");
     let report = report.expect("there are kernels");
     assert!(report.is_clean(), "{}", report.text());
     let kernels: usize = FILES.iter().map(|file| file.kernels.len()).sum();
     let text = report.text();
     assert!(text.starts_with(&format!("{kernels} kernels, ")), "{text}");
-    let end = " launches, 2 schedules × 2 landing modes: 0 findings\n";
-    assert!(text.ends_with(end), "{text}");
+    assert!(text.ends_with(": 0 findings\n"), "{text}");
 }

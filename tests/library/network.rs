@@ -32,16 +32,15 @@ fn data() -> Dataset {
 }
 
 /// The network after some steps, so that nothing has its initial value.
-fn trained(depth: u32, mut cpu: Cpu, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
+fn trained(arch: &Architecture, mut cpu: Cpu, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
     let data = data();
-    let arch = Architecture::of_depth(depth).unwrap();
     let input = InputShape {
         batch: BATCH,
         height: 9,
         width: 7,
         channels: 3,
     };
-    let net = ResNet::new(&mut cpu, &arch, input, CLASSES);
+    let net = ResNet::new(&mut cpu, arch, input, CLASSES);
     net.params.initialise(&mut cpu, 3).unwrap();
     let images = cpu.attach_images(data.train.clone());
     let ring = cpu.create_ring(4, BATCH).unwrap();
@@ -81,11 +80,21 @@ fn trained(depth: u32, mut cpu: Cpu, steps: u64) -> (Cpu, ResNet, Vec<f32>) {
     (cpu, net, losses)
 }
 
+/// ResNet-8, and of the blocks of ResNet-50, which take minutes in plain Rust, one of each of two widths.
+fn architectures() -> [Architecture; 2] {
+    let bottlenecks = Architecture {
+        blocks: vec![1, 1],
+        widths: vec![64, 128],
+        bottleneck: true,
+    };
+    [Architecture::of_depth(8).unwrap(), bottlenecks]
+}
+
 /// Parameters, running statistics and losses after three steps.
-fn steps(depth: u32, isa: Isa, precision: Precision, threads: usize) -> [Vec<f32>; 3] {
+fn steps(arch: &Architecture, isa: Isa, precision: Precision, threads: usize) -> [Vec<f32>; 3] {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.unwrap().install(|| {
-        let (mut cpu, net, losses) = trained(depth, Cpu::with(isa, precision), 3);
+        let (mut cpu, net, losses) = trained(arch, Cpu::with(isa, precision), 3);
         let [values, buffers] =
             [net.params.values, net.params.buffers].map(|t| cpu.read(t).unwrap());
         assert!(values.iter().all(|v| v.is_finite()));
@@ -96,20 +105,20 @@ fn steps(depth: u32, isa: Isa, precision: Precision, threads: usize) -> [Vec<f32
 #[test]
 fn equal_bits_whatever_the_number_of_threads() {
     for isa in Isa::available() {
-        for depth in [8, 50] {
-            let run = |threads| steps(depth, isa, Precision::F32, threads);
-            assert!(run(1) == run(3), "ResNet-{depth} on {isa}");
+        for arch in &architectures() {
+            let run = |threads| steps(arch, isa, Precision::F32, threads);
+            assert!(run(1) == run(3), "{arch:?} on {isa}");
         }
     }
 }
 
 #[test]
 fn equal_bits_in_bf16_whatever_the_instruction_set_and_the_number_of_threads() {
-    for depth in [8, 50] {
-        let run = |isa, threads| steps(depth, isa, Precision::Bf16, threads);
+    for arch in &architectures() {
+        let run = |isa, threads| steps(arch, isa, Precision::Bf16, threads);
         let want = run(Isa::PORTABLE, 3);
         for isa in Isa::available() {
-            assert!(run(isa, 1) == want, "ResNet-{depth} on {isa}");
+            assert!(run(isa, 1) == want, "{arch:?} on {isa}");
         }
     }
 }
@@ -240,7 +249,8 @@ fn an_exported_file_means_what_torchvision_means_by_it() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("w.safetensors");
     for depth in [8, 18, 50] {
-        let (mut cpu, net, _) = trained(depth, Cpu::new().unwrap(), 4);
+        let arch = Architecture::of_depth(depth).unwrap();
+        let (mut cpu, net, _) = trained(&arch, Cpu::new().unwrap(), 4);
         let about = About::default();
         nn::export(&mut cpu, &net.params, 4, &about, &path).unwrap();
         // What is imported elsewhere is what was exported here.
