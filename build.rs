@@ -150,7 +150,7 @@ fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
     let list = out.join("exported.list");
     write_if_new(
         &list,
-        "{ simt_*; _ZN*simt*; cuda*; cublas*; __tsan_*; __ubsan_*; __sanitizer_*; __wrap_*; __gxx_personality_v0; };\n",
+        "{ simt_*; _ZN*simt*; cuda*; cublas*; __tsan_*; __ubsan_*; __sanitizer_*; __wrap_*; };\n",
     )?;
     let list = list.display();
     println!("cargo::rustc-link-arg-bin=kernels=-Wl,--dynamic-list={list}");

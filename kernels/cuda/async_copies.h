@@ -3,6 +3,9 @@
 
 #include "cuda_runtime.h"
 
+// As NVIDIA's headers for groups, barriers and pipelines do; programs count on it.
+#include <new>
+
 extern "C" {
 
 // Copies `there` bytes, and zeros up to `size`.
@@ -16,8 +19,7 @@ uint32_t simt_mbarrier_parity(const uint64_t *barrier, int line, const char *fil
 namespace simt {
 
 // One thread's copy. What cannot be asynchronous on a GPU, by place or alignment, is not.
-__forceinline__ void copy_any(void *to, const void *from, size_t size, int line,
-                              const char *file) {
+SIMT_INLINE void copy_any(void *to, const void *from, size_t size, int line, const char *file) {
     auto *target = static_cast<unsigned char *>(to);
     auto *source = static_cast<const unsigned char *>(from);
     const bool inwards = simt_shared_holds(to, size) && !simt_shared_holds(from, 1);
@@ -38,8 +40,8 @@ __forceinline__ void copy_any(void *to, const void *from, size_t size, int line,
 
 // What threads copy together: each takes every so many pieces of 16 bytes.
 template <class Group>
-void copy_any(const Group &group, void *to, const void *from, size_t size, int line,
-              const char *file) {
+SIMT_INLINE void copy_any(const Group &group, void *to, const void *from, size_t size, int line,
+                          const char *file) {
     for (size_t at = group.thread_rank() * size_t(16); at < size; at += group.size() * size_t(16))
         copy_any(static_cast<char *>(to) + at, static_cast<const char *>(from) + at,
                  size - at < 16 ? size - at : 16, line, file);

@@ -4,7 +4,7 @@
 #include "async_copies.h"
 
 // The last `zeros` bytes are zeros.
-__forceinline__ void __pipeline_memcpy_async(void *shared, const void *global, size_t size,
+SIMT_INLINE void __pipeline_memcpy_async(void *shared, const void *global, size_t size,
                                              size_t zeros = 0, SIMT_SITE) {
     simt_copy_part(shared, global, size, size - zeros, line, file);
 }

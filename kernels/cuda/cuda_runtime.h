@@ -64,3 +64,7 @@ SIMT_BUILT_IN(dim3, gridDim, "simt_grid_dim");
 #include "warp_functions.h"
 
 #include "vector_functions.h"
+
+// Of programs it is a wish: such a function may call itself, or be called through its address.
+#undef __forceinline__
+#define __forceinline__ inline

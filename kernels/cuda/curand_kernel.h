@@ -13,8 +13,9 @@ struct Philox {
     uint4 counter, output;
     uint2 key;
     unsigned used;  // of the output
-    bool has_normal;
+    unsigned has_normal;
     float normal;
+    unsigned unused[3];  // States are copied as a whole: without a byte that nobody has written.
 
     static uint4 rounds(uint4 c, uint2 k) {
         for (int round = 0; round < 10; round++) {
@@ -26,16 +27,17 @@ struct Philox {
         }
         return c;
     }
-    void seed(uint64_t seed, uint64_t subsequence, uint64_t offset) {
+    SIMT_INLINE void seed(uint64_t seed, uint64_t subsequence, uint64_t offset) {
         key = {unsigned(seed), unsigned(seed >> 32)};
         const uint64_t blocks = offset / 4;
         counter = {unsigned(blocks), unsigned(blocks >> 32), unsigned(subsequence),
                    unsigned(subsequence >> 32)};
         used = unsigned(offset % 4);
         output = rounds(counter, key);
-        has_normal = false;
+        has_normal = 0, normal = 0;
+        unused[0] = unused[1] = unused[2] = 0;
     }
-    unsigned next() {
+    SIMT_INLINE unsigned next() {
         const unsigned all[] = {output.x, output.y, output.z, output.w};
         const unsigned number = all[used++];
         if (used == 4) {
@@ -47,7 +49,7 @@ struct Philox {
     }
 
 private:
-    void step() {
+    SIMT_INLINE void step() {
         if (++counter.x == 0 && ++counter.y == 0 && ++counter.z == 0)
             ++counter.w;
     }
@@ -58,7 +60,7 @@ private:
 using Register = std::array<unsigned, 5>;
 using Matrix = std::array<Register, 160>;
 
-inline void shift(Register &v) {
+SIMT_INLINE void shift(Register &v) {
     const unsigned t = v[0] ^ v[0] >> 2;
     v = {v[1], v[2], v[3], v[4], v[4] ^ v[4] << 4 ^ t ^ t << 1};
 }
@@ -89,7 +91,7 @@ struct Powers {
                 of_two[power][i] = times(of_two[power - 1][i], of_two[power - 1]);
     }
     // So many times 2^first steps.
-    void skip(Register &v, uint64_t count, unsigned first) const {
+    SIMT_INLINE void skip(Register &v, uint64_t count, unsigned first) const {
         for (; count != 0; count >>= 1, first++)
             if (count & 1)
                 v = times(v, of_two[first]);
@@ -101,25 +103,25 @@ inline const Powers POWERS;
 struct Xorwow {
     unsigned weyl;
     Register v;
-    bool has_normal;
+    unsigned has_normal;
     float normal;
 
-    void seed(uint64_t seed, uint64_t subsequence, uint64_t offset) {
+    SIMT_INLINE void seed(uint64_t seed, uint64_t subsequence, uint64_t offset) {
         const unsigned a = 1099087573u * (unsigned(seed) ^ 0xaad26b49u);
         const unsigned b = 2591861531u * (unsigned(seed >> 32) ^ 0xf7dcefddu);
         weyl = 6615241u + a + b;
         v = {123456789u + a, 362436069u ^ a, 521288629u + b, 88675123u ^ b, 5783321u + a};
-        has_normal = false;
+        has_normal = 0, normal = 0;
         if (subsequence != 0)
             POWERS.skip(v, subsequence, Powers::SUBSEQUENCE);
         skip(offset);
     }
-    void skip(uint64_t count) {
+    SIMT_INLINE void skip(uint64_t count) {
         if (count != 0)
             POWERS.skip(v, count, 0);
         weyl += unsigned(count) * 362437u;
     }
-    unsigned next() {
+    SIMT_INLINE unsigned next() {
         shift(v);
         weyl += 362437u;
         return v[4] + weyl;
@@ -153,63 +155,64 @@ using curandState_t = simt::random::Xorwow;
 using curandState = simt::random::Xorwow;
 
 template <class State>
-void curand_init(unsigned long long seed, unsigned long long subsequence,
-                 unsigned long long offset, State *state) {
+SIMT_INLINE void curand_init(unsigned long long seed, unsigned long long subsequence,
+                             unsigned long long offset, State *state) {
     state->seed(seed, subsequence, offset);
 }
 
-template <class State> unsigned curand(State *state) {
+template <class State> SIMT_INLINE unsigned curand(State *state) {
     return state->next();
 }
 
-template <class State> float curand_uniform(State *state) {
+template <class State> SIMT_INLINE float curand_uniform(State *state) {
     return simt::random::uniform(state->next());
 }
 
-template <class State> double curand_uniform_double(State *state) {
+template <class State> SIMT_INLINE double curand_uniform_double(State *state) {
     const unsigned x = state->next();
     return simt::random::uniform(x, state->next());
 }
 
-template <class State> float2 curand_normal2(State *state) {
+template <class State> SIMT_INLINE float2 curand_normal2(State *state) {
     const unsigned x = state->next();
     return simt::random::normals(x, state->next());
 }
 
 // The second of two waits for the next call.
-template <class State> float curand_normal(State *state) {
+template <class State> SIMT_INLINE float curand_normal(State *state) {
     if (state->has_normal) {
-        state->has_normal = false;
+        state->has_normal = 0;
         return state->normal;
     }
     const float2 two = curand_normal2(state);
-    state->has_normal = true;
+    state->has_normal = 1;
     state->normal = two.y;
     return two.x;
 }
 
-template <class State> float curand_log_normal(State *state, float mean, float deviation) {
+template <class State>
+SIMT_INLINE float curand_log_normal(State *state, float mean, float deviation) {
     return expf(mean + deviation * curand_normal(state));
 }
 
-inline uint4 curand4(simt::random::Philox *state) {
+SIMT_INLINE uint4 curand4(simt::random::Philox *state) {
     const unsigned x = state->next(), y = state->next(), z = state->next();
     return {x, y, z, state->next()};
 }
 
-inline float4 curand_uniform4(simt::random::Philox *state) {
+SIMT_INLINE float4 curand_uniform4(simt::random::Philox *state) {
     const uint4 four = curand4(state);
     return {simt::random::uniform(four.x), simt::random::uniform(four.y),
             simt::random::uniform(four.z), simt::random::uniform(four.w)};
 }
 
-inline float4 curand_normal4(simt::random::Philox *state) {
+SIMT_INLINE float4 curand_normal4(simt::random::Philox *state) {
     const uint4 four = curand4(state);
     const float2 first = simt::random::normals(four.x, four.y);
     const float2 last = simt::random::normals(four.z, four.w);
     return {first.x, first.y, last.x, last.y};
 }
 
-inline void skipahead(unsigned long long count, simt::random::Xorwow *state) {
+SIMT_INLINE void skipahead(unsigned long long count, simt::random::Xorwow *state) {
     state->skip(count);
 }

@@ -42,6 +42,13 @@ void *simt_function(void *function, uint32_t argc, void (*call)(void *function, 
 
 }  // extern "C"
 
+// Calls main(). It is the program's, because what its C++ library has thrown no other one knows: an
+// exception that main() lets go ends the program here, with what it says.
+extern "C" __attribute__((weak, used, visibility("default"))) int
+simt_program_main(int (*main)(int, char **), int argc, char **argv) noexcept {
+    return main(argc, argv);
+}
+
 namespace simt {
 
 inline void configure(dim3 grid, dim3 block, size_t dynamic_shared = 0,

@@ -6,11 +6,11 @@ namespace simt::cuda {
 inline namespace SIMT_FLAVOUR {
 
 #define SIMT_LOAD(name)                                  \
-    template <class T> __forceinline__ T name(const T *p) { \
+    template <class T> SIMT_INLINE T name(const T *p) {     \
         return *p;                                       \
     }
 #define SIMT_STORE(name)                                                                  \
-    template <class T> __forceinline__ void name(T *p, std::common_type_t<T> v) {        \
+    template <class T> SIMT_INLINE void name(T *p, std::common_type_t<T> v) {            \
         *p = v;                                                                           \
     }
 SIMT_LOAD(__ldca)
@@ -26,7 +26,7 @@ SIMT_STORE(__stwt)
 #undef SIMT_STORE
 
 #define SIMT_ATOMIC(name, type, change)                                     \
-    __forceinline__ type name(type *p, type v) {                            \
+    SIMT_INLINE type name(type *p, type v) {                                \
         return atomic_change(p, [=](type old) -> type { return change; });  \
     }
 
@@ -45,7 +45,7 @@ SIMT_ATOMIC(atomicXor, long long, old ^ v)
 
 #undef SIMT_ATOMIC
 
-__forceinline__ unsigned short atomicCAS(unsigned short *p, unsigned short expected,
+SIMT_INLINE unsigned short atomicCAS(unsigned short *p, unsigned short expected,
                                          unsigned short v) {
     __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
     return expected;
@@ -54,10 +54,10 @@ __forceinline__ unsigned short atomicCAS(unsigned short *p, unsigned short expec
 // All blocks and the host are threads of one process: scopes make no difference to what happens.
 // The argument may be of another type than the variable, as in a call of one function of CUDA's.
 #define SIMT_SCOPES(name)                                                           \
-    template <class T, class V> __forceinline__ T name##_block(T *p, V v) {         \
+    template <class T, class V> SIMT_INLINE T name##_block(T *p, V v) {             \
         return name(p, T(v));                                                       \
     }                                                                               \
-    template <class T, class V> __forceinline__ T name##_system(T *p, V v) {        \
+    template <class T, class V> SIMT_INLINE T name##_system(T *p, V v) {            \
         return name(p, T(v));                                                       \
     }
 SIMT_SCOPES(atomicAdd)
@@ -72,10 +72,10 @@ SIMT_SCOPES(atomicOr)
 SIMT_SCOPES(atomicXor)
 #undef SIMT_SCOPES
 
-template <class T, class E, class V> __forceinline__ T atomicCAS_block(T *p, E expected, V v) {
+template <class T, class E, class V> SIMT_INLINE T atomicCAS_block(T *p, E expected, V v) {
     return atomicCAS(p, T(expected), T(v));
 }
-template <class T, class E, class V> __forceinline__ T atomicCAS_system(T *p, E expected, V v) {
+template <class T, class E, class V> SIMT_INLINE T atomicCAS_system(T *p, E expected, V v) {
     return atomicCAS(p, T(expected), T(v));
 }
 

@@ -98,7 +98,7 @@ template <class T, int count> struct alignas(sizeof(T) * count) Piece {
     T elements[count];
 };
 
-template <int count, class T> __forceinline__ void copy_piece(T *to, const T *from) {
+template <int count, class T> SIMT_INLINE void copy_piece(T *to, const T *from) {
     const auto piece = *reinterpret_cast<const Piece<T, count> *>(from);
     for (int i = 0; i < count; i++)
         to[i] = piece.elements[i];
@@ -110,7 +110,7 @@ using Sums = fragment<accumulator, m, n, k, T>;
 }  // namespace details
 
 template <class Use, int m, int n, int k, class T, class Layout>
-__forceinline__ void
+SIMT_INLINE void
 load_matrix_sync(fragment<Use, m, n, k, T, Layout> &to,
                  const typename details::Element<T>::Stored *from, unsigned leading) {
     using Fragment = fragment<Use, m, n, k, T, Layout>;
@@ -128,7 +128,7 @@ load_matrix_sync(fragment<Use, m, n, k, T, Layout> &to,
 }
 
 template <int m, int n, int k, class T>
-__forceinline__ void load_matrix_sync(details::Sums<m, n, k, T> &to, const T *from,
+SIMT_INLINE void load_matrix_sync(details::Sums<m, n, k, T> &to, const T *from,
                                       unsigned leading, layout_t layout) {
     const int lane = simt::lane_number();
     for (int i = 0; i < to.num_elements; i += 2) {
@@ -143,7 +143,7 @@ __forceinline__ void load_matrix_sync(details::Sums<m, n, k, T> &to, const T *fr
 }
 
 template <int m, int n, int k, class T>
-__forceinline__ void store_matrix_sync(T *to, const details::Sums<m, n, k, T> &from,
+SIMT_INLINE void store_matrix_sync(T *to, const details::Sums<m, n, k, T> &from,
                                        unsigned leading, layout_t layout) {
     const int lane = simt::lane_number();
     for (int i = 0; i < from.num_elements; i += 2) {
@@ -226,7 +226,7 @@ inline constexpr simt::Collective PRODUCT = {"wmma::mma_sync", product_run<m, n,
 
 // d = a * b + c
 template <int m, int n, int k, class TA, class LA, class TB, class LB, class TC, class TD>
-__forceinline__ void mma_sync(details::Sums<m, n, k, TD> &d,
+SIMT_INLINE void mma_sync(details::Sums<m, n, k, TD> &d,
                               const fragment<matrix_a, m, n, k, TA, LA> &a,
                               const fragment<matrix_b, m, n, k, TB, LB> &b,
                               const details::Sums<m, n, k, TC> &c, bool saturate = false,

@@ -34,33 +34,33 @@ struct alignas(2) SIMT_T {
     }
 };
 
-inline SIMT_T SIMT_NARROW(__ushort_as_, )(unsigned short bits) {
+SIMT_INLINE SIMT_T SIMT_NARROW(__ushort_as_, )(unsigned short bits) {
     return SIMT_NARROW(simt_, _raw){bits};
 }
-inline SIMT_T SIMT_NARROW(__short_as_, )(short bits) {
+SIMT_INLINE SIMT_T SIMT_NARROW(__short_as_, )(short bits) {
     return SIMT_NARROW(simt_, _raw){(unsigned short)(bits)};
 }
-inline unsigned short SIMT_NARROW(__, _as_ushort)(SIMT_T a) {
+SIMT_INLINE unsigned short SIMT_NARROW(__, _as_ushort)(SIMT_T a) {
     return a.__x;
 }
-inline short SIMT_NARROW(__, _as_short)(SIMT_T a) {
+SIMT_INLINE short SIMT_NARROW(__, _as_short)(SIMT_T a) {
     return short(a.__x);
 }
 
 // Conversions
 
-inline float SIMT_NARROW(__, 2float)(SIMT_T a) {
+SIMT_INLINE float SIMT_NARROW(__, 2float)(SIMT_T a) {
     return float(a);
 }
-inline SIMT_T SIMT_NARROW(__double2, )(double x) {
+SIMT_INLINE SIMT_T SIMT_NARROW(__double2, )(double x) {
     return x;
 }
-inline SIMT_T SIMT_NARROW(__float2, )(float x) {
+SIMT_INLINE SIMT_T SIMT_NARROW(__float2, )(float x) {
     return x;
 }
 
 #define SIMT_FROM(suffix, mode, name, type)                                            \
-    inline SIMT_T SIMT_NARROW(__##name##2, _##suffix)(type x) {                        \
+    SIMT_INLINE SIMT_T SIMT_NARROW(__##name##2, _##suffix)(type x) {                   \
         using Wide = std::conditional_t<                                               \
             std::is_floating_point_v<type>, double,                                    \
             std::conditional_t<std::is_signed_v<type>, long long, unsigned long long>>; \
@@ -69,7 +69,7 @@ inline SIMT_T SIMT_NARROW(__float2, )(float x) {
     }
 #define SIMT_CONVERSIONS(suffix, mode, name, type)                                     \
     SIMT_FROM(suffix, mode, name, type)                                                \
-    inline type SIMT_NARROW(__, 2##name##_##suffix)(SIMT_T a) {                        \
+    SIMT_INLINE type SIMT_NARROW(__, 2##name##_##suffix)(SIMT_T a) {                   \
         return to_integer<Rounding::mode, type>(float(a));                             \
     }
 #define SIMT_CONVERSION(suffix, mode)                                                  \
@@ -88,10 +88,10 @@ SIMT_CONVERSION(rd, DOWN)
 #undef SIMT_CONVERSIONS
 #undef SIMT_FROM
 
-inline signed char SIMT_NARROW(__, 2char_rz)(SIMT_T a) {
+SIMT_INLINE signed char SIMT_NARROW(__, 2char_rz)(SIMT_T a) {
     return to_integer<Rounding::ZERO, signed char>(float(a));
 }
-inline unsigned char SIMT_NARROW(__, 2uchar_rz)(SIMT_T a) {
+SIMT_INLINE unsigned char SIMT_NARROW(__, 2uchar_rz)(SIMT_T a) {
     return to_integer<Rounding::ZERO, unsigned char>(float(a));
 }
 
@@ -110,75 +110,75 @@ struct alignas(4) SIMT_T2 {
         : x(SIMT_NARROW(simt_, _raw){raw.x}), y(SIMT_NARROW(simt_, _raw){raw.y}) {}
 };
 
-inline SIMT_T2 SIMT_NARROW(make_, 2)(SIMT_T x, SIMT_T y) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(make_, 2)(SIMT_T x, SIMT_T y) {
     return {x, y};
 }
-inline float __low2float(SIMT_T2 a) {
+SIMT_INLINE float __low2float(SIMT_T2 a) {
     return float(a.x);
 }
-inline float __high2float(SIMT_T2 a) {
+SIMT_INLINE float __high2float(SIMT_T2 a) {
     return float(a.y);
 }
-inline SIMT_T SIMT_NARROW(__low2, )(SIMT_T2 a) {
+SIMT_INLINE SIMT_T SIMT_NARROW(__low2, )(SIMT_T2 a) {
     return a.x;
 }
-inline SIMT_T SIMT_NARROW(__high2, )(SIMT_T2 a) {
+SIMT_INLINE SIMT_T SIMT_NARROW(__high2, )(SIMT_T2 a) {
     return a.y;
 }
-inline SIMT_T2 SIMT_NARROW(__low2, 2)(SIMT_T2 a) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__low2, 2)(SIMT_T2 a) {
     return {a.x, a.x};
 }
-inline SIMT_T2 SIMT_NARROW(__high2, 2)(SIMT_T2 a) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__high2, 2)(SIMT_T2 a) {
     return {a.y, a.y};
 }
-inline SIMT_T2 SIMT_NARROW(__lows2, 2)(SIMT_T2 a, SIMT_T2 b) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__lows2, 2)(SIMT_T2 a, SIMT_T2 b) {
     return {a.x, b.x};
 }
-inline SIMT_T2 SIMT_NARROW(__highs2, 2)(SIMT_T2 a, SIMT_T2 b) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__highs2, 2)(SIMT_T2 a, SIMT_T2 b) {
     return {a.y, b.y};
 }
-inline SIMT_T2 __lowhigh2highlow(SIMT_T2 a) {
+SIMT_INLINE SIMT_T2 __lowhigh2highlow(SIMT_T2 a) {
     return {a.y, a.x};
 }
-inline SIMT_T2 SIMT_NARROW(__halves2, 2)(SIMT_T a, SIMT_T b) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__halves2, 2)(SIMT_T a, SIMT_T b) {
     return {a, b};
 }
-inline SIMT_T2 SIMT_NARROW(__float2, 2_rn)(float x) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__float2, 2_rn)(float x) {
     return {x, x};
 }
-inline SIMT_T2 SIMT_NARROW(__floats2, 2_rn)(float x, float y) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__floats2, 2_rn)(float x, float y) {
     return {x, y};
 }
-inline SIMT_T2 SIMT_NARROW(__float22, 2_rn)(float2 v) {
+SIMT_INLINE SIMT_T2 SIMT_NARROW(__float22, 2_rn)(float2 v) {
     return {v.x, v.y};
 }
-inline float2 SIMT_NARROW(__, 22float2)(SIMT_T2 a) {
+SIMT_INLINE float2 SIMT_NARROW(__, 22float2)(SIMT_T2 a) {
     return {float(a.x), float(a.y)};
 }
 
 // Arithmetic. In names `h` is for one and `h2` or `2` for two.
 
 #define SIMT_UNARY(name, name2, value)      \
-    inline SIMT_T name(SIMT_T a) {          \
+    SIMT_INLINE SIMT_T name(SIMT_T a) {     \
         const float x = float(a);           \
         return value;                       \
     }                                       \
-    inline SIMT_T2 name2(SIMT_T2 a) {       \
+    SIMT_INLINE SIMT_T2 name2(SIMT_T2 a) {  \
         return {name(a.x), name(a.y)};      \
     }
 #define SIMT_BINARY(name, name2, value)               \
-    inline SIMT_T name(SIMT_T a, SIMT_T b) {          \
+    SIMT_INLINE SIMT_T name(SIMT_T a, SIMT_T b) {     \
         const float x = float(a), y = float(b);       \
         return value;                                 \
     }                                                 \
-    inline SIMT_T2 name2(SIMT_T2 a, SIMT_T2 b) {      \
+    SIMT_INLINE SIMT_T2 name2(SIMT_T2 a, SIMT_T2 b) { \
         return {name(a.x, b.x), name(a.y, b.y)};      \
     }
 #define SIMT_TERNARY(name, name2, value)                                  \
-    inline SIMT_T name(SIMT_T a, SIMT_T b, SIMT_T c) {                    \
+    SIMT_INLINE SIMT_T name(SIMT_T a, SIMT_T b, SIMT_T c) {               \
         return value;                                                     \
     }                                                                     \
-    inline SIMT_T2 name2(SIMT_T2 a, SIMT_T2 b, SIMT_T2 c) {               \
+    SIMT_INLINE SIMT_T2 name2(SIMT_T2 a, SIMT_T2 b, SIMT_T2 c) {          \
         return {name(a.x, b.x, c.x), name(a.y, b.y, c.y)};                \
     }
 
@@ -201,21 +201,21 @@ SIMT_TERNARY(__hfma_sat, __hfma2_sat, __saturatef(float(SIMT_T(narrow_fma(a, b, 
 // NaN stays.
 SIMT_TERNARY(__hfma_relu, __hfma2_relu, narrow_fma(a, b, c) < 0 ? 0.0 : narrow_fma(a, b, c))
 
-inline SIMT_T __hneg(SIMT_T a) {
+SIMT_INLINE SIMT_T __hneg(SIMT_T a) {
     return SIMT_NARROW(simt_, _raw){(unsigned short)(a.__x ^ 0x8000)};
 }
-inline SIMT_T2 __hneg2(SIMT_T2 a) {
+SIMT_INLINE SIMT_T2 __hneg2(SIMT_T2 a) {
     return {__hneg(a.x), __hneg(a.y)};
 }
-inline SIMT_T __habs(SIMT_T a) {
+SIMT_INLINE SIMT_T __habs(SIMT_T a) {
     return SIMT_NARROW(simt_, _raw){(unsigned short)(a.__x & 0x7fff)};
 }
-inline SIMT_T2 __habs2(SIMT_T2 a) {
+SIMT_INLINE SIMT_T2 __habs2(SIMT_T2 a) {
     return {__habs(a.x), __habs(a.y)};
 }
 
 // Of complex numbers: a * b + c.
-inline SIMT_T2 __hcmadd(SIMT_T2 a, SIMT_T2 b, SIMT_T2 c) {
+SIMT_INLINE SIMT_T2 __hcmadd(SIMT_T2 a, SIMT_T2 b, SIMT_T2 c) {
     const SIMT_T real = __hfma(a.x, b.x, c.x), imaginary = __hfma(a.x, b.y, c.y);
     return {__hfma(__hneg(a.y), b.y, real), __hfma(a.y, b.x, imaginary)};
 }
@@ -245,18 +245,18 @@ SIMT_UNARY(hrint, h2rint, nearbyintf(x))
 // Comparisons; those with `u` are true of NaNs. Of two: 1 or 0 each, all bits or none, or both.
 
 #define SIMT_COMPARE(name, condition)                                               \
-    inline bool __h##name(SIMT_T a, SIMT_T b) {                                     \
+    SIMT_INLINE bool __h##name(SIMT_T a, SIMT_T b) {                                \
         const float x = float(a), y = float(b);                                     \
         return condition;                                                           \
     }                                                                               \
-    inline SIMT_T2 __h##name##2(SIMT_T2 a, SIMT_T2 b) {                             \
+    SIMT_INLINE SIMT_T2 __h##name##2(SIMT_T2 a, SIMT_T2 b) {                        \
         return {float(__h##name(a.x, b.x)), float(__h##name(a.y, b.y))};            \
     }                                                                               \
-    inline unsigned __h##name##2_mask(SIMT_T2 a, SIMT_T2 b) {                       \
+    SIMT_INLINE unsigned __h##name##2_mask(SIMT_T2 a, SIMT_T2 b) {                  \
         return (__h##name(a.x, b.x) ? 0xffffu : 0) |                                \
                (__h##name(a.y, b.y) ? 0xffff0000u : 0);                             \
     }                                                                               \
-    inline bool __hb##name##2(SIMT_T2 a, SIMT_T2 b) {                               \
+    SIMT_INLINE bool __hb##name##2(SIMT_T2 a, SIMT_T2 b) {                          \
         return __h##name(a.x, b.x) && __h##name(a.y, b.y);                          \
     }
 SIMT_COMPARE(eq, x == y)
@@ -273,29 +273,29 @@ SIMT_COMPARE(gtu, !(x <= y))
 SIMT_COMPARE(geu, !(x < y))
 #undef SIMT_COMPARE
 
-inline bool __hisnan(SIMT_T a) {
+SIMT_INLINE bool __hisnan(SIMT_T a) {
     return (a.__x & 0x7fff) > Narrow<SIMT_EXPONENT>::INFINITE;
 }
-inline SIMT_T2 __hisnan2(SIMT_T2 a) {
+SIMT_INLINE SIMT_T2 __hisnan2(SIMT_T2 a) {
     return {float(__hisnan(a.x)), float(__hisnan(a.y))};
 }
-inline int __hisinf(SIMT_T a) {
+SIMT_INLINE int __hisinf(SIMT_T a) {
     const bool is = (a.__x & 0x7fff) == Narrow<SIMT_EXPONENT>::INFINITE;
     return !is ? 0 : a.__x & 0x8000 ? -1 : 1;
 }
 
 #define SIMT_OPERATOR(op, name)                             \
-    inline SIMT_T operator op(SIMT_T a, SIMT_T b) {         \
+    SIMT_INLINE SIMT_T operator op(SIMT_T a, SIMT_T b) {    \
         return name(a, b);                                  \
     }                                                       \
-    inline SIMT_T &operator op##=(SIMT_T &a, SIMT_T b) {    \
+    SIMT_INLINE SIMT_T &operator op##=(SIMT_T &a, SIMT_T b) {    \
         return a = name(a, b);                              \
     }
 #define SIMT_OPERATOR2(op, name)                            \
-    inline SIMT_T2 operator op(SIMT_T2 a, SIMT_T2 b) {      \
+    SIMT_INLINE SIMT_T2 operator op(SIMT_T2 a, SIMT_T2 b) { \
         return name(a, b);                                  \
     }                                                       \
-    inline SIMT_T2 &operator op##=(SIMT_T2 &a, SIMT_T2 b) { \
+    SIMT_INLINE SIMT_T2 &operator op##=(SIMT_T2 &a, SIMT_T2 b) { \
         return a = name(a, b);                              \
     }
 SIMT_OPERATOR(+, __hadd)
@@ -310,10 +310,10 @@ SIMT_OPERATOR2(/, __h2div)
 #undef SIMT_OPERATOR2
 
 #define SIMT_OPERATOR(op, name)                             \
-    inline bool operator op(SIMT_T a, SIMT_T b) {           \
+    SIMT_INLINE bool operator op(SIMT_T a, SIMT_T b) {      \
         return __h##name(a, b);                             \
     }                                                       \
-    inline bool operator op(SIMT_T2 a, SIMT_T2 b) {         \
+    SIMT_INLINE bool operator op(SIMT_T2 a, SIMT_T2 b) {    \
         return __hb##name##2(a, b);                         \
     }
 SIMT_OPERATOR(==, eq)
@@ -324,19 +324,19 @@ SIMT_OPERATOR(>, gt)
 SIMT_OPERATOR(>=, ge)
 #undef SIMT_OPERATOR
 
-inline SIMT_T operator+(SIMT_T a) {
+SIMT_INLINE SIMT_T operator+(SIMT_T a) {
     return a;
 }
-inline SIMT_T operator-(SIMT_T a) {
+SIMT_INLINE SIMT_T operator-(SIMT_T a) {
     return __hneg(a);
 }
-inline SIMT_T2 operator-(SIMT_T2 a) {
+SIMT_INLINE SIMT_T2 operator-(SIMT_T2 a) {
     return __hneg2(a);
 }
-inline SIMT_T &operator++(SIMT_T &a) {
+SIMT_INLINE SIMT_T &operator++(SIMT_T &a) {
     return a += SIMT_T(1);
 }
-inline SIMT_T &operator--(SIMT_T &a) {
+SIMT_INLINE SIMT_T &operator--(SIMT_T &a) {
     return a -= SIMT_T(1);
 }
 
@@ -345,10 +345,10 @@ inline SIMT_T &operator--(SIMT_T &a) {
 SIMT_SHUFFLES(SIMT_T, SIMT_T)
 SIMT_SHUFFLES(SIMT_T2, SIMT_T2)
 
-__forceinline__ SIMT_T atomicAdd(SIMT_T *p, SIMT_T v) {
+SIMT_INLINE SIMT_T atomicAdd(SIMT_T *p, SIMT_T v) {
     return atomic_change(p, [=](SIMT_T old) { return old + v; });
 }
-__forceinline__ SIMT_T2 atomicAdd(SIMT_T2 *p, SIMT_T2 v) {
+SIMT_INLINE SIMT_T2 atomicAdd(SIMT_T2 *p, SIMT_T2 v) {
     return atomic_change(p, [=](SIMT_T2 old) { return old + v; });
 }
 

@@ -36,14 +36,14 @@ inline constexpr Collective EXCHANGE[] = {
     {"__shfl_xor_sync", exchange_run<T>},
 };
 
-__forceinline__ int lane_number() {
+SIMT_INLINE int lane_number() {
     const unsigned in_row = blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
     return int((in_row + threadIdx.x) & 31);
 }
 
 // The lane's value of `mode`, in a segment of `width` lanes, by the rules of shuffle_source.
 template <Shuffle mode, class T>
-__forceinline__ T shuffle_any(unsigned mask, T value, int operand, int width, int line,
+SIMT_INLINE T shuffle_any(unsigned mask, T value, int operand, int width, int line,
                               const char *file) {
     static_assert(std::is_trivially_copyable_v<T>, "bytes are shuffled");
     Exchange<T> arg = {value, value, 0};
@@ -61,19 +61,19 @@ inline namespace SIMT_FLAVOUR {
 // One set for each type, so that they are preferred to the templates of warp.h, which refuse to read
 // lanes that do not take part. Narrower integers become int, as in CUDA.
 #define SIMT_SHUFFLES(type, result)                                                             \
-    __forceinline__ result __shfl_sync(unsigned mask, type value, int source, int width = 32,   \
+    SIMT_INLINE result __shfl_sync(unsigned mask, type value, int source, int width = 32,       \
                                        SIMT_SITE) {                                             \
         return shuffle_any<Shuffle::INDEX>(mask, (result)(value), source, width, line, file);     \
     }                                                                                           \
-    __forceinline__ result __shfl_up_sync(unsigned mask, type value, unsigned delta,            \
+    SIMT_INLINE result __shfl_up_sync(unsigned mask, type value, unsigned delta,                \
                                           int width = 32, SIMT_SITE) {                          \
         return shuffle_any<Shuffle::UP>(mask, (result)(value), int(delta), width, line, file);    \
     }                                                                                           \
-    __forceinline__ result __shfl_down_sync(unsigned mask, type value, unsigned delta,          \
+    SIMT_INLINE result __shfl_down_sync(unsigned mask, type value, unsigned delta,              \
                                             int width = 32, SIMT_SITE) {                        \
         return shuffle_any<Shuffle::DOWN>(mask, (result)(value), int(delta), width, line, file);  \
     }                                                                                           \
-    __forceinline__ result __shfl_xor_sync(unsigned mask, type value, int lanes,                \
+    SIMT_INLINE result __shfl_xor_sync(unsigned mask, type value, int lanes,                    \
                                            int width = 32, SIMT_SITE) {                         \
         return shuffle_any<Shuffle::XOR>(mask, (result)(value), lanes, width, line, file);        \
     }
@@ -109,7 +109,7 @@ inline constexpr Collective ACTIVEMASK = {"__activemask", vote};
 namespace simt::cuda {
 inline namespace SIMT_FLAVOUR {
 
-__forceinline__ unsigned __activemask(SIMT_SITE) {
+SIMT_INLINE unsigned __activemask(SIMT_SITE) {
     VoteArg arg = {true, 0, 0};
     simt_converge(&ACTIVEMASK, &arg, line, file);
     return arg.voters;
@@ -141,7 +141,7 @@ inline constexpr Collective MATCH_ALL = {"__match_all_sync", match_run};
 
 // Values are equal if their bits are.
 template <class T>
-__forceinline__ MatchArg matched(const Collective &kind, unsigned mask, T value, int line,
+SIMT_INLINE MatchArg matched(const Collective &kind, unsigned mask, T value, int line,
                                  const char *file) {
     static_assert(std::is_arithmetic_v<T> && sizeof(T) <= 8, "numbers are compared");
     MatchArg arg = {0, 0, 0};
@@ -156,12 +156,12 @@ __forceinline__ MatchArg matched(const Collective &kind, unsigned mask, T value,
 namespace simt::cuda {
 inline namespace SIMT_FLAVOUR {
 
-template <class T> __forceinline__ unsigned __match_any_sync(unsigned mask, T value, SIMT_SITE) {
+template <class T> SIMT_INLINE unsigned __match_any_sync(unsigned mask, T value, SIMT_SITE) {
     return matched(MATCH_ANY, mask, value, line, file).same;
 }
 
 template <class T>
-__forceinline__ unsigned __match_all_sync(unsigned mask, T value, int *all, SIMT_SITE) {
+SIMT_INLINE unsigned __match_all_sync(unsigned mask, T value, int *all, SIMT_SITE) {
     const MatchArg arg = matched(MATCH_ALL, mask, value, line, file);
     *all = arg.same == arg.voters;
     return *all ? arg.voters : 0;
@@ -172,7 +172,7 @@ __forceinline__ unsigned __match_all_sync(unsigned mask, T value, int *all, SIMT
         return a op b;                                                                           \
     }                                                                                            \
     inline constexpr Collective KIND_##name = {#name, reduce<unsigned, name##_bits>};            \
-    __forceinline__ unsigned name(unsigned mask, unsigned value, SIMT_SITE) {                    \
+    SIMT_INLINE unsigned name(unsigned mask, unsigned value, SIMT_SITE) {                        \
         simt_warp_collective(mask, &KIND_##name, &value, line, file);                            \
         return value;                                                                            \
     }

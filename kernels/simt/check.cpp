@@ -174,6 +174,7 @@ void SimtChecker::begin_turn(uint64_t number) {
     known_.clear();
     common_ = {};
     fenced_.clear();
+    fenced_by_all_ = {};
 }
 
 void SimtChecker::pause(uint64_t number) {
@@ -312,6 +313,19 @@ Past SimtChecker::past(uint32_t how, int thread, uintptr_t code) const {
             how == SIMT_COPIES, 0};
 }
 
+// Whether it is a mistake to read bytes of which nothing has written some. A struct is copied with its
+// padding, which nobody writes: of a word, and of more than 16 bytes, at least one must be written; of up
+// to 16 bytes, which may be a vector, one of each word.
+static bool is_unwritten(const uint8_t *state, size_t n) {
+    static const uint8_t NOTHING[4] = {UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED};
+    if (n < 4)
+        return true;
+    size_t missing = 0;
+    for (size_t i = 0; i + 4 <= n; i += 4)
+        missing += memcmp(state + i, NOTHING, 4) == 0;
+    return n <= 16 ? missing > 0 : missing == n / 4;
+}
+
 void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintptr_t code,
                          const Unit *unit) {
     const bool is_shared = shared_.range.holds(a);
@@ -342,7 +356,7 @@ void SimtChecker::access(uintptr_t a, size_t n, uint32_t how, int thread, uintpt
     if (seen & 1u << ABSENT)
         out_of_bounds(a, n, how, thread, code);
     const bool writes = how == SIMT_WRITE || how == SIMT_COPIES;
-    if (!writes && (seen & 1u << UNDEFINED)) {
+    if (!writes && (seen & 1u << UNDEFINED) && is_unwritten(state, n)) {
         SimtFinding finding = {SIMT_UNINITIALISED, 1, {}, job_->kernel, 0, {}};
         finding.act[0] = act(how, now_, thread, site_of(code));
         describe(a, n, finding.what);

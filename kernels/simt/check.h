@@ -29,6 +29,9 @@
 // it. The exchange fails if what was read is not what is there. So such a read counts only when the
 // thread reads again, or the block ends, without an exchange.
 //
+// Of a struct that is copied as a whole some bytes may be padding, which nobody has written. The compiler's
+// calls do not say which, so a member of 4 bytes and more is missed only in structs of up to 16.
+//
 // Memory of host and driver is not watched, nor are a thread's own local variables. Of what a kernel
 // has by new or malloc its bounds are.
 #pragma once
@@ -270,7 +273,8 @@ private:
     std::map<uintptr_t, simt::Known> words_;
     std::map<int, simt::Known> known_;
     simt::Known common_;
-    std::map<int, simt::Known> fenced_;
+    std::map<int, simt::Known> fenced_;  // since the last barrier
+    simt::Known fenced_by_all_;          // before it
     std::map<const uint64_t *, simt::Meeting> meetings_;  // of the block
     std::vector<simt::Fetch> fetches_;                    // that no barrier has followed
     std::map<uint64_t, Aside> asides_;                    // by number of the block

@@ -402,5 +402,29 @@ void __wrap__ZdaPv(void *p) {
 void __wrap__ZdaPvm(void *p, size_t) {
     operator delete[](given_back(p));
 }
+void *__wrap__ZnwmSt11align_val_t(size_t size, std::align_val_t unit) {
+    return lent(operator new(size, unit), size);
+}
+void *__wrap__ZnamSt11align_val_t(size_t size, std::align_val_t unit) {
+    return lent(operator new[](size, unit), size);
+}
+void __wrap__ZdlPvSt11align_val_t(void *p, std::align_val_t unit) {
+    operator delete(given_back(p), unit);
+}
+void __wrap__ZdlPvmSt11align_val_t(void *p, size_t, std::align_val_t unit) {
+    operator delete(given_back(p), unit);
+}
+void __wrap__ZdaPvSt11align_val_t(void *p, std::align_val_t unit) {
+    operator delete[](given_back(p), unit);
+}
+void __wrap__ZdaPvmSt11align_val_t(void *p, size_t, std::align_val_t unit) {
+    operator delete[](given_back(p), unit);
+}
+void *__wrap__ZnwmRKSt9nothrow_t(size_t size, const std::nothrow_t &none) {
+    return lent(operator new(size, none), size);
+}
+void *__wrap__ZnamRKSt9nothrow_t(size_t size, const std::nothrow_t &none) {
+    return lent(operator new[](size, none), size);
+}
 
 }  // extern "C"

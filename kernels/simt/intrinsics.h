@@ -97,14 +97,14 @@ inline float max(float a, float b) {
 
 // Memory
 
-template <class T> T __ldg(const T *p) {
+template <class T> SIMT_INLINE T __ldg(const T *p) {
     return *p;
 }
 
 // Blocks run on several OS threads, so atomics are real ones, relaxed as on the device. They return
 // the value before.
 #define SIMT_ATOMIC(name, builtin, type)                 \
-    inline type name(type *p, type v) {                  \
+    SIMT_INLINE type name(type *p, type v) {             \
         return builtin(p, v, __ATOMIC_RELAXED);          \
     }
 #define SIMT_ATOMICS(name, builtin)                      \
@@ -121,7 +121,7 @@ SIMT_ATOMICS(atomicExch, __atomic_exchange_n)
 #undef SIMT_ATOMIC
 
 // Replaces *p by change(*p). (The checker knows atomicCAS by its order, which is another.)
-template <class T, class Change> T atomic_change(T *p, Change change) {
+template <class T, class Change> SIMT_INLINE T atomic_change(T *p, Change change) {
     T old, wanted;
     __atomic_load(p, &old, __ATOMIC_RELAXED);
     do {
@@ -131,27 +131,27 @@ template <class T, class Change> T atomic_change(T *p, Change change) {
     return old;
 }
 
-inline float atomicAdd(float *p, float v) {
+SIMT_INLINE float atomicAdd(float *p, float v) {
     return atomic_change(p, [=](float old) { return old + v; });
 }
 
-inline float atomicExch(float *p, float v) {
+SIMT_INLINE float atomicExch(float *p, float v) {
     return atomic_change(p, [=](float) { return v; });
 }
 
 // Up to a limit, then from 0 again.
-inline unsigned atomicInc(unsigned *p, unsigned limit) {
+SIMT_INLINE unsigned atomicInc(unsigned *p, unsigned limit) {
     return atomic_change(p, [=](unsigned old) { return old >= limit ? 0 : old + 1; });
 }
 
 #define SIMT_ATOMICS(type)                                                                   \
-    inline type atomicMin(type *p, type v) {                                                 \
+    SIMT_INLINE type atomicMin(type *p, type v) {                                            \
         return atomic_change(p, [=](type old) { return old < v ? old : v; });                \
     }                                                                                        \
-    inline type atomicMax(type *p, type v) {                                                 \
+    SIMT_INLINE type atomicMax(type *p, type v) {                                            \
         return atomic_change(p, [=](type old) { return old < v ? v : old; });                \
     }                                                                                        \
-    inline type atomicCAS(type *p, type expected, type v) {                                  \
+    SIMT_INLINE type atomicCAS(type *p, type expected, type v) {                             \
         __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_ACQUIRE,                \
                                     __ATOMIC_RELAXED);                                       \
         return expected;                                                                     \

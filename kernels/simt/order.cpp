@@ -102,6 +102,11 @@ void SimtChecker::barrier() {
     for (const auto &known : known_)
         common_.add(known.second);
     known_.clear();
+    // What a thread had fenced before the barrier all have: whoever tells others of it tells them of all
+    // that. (The count of blocks that are done: all write and fence, the block meets, one thread counts.)
+    for (const auto &fenced : fenced_)
+        fenced_by_all_.add(fenced.second);
+    fenced_.clear();
     forget_fetched();
 }
 
@@ -135,4 +140,6 @@ void SimtChecker::atomic(uintptr_t a, int thread) {
     const auto fenced = fenced_.find(thread);
     if (fenced != fenced_.end())
         words_[a].add(fenced->second);
+    if (!fenced_by_all_.empty())
+        words_[a].add(fenced_by_all_);
 }

@@ -50,6 +50,10 @@ std::string named(const Function &function) {
         }
         values += (values.empty() ? "" : ", ") + std::string(value, end);
     }
+    // Types of ours are CUDA's to the program.
+    for (const char *const own : {"simt::cuda::simt_program::", "simt::simt_program::"})
+        for (size_t at; (at = values.find(own)) != std::string::npos;)
+            values.erase(at, strlen(own));
     return values.empty() ? function.name : function.name + ("<" + values + ">");
 }
 

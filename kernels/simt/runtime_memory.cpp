@@ -60,7 +60,11 @@ void handle(int number, siginfo_t *info, void *context) {
             return;
         }
     }
-    sigaction(number, &before, nullptr);
+    // A kernel's, or nobody's: whoever was there before knows, and the next one may be ours again.
+    if (before.sa_flags & SA_SIGINFO)
+        before.sa_sigaction(number, info, context);
+    else
+        sigaction(number, &before, nullptr);
 }
 
 // Whether kernels can access these bytes: a variable's, or of an allocation.
@@ -305,7 +309,8 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
 void simt_program_guard() {
     struct sigaction ours = {};
     ours.sa_sigaction = handle;
-    ours.sa_flags = SA_SIGINFO;
+    // A kernel that overflows its stack has none left for a handler.
+    ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&ours.sa_mask);
     sigaction(SIGSEGV, &ours, &before);
 }

@@ -29,7 +29,10 @@
 #define __host__
 #define __device__
 #define __grid_constant__
-#define __forceinline__ inline __attribute__((always_inline))
+// For whatever accesses a program's memory: of a function by itself the access would have no line of the
+// program's.
+#define SIMT_INLINE inline __attribute__((always_inline))
+#define __forceinline__ SIMT_INLINE
 #define __align__(n) __attribute__((aligned(n)))
 #define DEVICE __forceinline__
 // What the executor does in a kernel's object. A checked launch need not look at it.

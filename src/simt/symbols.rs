@@ -58,7 +58,10 @@ impl Symbols {
             .or_else(|| lines.iter().find(|(file, _)| is_own(file)));
         let Some((file, line)) = innermost else {
             return Site {
-                place: format!("code address {address:#x} (this program has no line numbers)"),
+                place: match lines.is_empty() {
+                    true => format!("code address {address:#x} (without a line number)"),
+                    false => format!("code address {address:#x} (in the executor)"),
+                },
                 caller: None,
             };
         };

@@ -1,6 +1,8 @@
 // What kernels have by new and malloc; and, by number, what is wrong with the use of it.
 #include "expect.h"
 
+#include <new>
+
 struct Node {
     int value;
     Node *next;
@@ -49,6 +51,22 @@ __global__ void too_late(int *sums) {
         sums[1] += node->value;  // 2
 }
 
+struct alignas(64) Line {
+    double x[8];
+};
+
+__global__ void aligned(int *sums) {
+    Line *const line = new Line, *const lines = new Line[2];
+    lines[1].x[7] = line->x[0] = threadIdx.x;
+    sums[threadIdx.x] = int(lines[1].x[7]) + int(size_t(line) % 64);
+    delete line;
+    delete[] lines;
+    int *const few = new (std::nothrow) int[3];
+    few[2] = 1;
+    sums[threadIdx.x] += few[2];
+    delete[] few;
+}
+
 int main(int argc, char **argv) {
     Node **lists;
     int *sums, host[64];
@@ -59,6 +77,10 @@ int main(int argc, char **argv) {
     CHECK(cudaMemcpy(host, sums, sizeof host, cudaMemcpyDeviceToHost));
     for (const int all : host)
         EXPECT(all == 20 + 55 + 9);
+    aligned<<<1, 64>>>(sums);
+    CHECK(cudaMemcpy(host, sums, sizeof host, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < 64; i++)
+        EXPECT(host[i] == i + 1);
     host[0] = 1;
     CHECK(cudaMemcpy(sums, host, sizeof(int), cudaMemcpyHostToDevice));
     switch (argc > 1 ? atoi(argv[1]) : 0) {

@@ -262,6 +262,64 @@ fn a_profile_may_be_of_some_blocks() {
 }
 
 #[test]
+fn what_many_programs_do_is_right() {
+    is_right("customs");
+}
+
+/// Not within headers, where nobody would look for them.
+#[test]
+fn mistakes_in_calls_of_cudas_functions_are_found_at_the_calls() {
+    let source = std::fs::read_to_string("tests/cuda/lines.cu").expect("the program");
+    for (number, wanted) in [
+        ("1", "load: out of bounds: "),
+        ("2", "sum: race: "),
+        ("3", "count: race: "),
+        ("4", "fetch<__half>: out of bounds: "),
+    ] {
+        let output = command("check", Path::new("tests/cuda/lines.cu"))
+            .args(["--", number])
+            .output();
+        let output = output.expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let marked = |line: &str| line.ends_with(&format!("// {number}"));
+        let line = source.lines().position(marked).expect("a mark") + 1;
+        assert!(
+            text.contains(wanted) && text.contains(&format!(" at tests/cuda/lines.cu:{line}\n")),
+            "{text}"
+        );
+        assert!(!text.contains("code address"), "{text}");
+    }
+}
+
+/// As they would with CUDA, and never without a word.
+#[test]
+fn programs_that_end_badly_say_how() {
+    let run = |action, number| {
+        command(action, Path::new("tests/cuda/ends.cu"))
+            .args(["--", number])
+            .output()
+            .expect("it runs")
+    };
+    let output = run("run", "1");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), None, "{text}"); // abort()
+    assert!(
+        text.contains("what():  input.txt is not there") && !text.contains("Rust"),
+        "{text}"
+    );
+    for action in ["run", "check"] {
+        let output = run(action, "2");
+        assert_eq!(output.status.code(), Some(1), "{action}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains("recur") && text.contains("tests/cuda/ends.cu:"),
+            "{action}: {text}"
+        );
+    }
+}
+
+#[test]
 fn bugs_out_of_textbooks_are_found_at_their_lines() {
     for (bug, wanted) in [
         (
@@ -300,7 +358,7 @@ fn bugs_out_of_textbooks_are_found_at_their_lines() {
 #[test]
 fn what_kernels_allocate_is_theirs() {
     is_right("heap");
-    for (number, kernel, line) in [("1", "beyond", 39), ("2", "too_late", 49)] {
+    for (number, kernel, line) in [("1", "beyond", 41), ("2", "too_late", 51)] {
         let output = command("check", Path::new("tests/cuda/heap.cu"))
             .args(["--", number])
             .output();

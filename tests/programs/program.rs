@@ -321,6 +321,15 @@ fn what_is_not_run_is_said_in_a_line_before_anything_runs() {
             "a.cu:1: CUB is not run here; ",
         ),
         (
+            "#include <cuda_fp8.h>\nint main() {}",
+            "a.cu:1: numbers of 8 bits and fewer are not run here; ",
+        ),
+        (
+            "#include <cooperative_groups.h>\n__global__ void f() {\n    \
+             cooperative_groups::this_cluster().sync();\n}\nint main() {}",
+            "a.cu:3: this_cluster: clusters of blocks are not run here; ",
+        ),
+        (
             "int main() { cuInit(0); }",
             "a.cu:1: cuInit: the driver API is not run here; ",
         ),

@@ -7,14 +7,15 @@
 namespace cooperative_groups {
 
 template <class Group, class T>
-void memcpy_async(const Group &group, T *to, const T *from, size_t bytes, SIMT_SITE) {
+SIMT_INLINE void memcpy_async(const Group &group, T *to, const T *from, size_t bytes, SIMT_SITE) {
     simt::copy_any(group, to, from, bytes, line, file);
     simt_copy_commit();
 }
 
 // Of as many elements as both have.
 template <class Group, class T>
-void memcpy_async(const Group &group, T *to, size_t room, const T *from, size_t count, SIMT_SITE) {
+SIMT_INLINE void memcpy_async(const Group &group, T *to, size_t room, const T *from, size_t count,
+                              SIMT_SITE) {
     simt::copy_any(group, to, from, (room < count ? room : count) * sizeof(T), line, file);
     simt_copy_commit();
 }

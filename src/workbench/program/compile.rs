@@ -28,8 +28,24 @@ const PLAIN: [&str; 1] = ["-O2"];
 
 /// The heap, which a kernel's accesses to it are checked for (`kernels/simt/check_hooks.cpp`): functions of
 /// the C library, operators `new` and `delete`.
-const HEAP: [&str; 8] = [
-    "malloc", "free", "_Znwm", "_Znam", "_ZdlPv", "_ZdlPvm", "_ZdaPv", "_ZdaPvm",
+const HEAP: [&str; 16] = [
+    "malloc",
+    "free",
+    "_Znwm",
+    "_Znam",
+    "_ZdlPv",
+    "_ZdlPvm",
+    "_ZdaPv",
+    "_ZdaPvm",
+    // Of classes that want to lie at multiples of more than 16 bytes, and those that give a null pointer.
+    "_ZnwmSt11align_val_t",
+    "_ZnamSt11align_val_t",
+    "_ZdlPvSt11align_val_t",
+    "_ZdlPvmSt11align_val_t",
+    "_ZdaPvSt11align_val_t",
+    "_ZdaPvmSt11align_val_t",
+    "_ZnwmRKSt9nothrow_t",
+    "_ZnamRKSt9nothrow_t",
 ];
 
 /// A program that can be loaded.

@@ -140,7 +140,7 @@ pub fn run(
     // SAFETY: arguments as main() has them, which live to the end of the process. What the program
     // does is its own affair; if it ends it is left by exit(), as the C library does it.
     unsafe {
-        let code = main(words.len() as c_int, argv.as_mut_ptr());
+        let code = main.call(words.len() as c_int, argv.as_mut_ptr());
         libc::exit(code)
     }
 }

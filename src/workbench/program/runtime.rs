@@ -76,7 +76,31 @@ fn available() -> Option<usize> {
     Some(kib << 10)
 }
 
-type Main = unsafe extern "C" fn(c_int, *mut *mut c_char) -> c_int;
+type Function = unsafe extern "C" fn(c_int, *mut *mut c_char) -> c_int;
+type Caller = unsafe extern "C" fn(Function, c_int, *mut *mut c_char) -> c_int;
+
+/// Where a program begins.
+pub struct Main {
+    main: Function,
+    /// Of `kernels/cuda/launch.h`; a program that includes nothing of CUDA's has none.
+    caller: Option<Caller>,
+}
+
+impl Main {
+    /// Runs the program.
+    ///
+    /// # Safety
+    /// As of the arguments of main() in C.
+    pub unsafe fn call(&self, argc: c_int, argv: *mut *mut c_char) -> c_int {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.caller {
+                Some(caller) => caller(self.main, argc, argv),
+                None => (self.main)(argc, argv),
+            }
+        }
+    }
+}
 
 unsafe extern "C" {
     /// Of the C library: like `atexit`, and told the exit code.
@@ -141,7 +165,7 @@ pub fn begin(watcher: Watcher, specs: &'static Specs) {
     }
 }
 
-/// Loads the program; returns its `main`.
+/// Loads the program.
 ///
 /// # Errors
 /// The loader's, or that there is no `main`.
@@ -149,11 +173,15 @@ pub fn load(compiled: &Compiled) -> Result<Main, ProgramError> {
     // SAFETY: constructors of the program run, which are its own affair.
     let loaded = unsafe { Library::open(&compiled.library)? };
     let main = loaded.address("main").map_err(|_| ProgramError::NoMain)?;
+    let caller = loaded.address("simt_program_main").ok();
     // SAFETY: it is a function of the library.
     unsafe { loaded.keep(main) };
     // SAFETY: main() is called with two arguments whether it has parameters or not, as the C library
     // does it.
-    Ok(unsafe { std::mem::transmute::<*const c_void, Main>(main) })
+    let main = unsafe { std::mem::transmute::<*const c_void, Function>(main) };
+    // SAFETY: as in launch.h.
+    let caller = caller.map(|f| unsafe { std::mem::transmute::<*const c_void, Caller>(f) });
+    Ok(Main { main, caller })
 }
 
 /// A page.

@@ -3,7 +3,7 @@
 use super::{Place, Refused, Result, Unit};
 
 /// Words, or beginnings of words, of what there is nothing for; what they are, and what would do.
-const WORDS: [(&str, &str); 24] = [
+const WORDS: [(&str, &str); 28] = [
     ("texture", TEXTURES),
     ("surface", TEXTURES),
     ("tex1D", TEXTURES),
@@ -20,6 +20,10 @@ const WORDS: [(&str, &str); 24] = [
     ("cudaBindTexture", TEXTURES),
     ("cudaMallocArray", TEXTURES),
     ("cudaMalloc3DArray", TEXTURES),
+    ("cluster_group", CLUSTERS),
+    ("this_cluster", CLUSTERS),
+    ("__cluster_dims__", CLUSTERS),
+    ("cudaLaunchAttributeClusterDimension", CLUSTERS),
     (
         "cudaGraphics",
         "graphics interoperation is not run here; copy to the host",
@@ -47,6 +51,7 @@ const WORDS: [(&str, &str); 24] = [
 
 const TEXTURES: &str =
     "textures and surfaces are not run here; read global memory, through __ldg()";
+const CLUSTERS: &str = "clusters of blocks are not run here; exchange through global memory";
 const PEERS: &str = "several GPUs are not run here; use cudaMemcpy on one";
 
 /// Functions of the driver API begin with these, and a capital.
@@ -64,7 +69,7 @@ const DRIVER: [&str; 10] = [
 ];
 
 /// Beginnings of headers that are not there, and what would do.
-const HEADERS: [(&str, &str); 16] = [
+const HEADERS: [(&str, &str); 20] = [
     (
         "cub/",
         "CUB is not run here; write the reduction or scan with warp shuffles",
@@ -96,6 +101,19 @@ const HEADERS: [(&str, &str); 16] = [
     ),
     ("cute/", "CUTLASS is not run here"),
     ("cutlass/", "CUTLASS is not run here"),
+    (
+        "cuda_fp",
+        "numbers of 8 bits and fewer are not run here; half and __nv_bfloat16 are",
+    ),
+    (
+        "cuda/std/",
+        "that part of libcu++ is not run here; the C++ library's header of that name may do",
+    ),
+    (
+        "nvml",
+        "NVML is not run here: there is no GPU to look after",
+    ),
+    ("npp", "NPP is not run here"),
     ("GL/", "OpenGL is not run here"),
     ("cuda_gl_interop", "OpenGL is not run here"),
     ("cudaEGL", "EGL is not run here"),
