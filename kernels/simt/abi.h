@@ -131,6 +131,8 @@ void simt_checker_share(SimtChecker *checker, const void *p, size_t bytes);
 void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes);
 // The host has written these bytes of an allocation; an allocation is no more.
 void simt_checker_define(SimtChecker *checker, void *p, size_t bytes);
+void simt_checker_carry(SimtChecker *checker, void *to, const void *from, size_t bytes);
+bool simt_checker_written(SimtChecker *checker, const void *p, size_t bytes);
 void simt_checker_free(SimtChecker *checker, void *allocation);
 // As simt_launch. A block that accesses what is not there ends, without an error.
 int simt_launch_checked(SimtChecker *checker, const SimtKernel *kernel, const SimtLaunch *launch,
@@ -235,8 +237,11 @@ typedef struct SimtProgram {
     // Device memory, aligned to 256 bytes; null if there is no more. What it holds is undefined. If
     // the host may access it, too, it is in pages of its own.
     void *(*alloc)(size_t bytes, bool host);
-    // The host has written these bytes of it.
+    // The host has written these bytes of it; or as many as are written of others.
     void (*define)(void *p, size_t bytes);
+    void (*carry)(void *to, const void *from, size_t bytes);
+    // Whether anything has written any of these.
+    bool (*written)(const void *p, size_t bytes);
     void (*release)(void *p);
     // Kernels may access so many bytes of the program's own memory from now on.
     void (*share)(void *p, size_t bytes);
@@ -250,9 +255,9 @@ typedef struct SimtProgram {
     bool (*line)(const uint64_t *sites, char *text, size_t size);
 } SimtProgram;
 
-// An access of the host to device memory.
+// An access of the host to device memory; or a read of it by a call of the host's, of what nothing has written.
 typedef struct SimtTouch {
-    bool writes;
+    bool writes, unwritten;
     size_t at, size;   // byte of an allocation, and its size
     int line;          // that has allocated it
     const char *file;

@@ -1,6 +1,8 @@
 // cuBLAS on the host (../cuda/cublas_v2.h): handles, matrix products, and matrices with vectors.
 #include "blas.h"
 
+#include "runtime.h"
+
 #include "../cuda/cuda_bf16.h"
 #include "../cuda/cuda_fp16.h"
 
@@ -52,6 +54,17 @@ template <class F> void with_type(cudaDataType type, F f) {
     }
 }
 
+// An element that nothing has written, of a program under the checker.
+const void *unwritten(const Matrix &matrix, size_t size) {
+    for (int64_t column = 0; column < matrix.columns; column++)
+        for (int64_t row = 0; row < matrix.rows; row++) {
+            const void *const p = matrix.at(column * matrix.leading + row).p;
+            if (!runtime().program.written(p, size))
+                return p;
+        }
+    return nullptr;
+}
+
 }  // namespace
 
 template <class T> bool fetch(const Matrix &matrix, std::vector<T> &to) {
@@ -64,6 +77,8 @@ template <class T> bool fetch(const Matrix &matrix, std::vector<T> &to) {
     if (cudaMemcpy2D(bytes.data(), width, matrix.p, size_t(matrix.leading) * size, width,
                      size_t(matrix.columns), cudaMemcpyDeviceToHost) != cudaSuccess)
         return false;
+    if (const void *const missing = unwritten(matrix, size))
+        read_unwritten(missing);
     with_type(matrix.type, [&](auto element) {
         for (size_t i = 0; i < count; i++) {
             memcpy(&element, &bytes[i * size], sizeof element);

@@ -128,6 +128,17 @@ void SimtChecker::define(uintptr_t a, size_t n) {
     memset(memory_.state(a), DEFINED, n);
 }
 
+void SimtChecker::carry(uintptr_t to, uintptr_t from, size_t n) {
+    if (memory_.range.holds(from))
+        memmove(memory_.state(to), memory_.state(from), n);
+    else
+        define(to, n);
+}
+
+bool SimtChecker::written(uintptr_t a, size_t n) {
+    return !memory_.range.holds(a) || memchr(memory_.state(a), DEFINED, n);
+}
+
 void SimtChecker::free(uintptr_t allocation) {
     const auto is_it = [=](const Allocation &a) { return a.start == allocation; };
     const auto found = std::find_if(allocations_.begin(), allocations_.end(), is_it);
@@ -578,6 +589,14 @@ void simt_checker_scratch(SimtChecker *checker, void *allocation, size_t bytes) 
 
 void simt_checker_define(SimtChecker *checker, void *p, size_t bytes) {
     checker->define(uintptr_t(p), bytes);
+}
+
+void simt_checker_carry(SimtChecker *checker, void *to, const void *from, size_t bytes) {
+    checker->carry(uintptr_t(to), uintptr_t(from), bytes);
+}
+
+bool simt_checker_written(SimtChecker *checker, const void *p, size_t bytes) {
+    return checker->written(uintptr_t(p), bytes);
 }
 
 void simt_checker_free(SimtChecker *checker, void *allocation) {

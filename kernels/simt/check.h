@@ -156,6 +156,9 @@ public:
     }
     void scratch(void *allocation, size_t bytes);
     void define(uintptr_t a, size_t n);
+    // What has become of bytes that were copied by the host, and whether any of some is defined.
+    void carry(uintptr_t to, uintptr_t from, size_t n);
+    bool written(uintptr_t a, size_t n);
     void free(uintptr_t allocation);
     const std::vector<SimtFinding> &findings() const {
         return findings_;

@@ -76,6 +76,8 @@ cudaError_t submit(cudaStream_t stream, cudaGraphNodeType type, Work work);
 // Checked before anything is done: null if it is not possible.
 cudaError_t copy(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
                  size_t height, cudaMemcpyKind kind);
+// Remembers where the host has read this byte, which nothing has written.
+void read_unwritten(const void *p);
 cudaError_t fill(void *p, size_t pitch, unsigned value, size_t element, size_t width,
                  size_t height);
 

@@ -3,14 +3,17 @@
 #include "runtime.h"
 
 #include "core.h"
+#include "image.h"
 
 #include <dlfcn.h>
+#include <execinfo.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace simt {
 
@@ -40,6 +43,16 @@ void protect_all(bool on) {
 int reaching = 0;
 struct sigaction before;
 
+// An access to this byte of an allocation; where, is to be added.
+SimtTouch touch_of(const std::pair<const uintptr_t, Allocation> &allocation, const void *p) {
+    SimtTouch touch = {};
+    touch.at = uintptr_t(p) - allocation.first;
+    touch.size = allocation.second.size;
+    touch.line = allocation.second.line;
+    touch.file = allocation.second.file;
+    return touch;
+}
+
 // Of a host thread in its own code.
 void handle(int number, siginfo_t *info, void *context) {
     Runtime &all = runtime();
@@ -48,12 +61,8 @@ void handle(int number, siginfo_t *info, void *context) {
         const auto *const found = all.around(info->si_addr);
         if (found && found->second.type == cudaMemoryTypeDevice && reaching == 0) {
             const auto *const interrupted = static_cast<const ucontext_t *>(context);
-            SimtTouch touch = {};
+            SimtTouch touch = touch_of(*found, info->si_addr);
             touch.writes = interrupted->uc_mcontext.gregs[REG_ERR] >> 1 & 1;
-            touch.at = uintptr_t(info->si_addr) - found->first;
-            touch.size = found->second.size;
-            touch.line = found->second.line;
-            touch.file = found->second.file;
             interrupted_sites(interrupted, touch.site);
             touches().push_back(touch);
             protect(*found, false);
@@ -124,6 +133,20 @@ Reach::~Reach() {
         protect_all(true);
 }
 
+void read_unwritten(const void *p) {
+    std::lock_guard<std::recursive_mutex> lock(runtime().mutex);
+    const auto *const found = runtime().around(p);
+    if (!found)
+        return;
+    SimtTouch touch = touch_of(*found, p);
+    touch.unwritten = true;
+    void *frames[std::size(touch.site)];
+    const int count = backtrace(frames, int(std::size(frames)));
+    for (int i = 0; i < count; i++)
+        touch.site[i] = site_of(uintptr_t(frames[i]));
+    touches().push_back(touch);
+}
+
 cudaError_t copy(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
                  size_t height, cudaMemcpyKind kind) {
     if (unsigned(kind) > cudaMemcpyDefault)
@@ -145,11 +168,18 @@ cudaError_t copy(void *to, size_t to_pitch, const void *from, size_t from_pitch,
         !has(from, from_pitch, within || kind == cudaMemcpyHostToDevice))
         return cudaErrorInvalidValue;
     const Reach reach;
+    bool some = false;
     for (size_t row = 0; row < height; row++) {
         char *const at = static_cast<char *>(to) + row * to_pitch;
-        memmove(at, static_cast<const char *>(from) + row * from_pitch, width);
-        define(at, width);
+        const char *const source = static_cast<const char *>(from) + row * from_pitch;
+        memmove(at, source, width);
+        if (runtime().around(at))
+            runtime().program.carry(at, source, width);
+        some = some || runtime().program.written(source, width);
     }
+    // Between devices nothing is lost, and of a buffer that goes to the host some may be unused.
+    if (!some && host_has(to, width))
+        read_unwritten(from);
     return cudaSuccess;
 }
 

@@ -44,6 +44,8 @@ pub struct RawProgram {
     pub guard: bool,
     pub alloc: extern "C" fn(usize, bool) -> *mut c_void,
     pub define: extern "C" fn(*mut c_void, usize),
+    pub carry: extern "C" fn(*mut c_void, *const c_void, usize),
+    pub written: extern "C" fn(*const c_void, usize) -> bool,
     pub release: unsafe extern "C" fn(*mut c_void),
     pub share: extern "C" fn(*mut c_void, usize),
     pub launch: unsafe extern "C" fn(*const Kernel, *const RawLaunch, *mut *mut c_void) -> i32,
@@ -56,6 +58,7 @@ pub struct RawProgram {
 #[repr(C)]
 pub struct RawTouch {
     pub writes: bool,
+    pub unwritten: bool,
     pub at: usize,
     pub size: usize,
     pub line: i32,

@@ -48,6 +48,8 @@ unsafe extern "C" {
     fn simt_checker_share(checker: *mut Raw, p: *const c_void, bytes: usize);
     fn simt_checker_scratch(checker: *mut Raw, allocation: *mut c_void, bytes: usize);
     fn simt_checker_define(checker: *mut Raw, p: *mut c_void, bytes: usize);
+    fn simt_checker_carry(checker: *mut Raw, to: *mut c_void, from: *const c_void, bytes: usize);
+    fn simt_checker_written(checker: *mut Raw, p: *const c_void, bytes: usize) -> bool;
     fn simt_checker_free(checker: *mut Raw, allocation: *mut c_void);
     fn simt_launch_checked(
         checker: *mut Raw,
@@ -237,6 +239,23 @@ impl Checker {
         let inner = self.lock();
         // SAFETY: the checker lives; the caller has looked whether it is in an allocation.
         unsafe { simt_checker_define(inner.raw.as_ptr(), address as *mut c_void, bytes) }
+    }
+
+    /// The host has copied these bytes into an allocation: those of them that something has written are
+    /// written there, too.
+    pub(crate) fn carry(&self, to: u64, from: u64, bytes: usize) {
+        let inner = self.lock();
+        let (to, from) = (to as *mut c_void, from as *const c_void);
+        // SAFETY: the checker lives; the caller has looked whether all of it is in allocations, or, of the
+        // source, in memory that the checker does not know.
+        unsafe { simt_checker_carry(inner.raw.as_ptr(), to, from, bytes) }
+    }
+
+    /// Whether something has written any of these bytes.
+    pub(crate) fn written(&self, address: u64, bytes: usize) -> bool {
+        let inner = self.lock();
+        // SAFETY: as above.
+        unsafe { simt_checker_written(inner.raw.as_ptr(), address as *const c_void, bytes) }
     }
 
     /// An allocation is no more: who accesses it from now on is found out.

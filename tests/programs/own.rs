@@ -291,6 +291,29 @@ fn mistakes_in_calls_of_cudas_functions_are_found_at_the_calls() {
     }
 }
 
+/// What comes of it looks like a number, so that nothing else would say it.
+#[test]
+fn calls_of_the_host_that_read_what_nothing_has_written_are_found() {
+    is_right("unwritten");
+    let source = std::fs::read_to_string("tests/cuda/unwritten.cu").expect("the program");
+    for number in ["1", "2", "3"] {
+        let output = command("check", Path::new("tests/cuda/unwritten.cu"))
+            .args(["--", number])
+            .output();
+        let output = output.expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let marked = |line: &str| line.ends_with(&format!("// {number}"));
+        let line = source.lines().position(marked).expect("a mark") + 1;
+        assert!(
+            text.contains("main(): uninitialised: byte ")
+                && text.contains(&format!("  read at tests/cuda/unwritten.cu:{line}\n"))
+                && text.contains(": 1 finding\n"),
+            "{text}"
+        );
+    }
+}
+
 /// As they would with CUDA, and never without a word.
 #[test]
 fn programs_that_end_badly_say_how() {

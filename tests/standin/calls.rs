@@ -319,7 +319,8 @@ api! {
     };
     cuStreamQuery(stream: Handle), Context, |device| {
         match device.quiet("cuStreamQuery", stream)?.progress.is_idle() {
-            true => DONE,
+            // A kernel may have failed since the call began.
+            true => device.fault().map_or(DONE, Err),
             false => Err(NOT_READY),
         }
     };

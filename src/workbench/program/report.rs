@@ -12,6 +12,8 @@ use std::fmt::Write as _;
 pub struct Touch {
     pub place: String,
     pub writes: bool,
+    /// By a call that may access it, of what nothing has written.
+    pub unwritten: bool,
     /// Byte of an allocation of that size,
     pub at: usize,
     pub size: usize,
@@ -47,14 +49,18 @@ pub fn findings(
             ..
         } = touch;
         let access = if touch.writes { "write" } else { "read" };
+        let (mistake, remedy) = match touch.unwritten {
+            true => ("uninitialised", "which nothing has written"),
+            false => ("device memory used by the host", "copy it with cudaMemcpy"),
+        };
         let times = match count {
             1 => String::new(),
             n => format!(" ({n} times)"),
         };
         let _ = write!(
             text,
-            "\nmain(): device memory used by the host: byte {at} of device memory ({size} bytes, \
-             allocated at {allocated}); copy it with cudaMemcpy{times}\n  {access} at {place}\n"
+            "\nmain(): {mistake}: byte {at} of device memory ({size} bytes, allocated at \
+             {allocated}); {remedy}{times}\n  {access} at {place}\n"
         );
     }
     for note in notes.lines() {

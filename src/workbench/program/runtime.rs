@@ -147,6 +147,8 @@ pub fn begin(watcher: Watcher, specs: &'static Specs) {
         guard,
         alloc,
         define,
+        carry,
+        written,
         release,
         share,
         launch,
@@ -231,6 +233,19 @@ fn alloc_plain(bytes: usize) -> *mut c_void {
 extern "C" fn define(p: *mut c_void, bytes: usize) {
     if let Watcher::Checker(checker) = &state().watcher {
         checker.define(p as u64, bytes);
+    }
+}
+
+extern "C" fn carry(to: *mut c_void, from: *const c_void, bytes: usize) {
+    if let Watcher::Checker(checker) = &state().watcher {
+        checker.carry(to as u64, from as u64, bytes);
+    }
+}
+
+extern "C" fn written(p: *const c_void, bytes: usize) -> bool {
+    match &state().watcher {
+        Watcher::Checker(checker) => checker.written(p as u64, bytes),
+        _ => true,
     }
 }
 
@@ -370,6 +385,7 @@ fn touches() -> Vec<Touch> {
     let touch = |raw: &abi::RawTouch| Touch {
         place: library_line(&raw.sites).unwrap_or_else(|| "an unknown line".into()),
         writes: raw.writes,
+        unwritten: raw.unwritten,
         at: raw.at,
         size: raw.size,
         allocated: format!("{}:{}", abi::text(raw.file), raw.line),
