@@ -52,7 +52,8 @@ pub enum WorldError {
     /// The library sees other processes than the launcher has started.
     #[error(
         "the launcher has started {told} processes, but the MPI library {path} sees {found}: it is \
-         not the launcher's; AUTOASSIST_MPI=/path/to/libmpi.so names that one"
+         not the launcher's; AUTOASSIST_MPI=/path/to/libmpi.so names that one (srun wants --mpi=pmi2 for \
+         MPICH and its relatives)"
     )]
     Size {
         /// Processes that the launcher has started.
