@@ -5,7 +5,7 @@
 
 // The last `zeros` bytes are zeros.
 SIMT_INLINE void __pipeline_memcpy_async(void *shared, const void *global, size_t size,
-                                             size_t zeros = 0, SIMT_SITE) {
+                                         size_t zeros = 0, SIMT_SITE) {
     simt_copy_part(shared, global, size, size - zeros, line, file);
 }
 

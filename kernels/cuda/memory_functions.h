@@ -46,7 +46,7 @@ SIMT_ATOMIC(atomicXor, long long, old ^ v)
 #undef SIMT_ATOMIC
 
 SIMT_INLINE unsigned short atomicCAS(unsigned short *p, unsigned short expected,
-                                         unsigned short v) {
+                                     unsigned short v) {
     __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
     return expected;
 }

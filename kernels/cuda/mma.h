@@ -129,7 +129,7 @@ load_matrix_sync(fragment<Use, m, n, k, T, Layout> &to,
 
 template <int m, int n, int k, class T>
 SIMT_INLINE void load_matrix_sync(details::Sums<m, n, k, T> &to, const T *from,
-                                      unsigned leading, layout_t layout) {
+                                  unsigned leading, layout_t layout) {
     const int lane = simt::lane_number();
     for (int i = 0; i < to.num_elements; i += 2) {
         const size_t row = size_t(to.row(lane, i)), column = size_t(to.column(lane, i));
@@ -144,7 +144,7 @@ SIMT_INLINE void load_matrix_sync(details::Sums<m, n, k, T> &to, const T *from,
 
 template <int m, int n, int k, class T>
 SIMT_INLINE void store_matrix_sync(T *to, const details::Sums<m, n, k, T> &from,
-                                       unsigned leading, layout_t layout) {
+                                   unsigned leading, layout_t layout) {
     const int lane = simt::lane_number();
     for (int i = 0; i < from.num_elements; i += 2) {
         const size_t row = size_t(from.row(lane, i)), column = size_t(from.column(lane, i));
@@ -227,10 +227,10 @@ inline constexpr simt::Collective PRODUCT = {"wmma::mma_sync", product_run<m, n,
 // d = a * b + c
 template <int m, int n, int k, class TA, class LA, class TB, class LB, class TC, class TD>
 SIMT_INLINE void mma_sync(details::Sums<m, n, k, TD> &d,
-                              const fragment<matrix_a, m, n, k, TA, LA> &a,
-                              const fragment<matrix_b, m, n, k, TB, LB> &b,
-                              const details::Sums<m, n, k, TC> &c, bool saturate = false,
-                              SIMT_SITE) {
+                          const fragment<matrix_a, m, n, k, TA, LA> &a,
+                          const fragment<matrix_b, m, n, k, TB, LB> &b,
+                          const details::Sums<m, n, k, TC> &c, bool saturate = false,
+                          SIMT_SITE) {
     static_assert(std::is_same_v<TA, TB>, "factors of one type");
     using A = fragment<matrix_a, m, n, k, TA, LA>;
     using B = fragment<matrix_b, m, n, k, TB, LB>;

@@ -100,7 +100,7 @@ SIMT_INLINE void ldmatrix(const void *row, int line, const char *file, R &...to)
 // m16n8k16 of bf16, with sums in f32.
 template <class D, class A, class B, class C>
 SIMT_INLINE void mma(D &d0, D &d1, D &d2, D &d3, A a0, A a1, A a2, A a3, B b0, B b1, C c0, C c1,
-                         C c2, C c3, int line, const char *file) {
+                     C c2, C c3, int line, const char *file) {
     float d[1][1][4] = {{{c0, c1, c2, c3}}};
     const uint32_t a[1][4] = {{a0, a1, a2, a3}}, b[1][2] = {{b0, b1}};
     simt::cuda::mma(d, a, b, line, file);

@@ -44,7 +44,7 @@ SIMT_INLINE int lane_number() {
 // The lane's value of `mode`, in a segment of `width` lanes, by the rules of shuffle_source.
 template <Shuffle mode, class T>
 SIMT_INLINE T shuffle_any(unsigned mask, T value, int operand, int width, int line,
-                              const char *file) {
+                          const char *file) {
     static_assert(std::is_trivially_copyable_v<T>, "bytes are shuffled");
     Exchange<T> arg = {value, value, 0};
     arg.source = shuffle_source<mode>(lane_number(), {0, operand, width});
@@ -142,7 +142,7 @@ inline constexpr Collective MATCH_ALL = {"__match_all_sync", match_run};
 // Values are equal if their bits are.
 template <class T>
 SIMT_INLINE MatchArg matched(const Collective &kind, unsigned mask, T value, int line,
-                                 const char *file) {
+                             const char *file) {
     static_assert(std::is_arithmetic_v<T> && sizeof(T) <= 8, "numbers are compared");
     MatchArg arg = {0, 0, 0};
     __builtin_memcpy(&arg.value, &value, sizeof value);

@@ -1,4 +1,5 @@
-// What many programs do and no standard promises, or only in passing: all of it is right.
+// What many programs do and no standard promises, or only in passing: all of it is right, unless it is asked
+// for one thing that is not.
 #include "expect.h"
 
 #include <cooperative_groups.h>
@@ -79,19 +80,41 @@ __global__ void place(Pair *pairs) {
     new (pairs + threadIdx.x) Pair{int(threadIdx.x), 1};
 }
 
+// As above, but what other threads have written nobody has fenced before the barrier.
+__global__ void lonely(const float *x, float *parts, float *out) {
+    __shared__ bool last;
+    const unsigned n = blockDim.x, i = blockIdx.x * n + threadIdx.x;
+    parts[i] = 2 * x[i];
+    if (threadIdx.x == 0)
+        __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        last = atomicAdd(&done, 1u) % gridDim.x == gridDim.x - 1;
+    __syncthreads();
+    if (last)
+        out[threadIdx.x] = parts[(threadIdx.x + 1) % (gridDim.x * n)];  // 1
+}
+
+// Nothing is in it, for which managed memory, which the host may write, will not do.
+template <class T> T *fresh(int n) {
+    T *p;
+    CHECK(cudaMalloc(&p, n * sizeof *p));
+    return p;
+}
+
 template <class T> T *managed(int n) {
     T *p;
     CHECK(cudaMallocManaged(&p, n * sizeof *p));
     return p;
 }
 
-int main() {
-    Item *items = managed<Item>(32), *copies = managed<Item>(32);
+int main(int argc, char **) {
+    Item *items = fresh<Item>(32), *copies = fresh<Item>(32), copied[32];
     double *weights = managed<double>(32);
     fill<<<1, 32>>>(items);
     use<<<1, 32>>>(items, copies, weights);
-    curandState *states = managed<curandState>(32);
-    curandStatePhilox4_32_10_t *others = managed<curandStatePhilox4_32_10_t>(32);
+    curandState *states = fresh<curandState>(32);
+    curandStatePhilox4_32_10_t *others = fresh<curandStatePhilox4_32_10_t>(32);
     float *numbers = managed<float>(32);
     seed<<<1, 32>>>(states);
     draw<<<1, 32>>>(states, numbers);
@@ -107,15 +130,18 @@ int main() {
     call<<<1, 1>>>(n, 1);
     Pair *pairs = managed<Pair>(32);
     place<<<1, 32>>>(pairs);
+    if (argc > 1)
+        lonely<<<4, 64>>>(x, parts, out);
     CHECK(cudaDeviceSynchronize());
+    CHECK(cudaMemcpy(copied, copies, sizeof copied, cudaMemcpyDeviceToHost));
     for (int i = 0; i < 32; i++) {
         EXPECT(weights[i] == i * 0.5 + 2);
-        EXPECT(copies[i].value == i && copies[i].tag == 2);
+        EXPECT(copied[i].value == i && copied[i].tag == 2);
         EXPECT(pairs[i].a == i && pairs[i].b == 1);
     }
     EXPECT(numbers[0] == numbers[0]);
     for (int i = 0; i < 64; i++)
-        EXPECT(out[i] == 8);
+        EXPECT(argc > 1 || out[i] == 8);
     EXPECT(*n == 24);
     for (void *p : {(void *)items, (void *)copies, (void *)weights, (void *)states, (void *)others,
                     (void *)numbers, (void *)x, (void *)parts, (void *)out, (void *)n, (void *)pairs})
