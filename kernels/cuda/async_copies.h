@@ -5,6 +5,7 @@
 
 // As NVIDIA's headers for groups, barriers and pipelines do; programs count on it.
 #include <new>
+#include "names_begin.h"
 
 extern "C" {
 
@@ -48,3 +49,5 @@ SIMT_INLINE void copy_any(const Group &group, void *to, const void *from, size_t
 }
 
 }  // namespace simt
+
+#include "names_end.h"

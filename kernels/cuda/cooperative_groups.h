@@ -4,6 +4,7 @@
 
 #include "assert.h"
 #include "async_copies.h"
+#include "names_begin.h"
 
 extern "C" {
 
@@ -487,3 +488,5 @@ auto invoke_one_broadcast(const Group &group, F &&f, A &&...arguments) {
 }
 
 }  // namespace cooperative_groups
+
+#include "names_end.h"

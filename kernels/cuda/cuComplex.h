@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda_runtime.h"
+#include "names_begin.h"
 
 using cuFloatComplex = float2;
 using cuDoubleComplex = double2;
@@ -59,3 +60,5 @@ inline cuDoubleComplex cuComplexFloatToDouble(cuFloatComplex z) {
 inline cuFloatComplex cuComplexDoubleToFloat(cuDoubleComplex z) {
     return {float(z.x), float(z.y)};
 }
+
+#include "names_end.h"

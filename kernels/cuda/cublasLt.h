@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cublas_v2.h"
+#include "names_begin.h"
 
 typedef struct cublasLtContext *cublasLtHandle_t;
 typedef struct cublasLtMatmulDesc *cublasLtMatmulDesc_t;
@@ -106,3 +107,5 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               size_t workspace_size, cudaStream_t stream);
 
 }  // extern "C"
+
+#include "names_end.h"

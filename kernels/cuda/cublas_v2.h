@@ -6,6 +6,7 @@
 #include "cuda_bf16.h"
 #include "cuda_fp16.h"
 #include "library_types.h"
+#include "names_begin.h"
 
 // Programs ask whether they were included.
 #define CUBLAS_API_H_
@@ -150,3 +151,5 @@ SIMT_VECTORS(D, double)
 #undef SIMT_VECTORS
 
 }  // extern "C"
+
+#include "names_end.h"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "narrow.h"
+#include "names_begin.h"
 
 #define SIMT_T __nv_bfloat16
 #define SIMT_T2 __nv_bfloat162
@@ -21,3 +22,5 @@ using nv_bfloat16 = __nv_bfloat16;
 using nv_bfloat162 = __nv_bfloat162;
 using __nv_bfloat16_raw = simt_bfloat16_raw;
 using __nv_bfloat162_raw = simt_bfloat162_raw;
+
+#include "names_end.h"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "narrow.h"
+#include "names_begin.h"
 
 #define SIMT_T __half
 #define SIMT_T2 __half2
@@ -21,3 +22,5 @@ using half = __half;
 using half2 = __half2;
 using __half_raw = simt_half_raw;
 using __half2_raw = simt_half2_raw;
+
+#include "names_end.h"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "async_copies.h"
+#include "names_begin.h"
 
 // The last `zeros` bytes are zeros.
 SIMT_INLINE void __pipeline_memcpy_async(void *shared, const void *global, size_t size,
@@ -16,3 +17,5 @@ inline void __pipeline_commit() {
 inline void __pipeline_wait_prior(size_t groups) {
     simt_copy_wait(groups);
 }
+
+#include "names_end.h"

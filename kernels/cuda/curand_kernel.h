@@ -5,6 +5,7 @@
 #include "cuda_runtime.h"
 
 #include <array>
+#include "names_begin.h"
 
 namespace simt::random {
 
@@ -216,3 +217,5 @@ SIMT_INLINE float4 curand_normal4(simt::random::Philox *state) {
 SIMT_INLINE void skipahead(unsigned long long count, simt::random::Xorwow *state) {
     state->skip(count);
 }
+
+#include "names_end.h"

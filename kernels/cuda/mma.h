@@ -9,6 +9,7 @@
 #include "cuda_fp16.h"
 
 #include <limits.h>
+#include "names_begin.h"
 
 namespace nvcuda {
 namespace wmma {
@@ -248,3 +249,5 @@ inline float __float_to_tf32(float x) {
 
 }  // namespace wmma
 }  // namespace nvcuda
+
+#include "names_end.h"

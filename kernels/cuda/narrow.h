@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda_runtime.h"
+#include "names_begin.h"
 
 namespace simt {
 inline namespace SIMT_FLAVOUR {
@@ -89,3 +90,5 @@ inline double narrow_fma(float a, float b, float c) {
 
 }  // namespace SIMT_FLAVOUR
 }  // namespace simt
+
+#include "names_end.h"

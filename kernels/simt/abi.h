@@ -161,6 +161,7 @@ enum {
 
 typedef struct SimtTally {
     uint32_t kind;      // SIMT_GLOBAL_READ, ...
+    uint32_t size;      // bytes of a lane's access, if it is one
     uint64_t site;      // where in the code; see SimtCode
     uint64_t requests;  // how often: by warps, unless the kind says otherwise
     uint64_t bytes;     // that their lanes asked for

@@ -180,7 +180,8 @@ void SimtProfiler::finish() {
     }
     for (size_t i = 0; i < begun_.size(); i++) {
         const Begun &all = begun_[i], ends = i < begun_ends_.size() ? begun_ends_[i] : Begun();
-        tallies_.push_back({SIMT_BASIC_BLOCK, site_of(all.code + 1), sample_.all(ends.threads, all.threads), 0,
+        tallies_.push_back({SIMT_BASIC_BLOCK, 0, site_of(all.code + 1),
+                            sample_.all(ends.threads, all.threads), 0,
                             sample_.all(ends.warps, all.warps), 0});
         blocks_[all.code - text_.low] = 0;
     }
@@ -260,7 +261,7 @@ uint32_t SimtProfiler::place(uint32_t kind, uintptr_t code) {
         return found.at - 1;
     const auto [at, is_new] = places_.try_emplace(key, uint32_t(tallies_.size()));
     if (is_new) {
-        tallies_.push_back({kind, site, 0, 0, 0, 0});
+        tallies_.push_back({kind, 0, site, 0, 0, 0, 0});
         for (auto &open : open_)
             open.emplace_back();
     }
@@ -367,6 +368,7 @@ void SimtProfiler::complete(uint32_t warp) {
 
 void SimtProfiler::complete(SimtTally &tally, const Request &request) {
     tally.requests++;
+    tally.size = std::max(tally.size, request.size);
     tally.bytes += uint64_t(__builtin_popcount(request.lanes)) * request.size;
     if (tally.kind >= SIMT_SHARED_READ) {
         const Wavefronts all = wavefronts(request, ~0u);

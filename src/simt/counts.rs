@@ -113,6 +113,15 @@ pub fn asking(chain: &Chain) -> &str {
     rest
 }
 
+/// How often warps did something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Their instructions.
+    pub times: u64,
+    /// Bytes that a lane accessed by them all.
+    pub bytes: u64,
+}
+
 /// How often warps did what, by place: what machine code for another processor is told apart by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
@@ -120,7 +129,7 @@ pub struct Trace {
     /// it is most.
     pub lines: BTreeMap<Chain, u64>,
     /// Their instructions.
-    pub events: BTreeMap<(Event, Chain), u64>,
+    pub events: BTreeMap<(Event, Chain), Done>,
 }
 
 /// What the warps of a launch issue on an architecture, as its machine code has it.
@@ -134,6 +143,8 @@ pub struct Issued {
     pub alone: f64,
     /// Of the slots those of instructions for tensor cores.
     pub tensor: f64,
+    /// Registers of a thread.
+    pub registers: Option<u32>,
 }
 
 /// Global memory that a launch touched, in bytes of whole sectors.
@@ -234,6 +245,20 @@ impl AddAssign for Traffic {
         self.bytes += other.bytes;
         self.units += other.units;
         self.ideal += other.ideal;
+    }
+}
+
+impl Done {
+    /// Bytes of a lane by an instruction, on the average.
+    pub fn width(&self) -> f64 {
+        self.bytes as f64 / self.times.max(1) as f64
+    }
+}
+
+impl AddAssign for Done {
+    fn add_assign(&mut self, other: Done) {
+        self.times += other.times;
+        self.bytes += other.bytes;
     }
 }
 

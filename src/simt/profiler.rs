@@ -5,8 +5,8 @@ use super::abi::{Kernel, RawLaunch, text};
 use super::checker::out_of_memory;
 use super::code::{Arithmetic, Code};
 use super::counts::{
-    Chain, Counts, Event, Footprint, LaunchProfile, Line, PRIMITIVES, Request, Trace, Traffic,
-    asking, file_of,
+    Chain, Counts, Done, Event, Footprint, LaunchProfile, Line, PRIMITIVES, Request, Trace,
+    Traffic, asking, file_of,
 };
 use super::symbols::{SYMBOLS, Site, Symbols};
 use crate::backend::error::DeviceError;
@@ -35,6 +35,7 @@ struct Raw {
 #[derive(Clone, Copy)]
 struct Tally {
     kind: u32,
+    size: u32,
     site: u64,
     requests: u64,
     bytes: u64,
@@ -319,7 +320,8 @@ impl Reader<'_> {
             } else {
                 if let Some((event, times)) = event(tally, warps) {
                     let chain = self.chain(tally.site);
-                    *trace.events.entry((event, chain)).or_default() += times;
+                    let bytes = times * u64::from(tally.size);
+                    *trace.events.entry((event, chain)).or_default() += Done { times, bytes };
                 }
                 let site = self.site(tally.site, launch.file);
                 add(lines.entry(Place::new(site)).or_default(), tally);

@@ -121,6 +121,11 @@ fn is_own(file: &str) -> bool {
     file.ends_with(".cu") || !EXECUTOR.iter().any(|folder| file.starts_with(folder))
 }
 
+/// What a file of the program's or of its libraries' is called; none of the executor's.
+pub(crate) fn own_file(file: &str) -> Option<String> {
+    Some(as_named(file)).filter(|name| is_own(name))
+}
+
 /// A file as the compiler was told of it: from the current folder on, or `kernels/sgd/1_sgd.cu`,
 /// wherever the repository lay when it was compiled.
 fn as_named(file: &str) -> String {

@@ -377,6 +377,16 @@ fn what_cannot_be_a_program_is_said() {
 }
 
 #[test]
+fn a_macro_has_a_name() {
+    for wrong in ["1x", "a-b=1", "=1"] {
+        let (out, err, code) = run(&["run", "-D", wrong, "a.cu"], "int main() {}\n");
+        assert_eq!((out.as_str(), code), ("", Some(2)), "{err}");
+        assert!(err.starts_with(&format!("kernels: -D {wrong}: ")), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
+}
+
+#[test]
 fn a_program_without_an_end_is_interrupted() {
     let folder = folder(
         "#include <cstdio>\n__global__ void f() { for (;;) {} }\n\

@@ -3,6 +3,7 @@
 
 #include "../async_copies.h"
 #include "../cooperative_groups.h"
+#include "../names_begin.h"
 
 namespace cooperative_groups {
 
@@ -31,3 +32,5 @@ template <unsigned groups, class Group> void wait_prior(const Group &group, SIMT
 }
 
 }  // namespace cooperative_groups
+
+#include "../names_end.h"

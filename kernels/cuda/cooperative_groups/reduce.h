@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../cooperative_groups.h"
+#include "../names_begin.h"
 
 namespace cooperative_groups {
 
@@ -83,3 +84,5 @@ T reduce(const thread_block_tile<Size, Parent, true> &tile, T value, Op op, SIMT
 }
 
 }  // namespace cooperative_groups
+
+#include "../names_end.h"

@@ -3,6 +3,7 @@
 
 #include "../cooperative_groups.h"
 #include "reduce.h"
+#include "../names_begin.h"
 
 namespace cooperative_groups {
 
@@ -47,3 +48,5 @@ template <class T> T exclusive_scan(const details::lanes_group &group, T value, 
 }
 
 }  // namespace cooperative_groups
+
+#include "../names_end.h"

@@ -114,16 +114,19 @@ impl fmt::Display for Occupancy {
 }
 
 /// Registers of a thread, where nvcc's number for code that the GPU runs is known.
-pub fn registers(specs: &Specs, kernel: &str) -> Option<u32> {
-    let mut resources = FILES.iter().flat_map(|file| file.resources);
-    let of_kernel = resources.find(|r| r.kernel == kernel && r.arch == specs.code);
-    of_kernel.map(|r| r.registers)
+pub fn registers(specs: &Specs, launch: &LaunchProfile) -> Option<u32> {
+    // A program of one's own may have a kernel of the same name.
+    let file = FILES.iter().find(|file| file.path == launch.file);
+    let mut resources = file.iter().flat_map(|file| file.resources);
+    let known = resources.find(|r| r.kernel == launch.kernel && r.arch == specs.code);
+    let read = launch.issued.as_ref().and_then(|issued| issued.registers);
+    known.map(|r| r.registers).or(read)
 }
 
 /// Blocks of a launch that a multiprocessor holds at a time.
 pub fn held(specs: &Specs, launch: &LaunchProfile) -> Occupancy {
     let shared = launch.static_shared + launch.dynamic_shared;
-    let registers = registers(specs, launch.kernel);
+    let registers = registers(specs, launch);
     occupancy(specs, launch.threads, registers, shared)
 }
 

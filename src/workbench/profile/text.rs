@@ -27,6 +27,11 @@ pub fn source_line(place: &str) -> Option<String> {
     Some(line.trim().into())
 }
 
+/// `1 block`, `2 blocks`.
+pub fn number(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// `1.5 MiB`.
 pub fn bytes(n: u64) -> String {
     match n {
@@ -97,12 +102,12 @@ fn work(counts: &Counts) -> Vec<String> {
         ));
     }
     let events = [
-        (counts.special, "special functions"),
-        (counts.barriers, "barriers"),
-        (counts.warp_ops, "warp operations"),
+        (counts.special, "special function", "special functions"),
+        (counts.barriers, "barrier", "barriers"),
+        (counts.warp_ops, "warp operation", "warp operations"),
     ];
-    for (n, name) in events.into_iter().filter(|(n, _)| *n > 0) {
-        parts.push(format!("{n} {name}"));
+    for (n, one, many) in events.into_iter().filter(|event| event.0 > 0) {
+        parts.push(number(n, one, many));
     }
     parts
 }
@@ -176,8 +181,8 @@ pub fn why(counts: &Counts) -> String {
             _ => format!("{ways:.1}-way conflicts"),
         };
         parts.push(format!(
-            "{} wavefronts of shared memory, {conflicts}",
-            shared.units
+            "{} of shared memory, {conflicts}",
+            number(shared.units, "wavefront", "wavefronts")
         ));
     }
     if counts.tma_bytes > 0 {
@@ -185,7 +190,8 @@ pub fn why(counts: &Counts) -> String {
     }
     parts.extend(work(counts));
     if counts.issued > 0 {
-        parts.push(format!("{} instructions issued", counts.issued));
+        let issued = number(counts.issued, "instruction", "instructions");
+        parts.push(format!("{issued} issued"));
     }
     parts.join("; ")
 }
@@ -202,14 +208,14 @@ pub fn launch(specs: &Specs, launch: &LaunchProfile) -> String {
 
 /// What a launch does, and what bounds it.
 pub fn facts(specs: &Specs, launch: &LaunchProfile) -> String {
-    let registers = registers(specs, launch.kernel);
+    let registers = registers(specs, launch);
     let shared = launch.static_shared + launch.dynamic_shared;
     let mut text = format!(
-        "{} ({})\n  {} blocks of {} threads, {} of shared memory, {}: {}; {}\n",
+        "{} ({})\n  {} of {}, {} of shared memory, {}: {}; {}\n",
         launch.kernel,
         launch.file,
-        launch.blocks(),
-        launch.threads,
+        number(launch.blocks(), "block", "blocks"),
+        number(u64::from(launch.threads), "thread", "threads"),
         bytes(u64::from(shared)),
         registers.map_or("registers unknown without nvcc".into(), |n| format!(
             "{n} registers"
@@ -269,7 +275,7 @@ pub(super) fn belief<'a>(specs: &Specs, steps: impl IntoIterator<Item = &'a Step
 }
 
 /// Which units predictions lack without machine code.
-pub(super) fn missing_units(why: &str) -> String {
+pub fn missing_units(why: &str) -> String {
     format!(" Issue slots, integers and logic, f64 and waits within warps are not in them: {why}.")
 }
 

@@ -48,10 +48,25 @@ const HEAP: [&str; 16] = [
     "_ZnamRKSt9nothrow_t",
 ];
 
+/// Headers of what a program's host has from libraries that do not come with a compiler: for
+/// [nvcc](super::machine) if it does not find them.
+const HOST: [&str; 8] = [
+    "cublasLt.h",
+    "cublas_v2.h",
+    "cuda_profiler_api.h",
+    "names_begin.h",
+    "names_end.h",
+    "nvToolsExt.h",
+    "nvtx3/nvToolsExt.h",
+    "nvtx3/nvToolsExtCudaRt.h",
+];
+
 /// A program that can be loaded.
 pub struct Compiled {
     /// Where it is.
     pub library: PathBuf,
+    /// Headers that it was compiled with.
+    pub headers: PathBuf,
     /// Where there is no cache: what goes when this does.
     _temporary: Option<TempDir>,
 }
@@ -110,7 +125,7 @@ pub fn compile(
         .collect();
     let library = cache.folder.join(format!("{key}.so"));
     if library.is_file() {
-        return Ok(cache.compiled(library));
+        return Ok(cache.compiled(library, headers));
     }
     // A program that includes OpenMP's header is linked with its library.
     if texts.iter().any(|text| text.contains("/omp.h\"")) {
@@ -139,7 +154,7 @@ pub fn compile(
     command.args(["-shared", "-o"]).arg(&linked).args(&objects);
     run(&mut command, &sources[0])?;
     fs::rename(&linked, &library).map_err(io(&library))?;
-    Ok(cache.compiled(library))
+    Ok(cache.compiled(library, headers))
 }
 
 /// What the preprocessor makes of a file.
@@ -159,12 +174,60 @@ fn preprocess(
     for folder in &options.include {
         command.arg("-I").arg(folder);
     }
-    for name in &options.define {
+    if let Some(wrong) = options.define.iter().find(|name| !is_macro(name)) {
+        return Err(ProgramError::Macro(wrong.clone()));
+    }
+    // What is reserved for compilers is for all headers; `-D T=16` must not be for ours.
+    let is_reserved = |name: &&String| name.starts_with('_');
+    for name in options.define.iter().filter(is_reserved) {
         command.arg(format!("-D{name}"));
     }
-    command.args(["-include", "cuda_runtime.h"].map(OsStr::new));
+    command.args(["-include", "cuda_runtime.h", "-include"].map(OsStr::new));
+    command.arg(defines(options, headers)?);
     let output = run(command.arg(source), source)?;
     String::from_utf8(output.stdout).map_err(|_| ProgramError::NotText(source.into()))
+}
+
+/// Whether something has a name to be defined: `T`, `T=16`, `T(x)=x`.
+fn is_macro(define: &str) -> bool {
+    let name = define.split(['=', '(']).next().unwrap_or_default();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars().all(is_part) && name.starts_with(|c: char| !c.is_ascii_digit())
+}
+
+/// A header with the program's macros as `-D` has them, called after what is in it: where it lies the
+/// preprocessor says in its result, by which what is compiled is known.
+fn defines(options: &Options, headers: &Path) -> Result<PathBuf, ProgramError> {
+    let names = options.define.iter().filter(|name| !name.starts_with('_'));
+    let define = |name: &String| match name.split_once('=') {
+        Some((name, value)) => format!("#define {name} {value}\n"),
+        None => format!("#define {name} 1\n"),
+    };
+    // As `-D` has it, a definition ends with its line.
+    let names = names.map(|name| name.lines().next().unwrap_or_default().to_string());
+    let text: String = names.map(|name| define(&name)).collect();
+    let digest = Sha256::digest(&text);
+    let name: String = digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let path = headers.join("defines").join(name).with_extension("h");
+    keep(&path, &text)?;
+    Ok(path)
+}
+
+/// Writes a file of the cache, unless it is there.
+pub fn keep(path: &Path, text: &str) -> Result<(), ProgramError> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).map_err(io(parent))?;
+    // Whole or not at all: somebody else may be reading.
+    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(io(parent))?;
+    file.write_all(text.as_bytes()).map_err(io(path))?;
+    file.persist(path).map_err(|e| io(path)(e.error))?;
+    Ok(())
 }
 
 /// Runs the compiler.
@@ -221,9 +284,10 @@ impl Cache {
         })
     }
 
-    fn compiled(self, library: PathBuf) -> Compiled {
+    fn compiled(self, library: PathBuf, headers: PathBuf) -> Compiled {
         Compiled {
             library,
+            headers,
             _temporary: self.temporary,
         }
     }
@@ -233,18 +297,20 @@ impl Cache {
         let folder = self
             .folder
             .join(concat!("headers-", env!("AUTOASSIST_EXECUTOR")));
-        for (path, text) in crate::backend::gpu::catalog::HEADERS {
+        let all = crate::backend::gpu::catalog::HEADERS.iter();
+        let all = all.flat_map(|(path, text)| {
             let inner = path.strip_prefix("kernels/").unwrap_or(path);
-            let to = folder.join(inner);
-            if fs::read_to_string(&to).is_ok_and(|old| old == *text) {
-                continue;
-            }
-            let parent = to.parent().unwrap_or(&folder);
-            fs::create_dir_all(parent).map_err(io(parent))?;
-            // Whole or not at all: somebody else may be reading.
-            let mut file = tempfile::NamedTempFile::new_in(parent).map_err(io(parent))?;
-            file.write_all(text.as_bytes()).map_err(io(&to))?;
-            file.persist(&to).map_err(|e| io(&to)(e.error))?;
+            let for_host = inner
+                .strip_prefix("cuda/")
+                .filter(|name| HOST.contains(name));
+            let again = for_host.map(|name| Path::new("host").join(name));
+            [Some(PathBuf::from(inner)), again]
+                .into_iter()
+                .flatten()
+                .map(move |to| (to, text))
+        });
+        for (inner, text) in all {
+            keep(&folder.join(inner), text)?;
         }
         Ok(folder)
     }

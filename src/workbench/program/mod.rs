@@ -3,6 +3,7 @@
 
 mod compile;
 mod interrupt;
+mod machine;
 mod page;
 mod report;
 mod runtime;
@@ -10,6 +11,7 @@ mod translate;
 
 use compile::Compiled;
 pub use compile::Options;
+use machine::Machine;
 use page::Page;
 pub use translate::Refused;
 
@@ -38,6 +40,9 @@ pub enum ProgramError {
     /// A file with bytes that are no UTF-8.
     #[error("{}: no text in UTF-8", .0.display())]
     NotText(PathBuf),
+    /// A definition of a macro that has no name.
+    #[error("-D {0}: a macro is called by letters, digits and _, of which the first is no digit")]
+    Macro(String),
     /// Something that is not run here.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -96,7 +101,7 @@ const CHECKED: usize = 2 << 30;
 pub fn run(
     action: Action,
     sources: &[PathBuf],
-    options: &Options,
+    told: &Options,
     specs: &'static Specs,
     args: &[OsString],
 ) -> Result<std::convert::Infallible, ProgramError> {
@@ -107,7 +112,7 @@ pub fn run(
     // Code for the device and for the host is compiled as one: what is for devices of this
     // architecture alone must be there, as nobody says of a kernel that it is empty.
     let (major, minor) = specs.capability.arch;
-    let mut options = options.clone();
+    let mut options = told.clone();
     let arch = format!("__CUDA_ARCH__={}", 100 * major + 10 * minor);
     options.define.push(arch);
     let compiled = compile::compile(sources, &options, action != Action::Run)?;
@@ -124,7 +129,13 @@ pub fn run(
                 to,
                 program: sources[0].clone(),
             });
-            runtime::Watcher::Profiler(profiler, launch, page)
+            let machine = Machine::of(sources, told, &compiled, specs);
+            runtime::Watcher::Profiler(runtime::Profiled {
+                profiler,
+                launch,
+                page,
+                machine,
+            })
         }
     };
     runtime::begin(watcher, specs);

@@ -1,7 +1,7 @@
 //! The profile of a program of one's own as one HTML page that needs nothing else: its kernels, and
 //! their sources with what every line costs.
 
-use super::report::{belief, kernels, longest};
+use super::report::{kernels, longest};
 use crate::files::{self, WriteError};
 use crate::html::escape;
 use crate::simt::counts::LaunchProfile;
@@ -23,11 +23,16 @@ pub struct Page {
 impl Page {
     /// # Errors
     /// A place that cannot be written.
-    pub fn write(&self, specs: &Specs, profiles: &[LaunchProfile]) -> Result<(), WriteError> {
-        files::write(&self.to, self.text(specs, profiles).as_bytes())
+    pub fn write(
+        &self,
+        specs: &Specs,
+        profiles: &[LaunchProfile],
+        belief: &str,
+    ) -> Result<(), WriteError> {
+        files::write(&self.to, self.text(specs, profiles, belief).as_bytes())
     }
 
-    fn text(&self, specs: &Specs, profiles: &[LaunchProfile]) -> String {
+    fn text(&self, specs: &Specs, profiles: &[LaunchProfile], belief: &str) -> String {
         let program = self.program.display().to_string();
         let kernels = kernels(profiles);
         let seconds = |launches: &[&LaunchProfile]| -> f64 {
@@ -44,9 +49,9 @@ impl Page {
              <th>bound by</th></tr>\n",
             escape(&program),
             text::time(total),
-            plural(profiles.len(), "launch", "launches"),
-            plural(kernels.len(), "kernel", "kernels"),
-            escape(&belief(specs, profiles))
+            text::number(profiles.len() as u64, "launch", "launches"),
+            text::number(kernels.len() as u64, "kernel", "kernels"),
+            escape(belief)
         );
         for (name, launches) in &kernels {
             let of_kernel = seconds(launches);
@@ -72,10 +77,6 @@ impl Page {
         }
         page + "</body>\n</html>\n"
     }
-}
-
-fn plural(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// A kernel: its longest launch, the line that costs most of that, and what all launches did.

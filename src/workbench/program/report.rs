@@ -1,9 +1,10 @@
 //! What is said of a program of one's own when it has ended.
 
+use super::machine::Machine;
 use crate::simt::checker::Finding;
 use crate::simt::counts::LaunchProfile;
 use crate::workbench::profile::gpus::Specs;
-use crate::workbench::profile::text;
+use crate::workbench::profile::text::{self, missing_units, number};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -67,17 +68,13 @@ pub fn findings(
         let _ = write!(text, "\nnote: {note}\n");
     }
     let count: u64 = launches.values().sum();
-    let plural = |n: u64, what: &str| match n {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    };
     let found = findings.len() + lines.len();
     let _ = writeln!(
         text,
         "\n{}, {}: {}",
-        plural(launches.len() as u64, "kernel"),
-        plural(count, "launch").replace("launchs", "launches"),
-        plural(found as u64, "finding")
+        number(launches.len() as u64, "kernel", "kernels"),
+        number(count, "launch", "launches"),
+        number(found as u64, "finding", "findings")
     );
     (text, found > 0)
 }
@@ -90,7 +87,7 @@ pub fn profiles(
     launches: usize,
 ) -> String {
     let seconds = |launch: &LaunchProfile| text::predicted(specs, launch);
-    let mut text = format!("\n{}\n", belief(specs, profiles));
+    let mut text = String::new();
     if let Some(wanted) = wanted {
         match profiles.first() {
             Some(launch) => {
@@ -132,7 +129,24 @@ pub fn profiles(
 }
 
 /// How far counts can be believed, and times.
-pub fn belief(specs: &Specs, profiles: &[LaunchProfile]) -> String {
+pub fn belief(
+    specs: &Specs,
+    profiles: &[LaunchProfile],
+    machine: &Result<Machine, String>,
+) -> String {
+    let unread = profiles.iter().find(|launch| launch.issued.is_none());
+    let missing = match (machine, unread) {
+        (Err(why), _) => missing_units(why),
+        (Ok(_), Some(launch)) => missing_units(&format!(
+            "nvcc has no kernel, or several, called {}",
+            launch.kernel
+        )),
+        (Ok(_), None) => {
+            " What warps issue is read from nvcc's machine code, and what it reads or \
+                          writes at once counts as one request."
+                .into()
+        }
+    };
     let counts = match profiles.iter().any(LaunchProfile::is_sampled) {
         true => {
             "Counts of sampled launches are estimates, and what was not run has written nothing"
@@ -140,7 +154,7 @@ pub fn belief(specs: &Specs, profiles: &[LaunchProfile]) -> String {
         false => "Counts are exact",
     };
     format!(
-        "{counts}; times are predictions for the {}, each launch by itself.",
+        "{counts}; times are predictions for the {}, each launch by itself.{missing}",
         specs.name
     )
 }

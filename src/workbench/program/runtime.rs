@@ -1,6 +1,7 @@
 //! The other half of `kernels/simt/runtime.cpp`: device memory and launches of the program that this
 //! process runs, and what is said at its end.
 
+use super::machine::Machine;
 use super::page::Page;
 use super::report::{self, Touch};
 use super::{Compiled, ProgramError};
@@ -24,8 +25,17 @@ use std::time::Instant;
 pub enum Watcher {
     None,
     Checker(Arc<Checker>),
-    /// And which launch is asked for, if not all; and a page, if one is.
-    Profiler(Arc<Profiler>, Option<usize>, Option<Page>),
+    Profiler(Profiled),
+}
+
+/// What is wanted of a profile, and what there is for it.
+pub struct Profiled {
+    pub profiler: Arc<Profiler>,
+    /// Only this launch is shown.
+    pub launch: Option<usize>,
+    pub page: Option<Page>,
+    /// Or why there is none.
+    pub machine: Result<Machine, String>,
 }
 
 struct State {
@@ -201,7 +211,8 @@ extern "C" fn alloc(bytes: usize, host: bool) -> *mut c_void {
             checker.scratch(p.as_ptr() as u64, bytes);
             p.as_ptr().cast()
         }),
-        Watcher::Profiler(profiler, ..) => profiler
+        Watcher::Profiler(profiled) => profiled
+            .profiler
             .alloc(bytes)
             .map_or(ptr::null_mut(), |p| p.as_ptr().cast()),
     };
@@ -327,19 +338,22 @@ unsafe extern "C" fn launch(
                 error.len(),
             ),
             Watcher::Checker(checker) => checker.launch(kernel, raw, args, &mut error),
-            Watcher::Profiler(profiler, ..) => profiler.launch(kernel, raw, args, &mut error),
+            Watcher::Profiler(profiled) => profiled.profiler.launch(kernel, raw, args, &mut error),
         }
     };
     let mut seen = state.seen();
     seen.launches += 1;
-    if let Watcher::Profiler(profiler, wanted, _) = &state.watcher {
-        let profiles = profiler.profiles();
+    if let Watcher::Profiler(profiled) = &state.watcher {
+        let mut profiles = profiled.profiler.profiles();
+        if let Ok(machine) = &profiled.machine {
+            profiles.iter_mut().for_each(|launch| machine.read(launch));
+        }
         let seconds = profiles.iter().map(|launch| predicted(state.specs, launch));
         seen.seconds += seconds.sum::<f64>();
-        if wanted.is_none_or(|wanted| wanted == seen.launches) {
+        if profiled.launch.is_none_or(|wanted| wanted == seen.launches) {
             seen.profiles.extend(profiles);
         }
-        profiler.forget();
+        profiled.profiler.forget();
     }
     if failed == 0 {
         return 0;
@@ -404,16 +418,21 @@ extern "C" fn at_exit(code: c_int, _: *mut c_void) {
             &notes(true),
             &checker.launches(),
         ),
-        Watcher::Profiler(_, wanted, _) => {
+        Watcher::Profiler(profiled) => {
             let seen = state.seen();
-            let profiles = &seen.profiles;
-            let text = report::profiles(state.specs, profiles, *wanted, seen.launches);
-            (text, false)
+            let belief = report::belief(state.specs, &seen.profiles, &profiled.machine);
+            let (all, launches) = (&seen.profiles, seen.launches);
+            let shown = report::profiles(state.specs, all, profiled.launch, launches);
+            (format!("\n{belief}\n{shown}"), false)
         }
     };
     let mut unwritten = false;
-    if let Watcher::Profiler(_, _, Some(page)) = &state.watcher {
-        match page.write(state.specs, &state.seen().profiles) {
+    if let Watcher::Profiler(profiled) = &state.watcher
+        && let Some(page) = &profiled.page
+    {
+        let profiles = &state.seen().profiles;
+        let belief = report::belief(state.specs, profiles, &profiled.machine);
+        match page.write(state.specs, profiles, &belief) {
             Ok(()) => {
                 let _ = writeln!(text, "\n{}: annotated sources", page.to.display());
             }

@@ -4,13 +4,14 @@
 //! Compilers unroll, hoist and share, so that a line's instructions are executed more or less often
 //! than the line. What no compiler changes is how often warps access memory, multiply matrices and
 //! meet; that is counted exactly, by line, and each such line's instructions in the machine code have
-//! to add up to it. Between blocks Kirchhoff's law holds: as many warps leave as come. What neither
+//! to add up to it: by the bytes that a lane accesses, as one of them may take for all of some neighbours
+//! what is counted one by one. Between blocks Kirchhoff's law holds: as many warps leave as come. What neither
 //! says a block's lines say, roughly. The unknowns are flows between blocks, of which those are
 //! wanted that contradict the least, by the sum of absolute differences (least squares, weighted anew
 //! again and again), so that a few lines that compilers see differently count for little.
 
 use super::{Code, Instruction};
-use crate::simt::counts::{Chain, Event, Trace, asking, file_of};
+use crate::simt::counts::{Chain, Done, Event, Trace, asking, file_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the different kinds of equations are trusted.
@@ -164,29 +165,29 @@ fn equations(
 ) -> Vec<Equation> {
     // What was counted, and instances in the machine code with their blocks, by event and place: the line
     // itself; and callers with all that they call.
-    let mut counted: BTreeMap<(Event, &str), f64> = BTreeMap::new();
+    let mut counted: BTreeMap<(Event, &str), Done> = BTreeMap::new();
     let mut below: BTreeMap<(Event, &str), BTreeSet<&str>> = BTreeMap::new();
-    for ((event, chain), times) in &trace.events {
+    for ((event, chain), done) in &trace.events {
         for (place, inside) in places(chain) {
-            *counted.entry((*event, place)).or_default() += *times as f64 / warps;
+            *counted.entry((*event, place)).or_default() += *done;
             below.entry((*event, place)).or_default().extend(inside);
         }
     }
-    let mut found: BTreeMap<(Event, &str), Vec<(usize, bool)>> = BTreeMap::new();
+    let mut found: BTreeMap<(Event, &str), Vec<(usize, &Instruction)>> = BTreeMap::new();
     let mut called: BTreeMap<(Event, &str), BTreeSet<&str>> = BTreeMap::new();
     for (at, block) in code.blocks.iter().enumerate() {
         for i in &code.instructions[block.instructions.clone()] {
             let Some(event) = event(i) else { continue };
             for (place, inside) in places(&code.chains[i.chain]) {
                 let key = (event, place);
-                found.entry(key).or_default().push((at, i.predicated));
+                found.entry(key).or_default().push((at, i));
                 called.entry(key).or_default().extend(inside);
             }
         }
     }
     let mut equations = Vec::new();
     for (key @ (event, place), instances) in &found {
-        let Some(&value) = counted.get(key) else {
+        let Some(done) = counted.get(key) else {
             continue;
         };
         // Of what a caller calls each by itself, if both compilers see the same calls there; and not
@@ -197,12 +198,21 @@ fn equations(
         if differs || same {
             continue;
         }
-        let terms = instances.iter().flat_map(|(block, _)| into(*block));
-        let predicated = instances.iter().any(|(_, predicated)| *predicated);
+        // What each does of what was counted.
+        let share = |i: &Instruction| match i.width() {
+            Some(bytes) if done.bytes > 0 => bytes / done.width(),
+            _ => 1.0,
+        };
+        let terms = instances.iter().flat_map(|(block, i)| {
+            let share = share(i);
+            let edges = into(*block).into_iter();
+            edges.map(move |(edge, factor)| (edge, factor * share))
+        });
+        let predicated = instances.iter().any(|(_, i)| i.predicated);
         let trust = if predicated { PREDICATED } else { EXACT };
         equations.push(Equation {
             terms: terms.collect(),
-            value,
+            value: done.times as f64 / warps,
             weight: trust / instances.len() as f64,
             at_most: false,
         });

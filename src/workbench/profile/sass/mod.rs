@@ -52,12 +52,28 @@ pub struct Code {
     pub blocks: Vec<Block>,
     /// Lines of the source with those that call them.
     pub chains: Vec<Chain>,
+    /// Registers of a thread.
+    pub registers: Option<u32>,
 }
 
 impl Instruction {
     /// `LDG` of `LDG.E.128`.
     pub fn base(&self) -> &str {
         self.opcode.split('.').next().unwrap_or(&self.opcode)
+    }
+
+    /// Bytes of a lane, where it reads or writes global or shared memory: `LDG.E.128` 16.
+    pub fn width(&self) -> Option<f64> {
+        let is_plain = matches!(self.base(), "LDG" | "STG" | "LDS" | "STS");
+        let of_part = |part| match part {
+            "U8" | "S8" => Some(1.0),
+            "U16" | "S16" => Some(2.0),
+            "64" => Some(8.0),
+            "128" => Some(16.0),
+            _ => None,
+        };
+        let part = self.opcode.split('.').find_map(of_part);
+        is_plain.then_some(part.unwrap_or(4.0))
     }
 
     /// Labels in its operands: `(.L_x_3)`.
@@ -82,33 +98,54 @@ pub fn read(launches: &mut [LaunchProfile], specs: &Specs) -> Result<(), String>
     let code = tools::machine_code(&files, specs.code)?;
     for launch in launches {
         if let Some(code) = code.get(launch.kernel) {
-            issue::add(launch, code, specs.capability.arch);
+            let times = flow::executions(code, &launch.trace, launch.warps());
+            issue::add(launch, code, specs.capability.arch, &times);
         }
     }
     Ok(())
 }
 
-/// All kernels of what `nvdisasm -c -gi -hex` prints, by name.
-pub fn parse(text: &str) -> HashMap<String, Code> {
+/// All kernels of what `nvdisasm -c -gi -hex` prints, by name. Lines are of those files for which there is
+/// a name; registers what `ptxas -v` has said before it, if it has.
+pub fn parse(text: &str, file: &dyn Fn(&str) -> Option<String>) -> HashMap<String, Code> {
     let sections = text.split("\n//--------------------- .text.").skip(1);
+    // Said where it changes, also from one kernel to the next.
+    let mut places = Vec::new();
     let kernel = |section: &str| {
         let (name, body) = section.split_once(' ')?;
-        Some((name.to_string(), Parser::default().read(body)))
+        let parser = Parser {
+            file,
+            code: Code::default(),
+            labels: HashMap::new(),
+            known: HashMap::new(),
+        };
+        Some((name.to_string(), parser.read(body, &mut places)))
     };
-    sections.filter_map(kernel).collect()
+    let mut kernels: HashMap<String, Code> = sections.filter_map(kernel).collect();
+    let mut entry = "";
+    for line in text.lines().filter(|line| line.starts_with("ptxas info")) {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            entry = rest.split('\'').next().unwrap_or_default();
+        } else if let (Some((_, rest)), Some(code)) =
+            (line.split_once(": Used "), kernels.get_mut(entry))
+        {
+            let count = rest.split(' ').next().unwrap_or_default();
+            code.registers = count.parse().ok();
+        }
+    }
+    kernels
 }
 
-#[derive(Default)]
-struct Parser {
+struct Parser<'a> {
+    file: &'a dyn Fn(&str) -> Option<String>,
     code: Code,
     /// Numbers of the instructions that labels stand before.
     labels: HashMap<String, usize>,
     known: HashMap<Chain, usize>,
 }
 
-impl Parser {
-    fn read(mut self, text: &str) -> Code {
-        let mut places: Vec<String> = Vec::new();
+impl Parser<'_> {
+    fn read(mut self, text: &str, places: &mut Vec<String>) -> Code {
         let mut in_places = false;
         for line in text.lines() {
             let line = line.trim();
@@ -117,7 +154,7 @@ impl Parser {
                     places.clear();
                 }
                 in_places = true;
-                places.extend(place(rest));
+                places.extend(self.place(rest));
                 continue;
             }
             if let Some(label) = line.strip_suffix(':') {
@@ -130,7 +167,7 @@ impl Parser {
                 match rest.trim() {
                     // The second half of an instruction's encoding.
                     "" => self.encoding(low),
-                    rest => self.instruction(rest, &places),
+                    rest => self.instruction(rest, places),
                 }
             }
         }
@@ -140,6 +177,15 @@ impl Parser {
         all.truncate(last.map_or(0, |last| last + 1));
         self.blocks();
         self.code
+    }
+
+    /// `kernels/sgd/2_vectors.cu:17` of `"/tmp/x/kernels/sgd/2_vectors.cu", line 17 inlined at ...`.
+    fn place(&self, text: &str) -> Option<String> {
+        let (file, rest) = text.strip_prefix('"')?.split_once('"')?;
+        let digits = rest.trim_start_matches(", line ");
+        let end = digits.find(|c: char| !c.is_ascii_digit());
+        let line = &digits[..end.unwrap_or(digits.len())];
+        Some(format!("{}:{line}", (self.file)(file)?))
     }
 
     fn instruction(&mut self, text: &str, places: &[String]) {
@@ -247,14 +293,10 @@ fn is_trap(i: &Instruction) -> bool {
     i.opcode.starts_with("BPT.TRAP")
 }
 
-/// `kernels/sgd/2_vectors.cu:17` of `"/tmp/x/kernels/sgd/2_vectors.cu", line 17 inlined at ...`; none of
-/// a header that is not in the repository.
-fn place(text: &str) -> Option<String> {
-    let (file, rest) = text.strip_prefix('"')?.split_once('"')?;
+/// `kernels/sgd/2_vectors.cu` of `/tmp/x/kernels/sgd/2_vectors.cu`; none of a header that is not in the
+/// repository.
+fn in_repository(file: &str) -> Option<String> {
     let inner = &file[file.rfind("/kernels/")? + 1..];
-    let digits = rest.trim_start_matches(", line ");
-    let end = digits.find(|c: char| !c.is_ascii_digit());
-    let line = &digits[..end.unwrap_or(digits.len())];
     // `kernels/gemm/../include/mma.cuh`
     let mut parts: Vec<&str> = Vec::new();
     for part in inner.split('/') {
@@ -263,7 +305,7 @@ fn place(text: &str) -> Option<String> {
             part => parts.push(part),
         }
     }
-    Some(format!("{}:{line}", parts.join("/")))
+    Some(parts.join("/"))
 }
 
 #[cfg(test)]

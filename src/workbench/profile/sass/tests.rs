@@ -2,8 +2,8 @@
 
 use super::clocks::{alone, of_arch};
 use super::flow::executions;
-use super::{Code, parse};
-use crate::simt::counts::{Event, Trace};
+use super::{Code, in_repository, parse};
+use crate::simt::counts::{Done, Event, Trace};
 
 /// An instruction as nvdisasm has it, with clocks to the next, the scoreboard that it releases (7: none),
 /// and those that it waits for.
@@ -18,6 +18,10 @@ fn at(number: u32) -> String {
 
 /// A loop that reads, unrolled twice, and a store behind it.
 fn looping() -> Code {
+    looping_over("LDG.E")
+}
+
+fn looping_over(read: &str) -> Code {
     let text = [
         "\n//--------------------- .text.k    ------\n".into(),
         at(3),
@@ -25,8 +29,8 @@ fn looping() -> Code {
         line("MOV R1, RZ", [4, 7, 1]),
         ".L_x_0:\n".into(),
         at(5),
-        line("LDG.E R2, [R0]", [1, 1, 0]),
-        line("LDG.E R3, [R0+0x4]", [2, 1, 0]),
+        line(&format!("{read} R2, [R0]"), [1, 1, 0]),
+        line(&format!("{read} R3, [R0+0x4]"), [2, 1, 0]),
         at(4),
         line("ISETP.NE.AND P0, PT, R0, 0x5, PT", [10, 7, 0]),
         at(5),
@@ -39,16 +43,22 @@ fn looping() -> Code {
         line("BRA `(.L_x_1)", [0, 7, 0]),
         line("NOP", [0, 7, 0]),
     ];
-    parse(&text.concat()).remove("k").expect("it is there")
+    parse(&text.concat(), &in_repository)
+        .remove("k")
+        .expect("it is there")
 }
 
-fn trace(lines: &[(u32, u64)], events: &[(Event, u32, u64)]) -> Trace {
+/// Lines with how often they were executed; and what was done there, how often, by so many bytes a lane.
+fn trace(lines: &[(u32, u64)], events: &[(Event, u32, u64, u64)]) -> Trace {
     let place = |line: &u32| format!("kernels/k/1_k.cu:{line}");
     Trace {
         lines: lines.iter().map(|(line, n)| (place(line), *n)).collect(),
         events: events
             .iter()
-            .map(|(event, line, n)| ((*event, place(line)), *n))
+            .map(|(event, line, times, size)| {
+                let [times, bytes] = [*times, times * size];
+                ((*event, place(line)), Done { times, bytes })
+            })
             .collect(),
     }
 }
@@ -70,13 +80,39 @@ fn code_is_read_with_lines_scoreboards_and_blocks() {
 #[test]
 fn what_was_counted_says_how_often_an_unrolled_loop_turns() {
     // 8 warps read 10 times each, in a loop of 5 turns then; their line alone would say 80.
-    let counted = [(Event::GlobalRead, 5, 80), (Event::GlobalWrite, 6, 8)];
+    let counted = [(Event::GlobalRead, 5, 80, 4), (Event::GlobalWrite, 6, 8, 4)];
     let lines = [(3, 8), (4, 88), (5, 80), (6, 8)];
     let times = executions(&looping(), &trace(&lines, &counted), 8);
     let want = [8.0, 40.0, 8.0, 0.0];
     for (times, want) in times.iter().zip(want) {
         assert!((times - want).abs() < 0.4, "{times} for {want}");
     }
+}
+
+/// Where 4 neighbours of 4 bytes are one instruction, that is executed a fourth as often.
+#[test]
+fn neighbours_that_are_read_at_once_are_told_by_their_bytes() {
+    let code = looping_over("LDG.E.128");
+    assert_eq!(code.instructions[3].width(), Some(16.0));
+    assert_eq!(code.instructions[5].width(), None);
+    // Two of them a turn: 5 turns for 40 reads of 4 bytes each by 1 warp.
+    let counted = [(Event::GlobalRead, 5, 40, 4)];
+    let lines = [(3, 1), (4, 40), (5, 40), (6, 1)];
+    let times = executions(&code, &trace(&lines, &counted), 1);
+    assert!((times[1] - 5.0).abs() < 0.1, "{times:?}");
+}
+
+#[test]
+fn registers_are_those_that_ptxas_has_said() {
+    let log = "ptxas info    : Compiling entry function 'k' for 'sm_90a'\n\
+               ptxas info    : Function properties for k\n    \
+               0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
+               ptxas info    : Used 18 registers, used 1 barriers, 512 bytes smem\n";
+    let code = |before: &str| {
+        let text = format!("{before}\n//--------------------- .text.k    ------\n");
+        parse(&text, &in_repository)["k"].registers
+    };
+    assert_eq!((code(log), code("")), (Some(18), None));
 }
 
 #[test]
