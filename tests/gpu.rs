@@ -178,6 +178,15 @@ fn bottlenecks() -> Architecture {
     }
 }
 
+/// More channels on the images than the other networks begin with.
+fn wide() -> Architecture {
+    Architecture {
+        blocks: vec![1],
+        widths: vec![32],
+        bottleneck: false,
+    }
+}
+
 /// Root mean square of a difference over that of the second.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f32| f64::from(x) * f64::from(x);
@@ -194,6 +203,7 @@ fn trains_like_the_cpu(gpu: &mut Gpu) {
     all_train_like_the_cpu(gpu, &archs, &data);
     // Sizes that the upper steps of convolutions are made for.
     all_train_like_the_cpu(gpu, &[(depth(14), false)], &images(32, 32, CLASSES));
+    all_train_like_the_cpu(gpu, &[(wide(), false)], &images(8, 8, CLASSES));
 }
 
 /// With the lower steps of the kernels' ladders, too.

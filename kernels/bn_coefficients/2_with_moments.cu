@@ -6,8 +6,8 @@
 // takes the place of the two wherever one follows the other (src/backend/gpu/join.rs).
 //
 // Bound: the launch, of which ResNet-20 has some 20 fewer a step.
-// Launch: Co blocks of a warp. Its arguments are those of conv_moments, then those of bn_train, in
-// which mean, var and the number of channels occur again.
+// Launch: Co blocks of 128 threads. Its arguments are those of conv_moments, then those of bn_train,
+// in which mean, var and the number of channels occur again.
 //
 // Source: Ioffe, Szegedy: Batch Normalization: Accelerating Deep Network Training by Reducing
 //   Internal Covariate Shift, 2015, arXiv 1502.03167 (the formulas).
@@ -15,7 +15,7 @@
 #include "bn.cuh"
 #include "conv_moments.cuh"
 
-KERNEL(conv_moments_train, 32)
+KERNEL(conv_moments_train, MERGERS)
 (const float *partial, int blocks, int pixels, int co, float *mean, float *var, const float *gamma,
  const float *beta, const float *, const float *, float epsilon, float momentum, float unbias, int,
  float *invstd, float *scale, float *shift, float *running_mean, float *running_var) {

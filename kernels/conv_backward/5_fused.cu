@@ -12,7 +12,8 @@
 // of x itself is what the ReLU's mask wants, too. So a block stays, as in conv_fprop/4_resident.cu,
 // with all weights on chip and dw in its registers; of each tile it copies g, y (the batch norm's
 // input) and x by cp.async while the tile before is being multiplied, computes dy once in place, and
-// stores dx. A block's dw is stored when it has no more tiles, and conv_wgrad_add adds the blocks'.
+// stores dx. A block's dw is stored when it has no more tiles, and conv_backward_finish adds the
+// blocks'.
 //
 //     memory   g  y (region of the tile)       x (tile)              one copy of each
 //               \ /                            |
@@ -200,36 +201,47 @@ DEVICE void conv_backward(Gradient dy, const float *w, Activation x, int mask, c
         __syncthreads();
 
         float sums[2][8] = {};
+        // Rows whose loads are on their way at a time: as many as there are registers for.
+        constexpr int BATCH = C == 16 ? 1 : Out::CHUNKS;
 #pragma unroll 1
-        for (int i = 0; i < Out::CHUNKS; i++) {
-            int r = row + i * Out::STRIDE;
-            if (r >= rows) break;
-            size_t at = size_t(first + r) * C + chunk * 8;
-            float d[8];
-            shared.out.get(i, d);
-            if (add) {
-                bf16x8 other = load8(add + at);
+        for (int i = 0; i < Out::CHUNKS; i += BATCH) {
+            bf16x8 others[BATCH] = {}, raws[BATCH] = {};
+            const auto at = [&](int r) { return size_t(first + r) * C + chunk * 8; };
 #pragma unroll
-                for (int c = 0; c < 8; c++) d[c] += to_float(other.v[c]);
+            for (int b = 0; b < BATCH; b++) {
+                int r = row + (i + b) * Out::STRIDE;
+                if (r >= rows) break;
+                if (add) others[b] = load8(add + at(r));
+                if (partial) raws[b] = load8(raw + at(r));
             }
-            if (mask) {
+#pragma unroll
+            for (int b = 0; b < BATCH; b++) {
+                int r = row + (i + b) * Out::STRIDE;
+                if (r >= rows) break;
+                float d[8];
+                shared.out.get(i + b, d);
                 bf16x8 seen = inputs.at(r, chunk);
 #pragma unroll
-                for (int c = 0; c < 8; c++)
-                    if (to_float(seen.v[c]) <= 0) d[c] = 0;
-            }
-            bf16x8 stored = rounded8(d);
-            if (partial) {
-                bf16x8 before = load8(raw + at);
-#pragma unroll
                 for (int c = 0; c < 8; c++) {
-                    float v = to_float(stored.v[c]);
-                    float xhat = (to_float(before.v[c]) - raw_mean[c0 + c]) * raw_invstd[c0 + c];
-                    sums[0][c] += v;
-                    sums[1][c] += v * xhat;
+                    if (add) d[c] += to_float(others[b].v[c]);
+                    if (mask && to_float(seen.v[c]) <= 0) d[c] = 0;
+                }
+                bf16x8 stored = rounded8(d);
+                *reinterpret_cast<bf16x8 *>(dx + at(r)) = stored;
+                if (!partial) continue;
+#pragma unroll
+                for (int c = 0; c < 8; c += 4) {
+                    float m[4], s[4];
+                    unpack(load4(raw_mean + c0 + c), m);
+                    unpack(load4(raw_invstd + c0 + c), s);
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        float v = to_float(stored.v[c + j]);
+                        sums[0][c + j] += v;
+                        sums[1][c + j] += v * ((to_float(raws[b].v[c + j]) - m[j]) * s[j]);
+                    }
                 }
             }
-            *reinterpret_cast<bf16x8 *>(dx + at) = stored;
         }
         if (partial) {
 #pragma unroll

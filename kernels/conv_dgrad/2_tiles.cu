@@ -14,13 +14,13 @@
 // is multiplied by the zeros that a stride would put between the dy, and a class without taps (a
 // 1x1 kernel has s^2 - 1 such) costs no more than writing its dx. The product is M = pixels of the
 // class, N = Ci, K = (a, b, o). The sums for the batch norm before are taken of each tile in a
-// fixed order, and of the tiles by conv_dgrad_sums.
+// fixed order, and of the tiles by conv_backward_finish (conv_wgrad/2_tiles.cu).
 //
 // Bound: FLOPs, as many as the forward pass: 2 N Ho Wo Co KH KW Ci against 2 bytes for each of dy,
 // y, dx, x, add, raw, of which the last four are read or written once.
 //
 // Launch: conv_dgrad_16, _32, _64 by the width of the tile in channels; grid (classes x tiles of
-// the largest class, ceil(Ci / width)), 4 width threads. conv_dgrad_sums: a warp a channel.
+// the largest class, ceil(Ci / width)), 4 width threads.
 //
 // Registers (sm_80 / sm_90a) and shared memory: 168 / 167 and 19 KiB, 133 / 128 and 21 KiB, 128 /
 // 128 and 25 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
@@ -195,21 +195,3 @@ KERNEL(conv_dgrad_64, THREADS<64>)(PARAMETERS) {
     conv_dgrad<64>(ARGUMENTS);
 }
 EXPORT(conv_dgrad_64)
-
-// dbeta and dgamma [Ci] from the tiles' sums [2][Ci][blocks].
-KERNEL(conv_dgrad_sums, 32)(const float *__restrict__ partial, int blocks, int ci,
-                            float *__restrict__ dgamma, float *__restrict__ dbeta) {
-    int c = int(blockIdx.x);
-    float sums[2] = {};
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const float *p = partial + (size_t(i) * ci + c) * blocks;
-        for (int at = int(threadIdx.x); at < blocks; at += 32) sums[i] += p[at];
-        for (int d = 16; d > 0; d /= 2) sums[i] += __shfl_down_sync(~0u, sums[i], d);
-    }
-    if (threadIdx.x == 0) {
-        dbeta[c] = sums[0];
-        dgamma[c] = sums[1];
-    }
-}
-EXPORT(conv_dgrad_sums)

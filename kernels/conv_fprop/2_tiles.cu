@@ -19,7 +19,7 @@
 // of memory traffic. Every x is fetched up to KH KW times, mostly from L1 and L2.
 //
 // Launch: conv_fprop_16, _32, _64 by the width of the tile in channels; grid (ceil(M / 128),
-// ceil(Co / width)), 4 width threads. conv_moments: a warp a channel.
+// ceil(Co / width)), 4 width threads. conv_moments: Co blocks of 128 threads.
 //
 // Registers (sm_80 / sm_90a) and shared memory: 127 / 124 and 18 KiB, 96 / 96 and 20 KiB, 94 / 80
 // and 24 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
@@ -154,10 +154,11 @@ KERNEL(conv_fprop_64, THREADS<64>)(PARAMETERS) {
 }
 EXPORT(conv_fprop_64)
 
-// Mean and biased variance [Co] from the tiles' partial ones. Where batch norm follows,
+// Mean and biased variance [Co] from the blocks' partial ones. Where batch norm follows,
 // bn_coefficients/2_with_moments.cu does this, too.
-KERNEL(conv_moments, 32)(const float *__restrict__ partial, int blocks, int pixels, int co,
-                         float *__restrict__ mean, float *__restrict__ var) {
+KERNEL(conv_moments, MERGERS)
+(const float *__restrict__ partial, int blocks, int pixels, int co, float *__restrict__ mean,
+ float *__restrict__ var) {
     const Moments<1> all = merged_moments(partial, blocks, pixels, co);
     if (threadIdx.x == 0) {
         mean[blockIdx.x] = all.mean[0];

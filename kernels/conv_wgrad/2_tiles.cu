@@ -7,21 +7,27 @@
 //
 // The idea: a matrix product with M = KH KW Ci weights of an output channel, N = Co and K = N Ho Wo
 // pixels. M and N are small, K is huge, so K is cut into chunks, each block sums up one chunk of
-// one tile, and conv_wgrad_add adds the chunks in order. How many there are depends on the shapes
-// alone. Both operands lie with M or N innermost, as their slices do: no transposition.
+// one tile, and conv_backward_finish adds up the chunks. There are as many as fill the device once
+// or, where the tiles are many, four times. Both operands lie with M or N innermost, as their
+// slices do: no transposition.
 //
 // Bound: FLOPs, as many as the forward pass: 2 N Ho Wo Co KH KW Ci against 2 (N H W Ci + N Ho Wo Co
 // (2 with batch norm)) + 4 x chunks x Co KH KW Ci bytes written and read again.
 //
 // Launch: conv_wgrad_16, _32, _64 by the width of the tile in output channels; grid (chunks,
 // ceil(KH KW Ci / 64), ceil(Co / width)), 4 width threads; with one chunk `partial` is dw.
-// conv_wgrad_add: 256 threads, `slices` of which share an element's chunks.
+// conv_backward_finish: Ci + ceil(weights / (256 / slices)) blocks of 256 threads; where there are no
+// sums Ci is 0, and with one chunk the number of weights.
 //
 // Registers (sm_80 / sm_90a) and shared memory: 128 / 128 and 11 KiB, 96 / 96 and 13 KiB, 100 / 97
 // and 17 KiB in the order of the widths; two blocks of the widest fit on a multiprocessor.
 //
 // Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
 #include "conv.cuh"
+#include "reduce.cuh"
+
+// Threads of conv_backward_finish.
+constexpr int ADDERS = 256;
 
 // Walks over the output pixels of a chunk: thread t takes pixel t % DEPTH of each step. Neighbours
 // store rows of a slice, which the padding puts on different banks.
@@ -183,22 +189,43 @@ KERNEL(conv_wgrad_64, THREADS<64>)(PARAMETERS) {
 }
 EXPORT(conv_wgrad_64)
 
-// dw[i] = sum over chunks of partial[chunk][i]. `slices` (a power of two) threads take every
-// slices-th chunk each; their sums are added in order.
-KERNEL(conv_wgrad_add, 256)(const float *__restrict__ partial, int chunks, int slices, int weights,
-                            float *__restrict__ dw) {
-    SHARED(float, sums, [256]);
-    int elements = 256 / slices;
-    int slice = int(threadIdx.x) / elements;
-    int i = int(blockIdx.x) * elements + int(threadIdx.x) % elements;
-    float sum = 0;
-    if (i < weights)
-        for (int c = slice; c < chunks; c += slices) sum += partial[size_t(c) * weights + i];
-    sums[threadIdx.x] = sum;
-    __syncthreads();
-    if (slice == 0 && i < weights) {
-        for (int s = 1; s < slices; s++) sum += sums[s * elements + threadIdx.x];
-        dw[i] = sum;
+// What the blocks of both gradients have left, added up, in trees over the threads:
+//
+//   dw[i]    = sum over chunks of weight_parts[chunk][i]; `slices` (a power of two) threads share it
+//   dbeta[c] = sum over tiles of sum_parts[0][c][tile], dgamma[c] = the same of sum_parts[1]
+//
+// Kernels that fill a GPU leave sums that want little of it, but time: to start, and to wait for
+// memory. In one launch those of both gradients wait side by side: the first Ci blocks have a
+// channel each, the others some of dw.
+KERNEL(conv_backward_finish, ADDERS)
+(const float *__restrict__ weight_parts, int chunks, int slices, int weights,
+ float *__restrict__ dw, const float *__restrict__ sum_parts, int tiles, int ci,
+ float *__restrict__ dgamma, float *__restrict__ dbeta) {
+    SHARED(float, shared_sums, [2][ADDERS]);
+    SHARED(float, shared_weights, [1][ADDERS]);
+    const int thread = int(threadIdx.x), c = int(blockIdx.x);
+    if (c < ci) {
+        const float *first = sum_parts + size_t(c) * tiles, *second = first + size_t(ci) * tiles;
+        Sums<2> sums = {};
+#pragma unroll 8
+        for (int tile = thread; tile < tiles; tile += ADDERS)
+            sums.add({{first[tile], second[tile]}});
+        reduce_rows(sums, shared_sums, ADDERS, 1);
+        if (thread == 0) {
+            dbeta[c] = sums.v[0];
+            dgamma[c] = sums.v[1];
+        }
+        return;
     }
+    const int elements = ADDERS / slices;
+    const int i = (c - ci) * elements + thread % elements;
+    Sums<1> sum = {};
+    if (i < weights) {
+#pragma unroll 8
+        for (int chunk = thread / elements; chunk < chunks; chunk += slices)
+            sum.v[0] += weight_parts[size_t(chunk) * weights + i];
+    }
+    reduce_rows(sum, shared_weights, slices, elements);
+    if (thread < elements && i < weights) dw[i] = sum.v[0];
 }
-EXPORT(conv_wgrad_add)
+EXPORT(conv_backward_finish)

@@ -10,7 +10,7 @@
 //
 // Launch: conv_wgrad_mma_16, _32, _64 by the width of the tile in output channels; grid (chunks,
 // ceil(KH KW Ci / tile), ceil(Co / width)), 96 threads; with one chunk `partial` is dw, else
-// conv_wgrad_add follows.
+// conv_backward_finish follows.
 //
 // Source: Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, 2014, arXiv 1410.0759.
 // Source: GTC 2021 talk S31883, Accelerating Convolution with Tensor Cores in CUTLASS.

@@ -119,6 +119,20 @@ struct Activation {
     DEVICE bf16 one(size_t at, int c) const {
         return scale ? finish(to_float(x[at]), scale[c], shift[c]) : finish(to_float(x[at]), 1, 0);
     }
+
+    // A pixel's channels where they are too few for a vector; zeros after them.
+    DEVICE bf16x8 few(size_t at, int channels) const {
+        bf16x8 v = {};
+#pragma unroll
+        for (int c = 0; c < 7; c++)
+            if (c < channels) v.v[c] = x[at + c];
+        if (!scale && !relu) return v;
+#pragma unroll
+        for (int c = 0; c < 7; c++)
+            if (c < channels)
+                v.v[c] = finish(to_float(v.v[c]), scale ? scale[c] : 1, scale ? shift[c] : 0);
+        return v;
+    }
 };
 
 // A gradient as it lies in memory, or through the backward pass of the batch norm whose output's

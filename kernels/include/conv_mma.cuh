@@ -11,12 +11,14 @@ constexpr int STEP = 32;
 // Four warps, each of which takes 32 rows (pixels) of a tile of PIXELS.
 constexpr int MMA_THREADS = 128;
 
+// Divisions by constants are of unsigned numbers: those of signed ones, which round towards 0, are
+// several instructions where a shift or a mask is enough.
 DEVICE int lane() {
-    return int(threadIdx.x) % 32;
+    return int(threadIdx.x % 32);
 }
 
 DEVICE int warp() {
-    return int(threadIdx.x) / 32;
+    return int(threadIdx.x / 32);
 }
 
 // Matrices of bf16 lie in shared memory in chunks of eight (16 bytes). Where chunk `chunk` of a row
@@ -26,7 +28,7 @@ DEVICE int warp() {
 template <int CHUNKS> DEVICE int swizzled(int row, int chunk) {
     // Rows that fill the 128 bytes of all banks meet the same banks again.
     constexpr int GROUP = CHUNKS % 8 == 0 ? 8 : CHUNKS % 4 == 0 ? 4 : CHUNKS % 2 == 0 ? 2 : 1;
-    return row * CHUNKS + (chunk ^ (row / (8 / GROUP) % GROUP));
+    return row * CHUNKS + (chunk ^ int(unsigned(row) / (8 / GROUP) % GROUP));
 }
 
 template <int ROWS, int COLS> struct Tile {

@@ -4,21 +4,34 @@
 #include "conv.cuh"
 #include "reduce.cuh"
 
-// Moments of output channel blockIdx.x in the block's one warp's lane 0, from the partial ones
-// [2][Co][blocks] of blocks of PIXELS pixels, the last of which may have fewer.
+// Threads that merge a channel's partial moments.
+constexpr int MERGERS = 128;
+// Partial moments of a thread that are on their way at a time.
+constexpr int IN_FLIGHT = 8;
+
+// Moments of output channel blockIdx.x in the first of the block's MERGERS threads, from the partial
+// ones [2][Co][blocks] of blocks that take tiles of PIXELS pixels in turns, the last of which may
+// have fewer.
 DEVICE Moments<1> merged_moments(const float *partial, int blocks, int pixels, int co) {
+    SHARED(float, shared, [3][MERGERS]);
+    const int tiles = (pixels + PIXELS - 1) / PIXELS, missing = tiles * PIXELS - pixels;
+    const int turns = tiles / blocks, more = tiles % blocks, last = (tiles - 1) % blocks;
+    const float *means = partial + size_t(blockIdx.x) * blocks;
+    const float *squares = means + size_t(co) * blocks;
     Moments<1> all = {0, {0}, {0}};
-    for (int i = int(threadIdx.x); i < blocks; i += 32) {
-        float count = float(min(PIXELS, pixels - i * PIXELS));
-        size_t at = size_t(blockIdx.x) * blocks + i;
-        all.add({count, {partial[at]}, {partial[size_t(co) * blocks + at]}});
+    for (int first = int(threadIdx.x); first < blocks; first += MERGERS * IN_FLIGHT) {
+        // Loads in a loop of their own: a merge's division would hold up the next.
+        Moments<1> parts[IN_FLIGHT] = {};
+#pragma unroll
+        for (int p = 0; p < IN_FLIGHT; p++) {
+            const int i = first + p * MERGERS;
+            if (i >= blocks) break;
+            const int count = (turns + int(i < more)) * PIXELS - (i == last ? missing : 0);
+            parts[p] = {float(count), {means[i]}, {squares[i]}};
+        }
+#pragma unroll
+        for (int p = 0; p < IN_FLIGHT; p++) all.add(parts[p]);
     }
-    for (int d = 16; d > 0; d /= 2) {
-        Moments<1> other;
-        other.n = __shfl_down_sync(~0u, all.n, d);
-        other.mean[0] = __shfl_down_sync(~0u, all.mean[0], d);
-        other.m2[0] = __shfl_down_sync(~0u, all.m2[0], d);
-        all.add(other);
-    }
+    reduce_rows(all, shared, MERGERS, 1);
     return all;
 }

@@ -1,5 +1,6 @@
 // What the convolutions share that keep a whole region of an image on chip: for 3x3 kernels, pad 1,
-// stride 1 or 2, over images whose rows are a power of two up to 128 outputs wide.
+// stride 1 or 2, over images whose rows are a power of two up to 128 outputs wide; and for the input
+// gradient of a stride, over the output's gradient, of 1x1 kernels, too.
 //
 // A tile is PIXELS neighbouring outputs: some whole rows of an image, or some whole images. Its
 // region is all inputs that the tile's windows meet, with the zeros around the image. It is copied
@@ -44,7 +45,7 @@ struct Regions {
 
     // The same, of a tap.
     DEVICE int shift(int tap) const {
-        return tap / 3 * wide + tap % 3;
+        return int(unsigned(tap) / 3) * wide + int(unsigned(tap) % 3);
     }
 };
 
@@ -56,7 +57,12 @@ template <int CHANNELS, int THREADS_> struct Copier {
     static_assert(THREADS_ % CHUNKS == 0, "a thread's chunk is the same in all its pixels");
 
     DEVICE static int chunk() {
-        return int(threadIdx.x) % CHUNKS;
+        return int(threadIdx.x % CHUNKS);
+    }
+
+    // The thread's first pixel; the next is STRIDE further on.
+    DEVICE static int row() {
+        return int(threadIdx.x / CHUNKS);
     }
 
     // Calls f(where in the region, in the image or not, offset in memory) for the thread's pixels
@@ -65,13 +71,13 @@ template <int CHANNELS, int THREADS_> struct Copier {
     DEVICE static void each(const Regions &r, int tile, int n, int channels, F f) {
         int pixel = tile * PIXELS, image = pixel / (r.ho * r.wo);
         int top = (pixel - image * r.ho * r.wo) / r.wo * r.stride - 1;
-        Digits at = digits(int(threadIdx.x) / CHUNKS, r.high, r.wide);
+        Digits at = digits(row(), r.high, r.wide);
         const Digits step = digits(STRIDE, r.high, r.wide);
-        for (int i = int(threadIdx.x) / CHUNKS; i < r.size(); i += STRIDE) {
-            int row = top + at.b, col = at.c - 1;
-            bool inside = image + at.a < n && unsigned(row) < unsigned(r.h) &&
+        for (int i = row(); i < r.size(); i += STRIDE) {
+            int line = top + at.b, col = at.c - 1;
+            bool inside = image + at.a < n && unsigned(line) < unsigned(r.h) &&
                           unsigned(col) < unsigned(r.width);
-            size_t from = ((size_t(image + at.a) * r.h + row) * r.width + col) * channels;
+            size_t from = ((size_t(image + at.a) * r.h + line) * r.width + col) * channels;
             f(swizzled<CHUNKS>(i, chunk()), inside, from + size_t(8 * chunk()));
             advance(at, step, r.high, r.wide);
         }

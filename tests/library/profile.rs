@@ -389,8 +389,9 @@ fn a_networks_table_adds_up() {
         let found = rows.iter().find(|row| row.kernel == kernel);
         assert_eq!(found.map(|row| row.calls), Some(1), "{kernel}: {rows:#?}");
     }
-    // The weights' gradients of nine convolutions are added up: the first, two of each of three blocks, and
+    // What nine convolutions' backward passes leave is added up: the first, two of each of three blocks, and
     // two shortcuts.
-    let adds = rows.iter().find(|row| row.kernel == "conv_wgrad_add");
+    let finish = "conv_backward_finish";
+    let adds = rows.iter().find(|row| row.kernel == finish);
     assert_eq!(adds.map(|row| row.calls), Some(9), "{rows:#?}");
 }

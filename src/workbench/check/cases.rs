@@ -127,7 +127,7 @@ fn product(gpu: &mut Gpu, random: &mut Stream, [m, n, k]: [usize; 3]) -> Result<
 }
 
 /// n, h, w, ci, co, kernel, stride, pad.
-const CONVOLUTIONS: [[usize; 8]; 14] = [
+const CONVOLUTIONS: [[usize; 8]; 23] = [
     [2, 7, 5, 3, 16, 3, 1, 1],
     [1, 1, 1, 1, 1, 1, 1, 0],
     [3, 5, 6, 16, 16, 3, 1, 1],
@@ -143,6 +143,16 @@ const CONVOLUTIONS: [[usize; 8]; 14] = [
     // Whole tiles, more than one a block, and one that is not full.
     [11, 8, 8, 16, 16, 3, 1, 1],
     [5, 8, 8, 32, 32, 3, 1, 1],
+    [19, 8, 8, 3, 16, 3, 1, 1],
+    [3, 8, 8, 7, 32, 3, 1, 1],
+    [11, 8, 8, 1, 64, 3, 2, 1],
+    [2, 8, 8, 16, 32, 1, 2, 0],
+    // Blocks that take three tiles and more, so that what they copy into is used again.
+    [33, 8, 8, 32, 64, 1, 2, 0],
+    [49, 8, 8, 16, 32, 1, 2, 0],
+    [5, 8, 8, 96, 96, 3, 1, 1],
+    [17, 8, 8, 16, 128, 3, 1, 1],
+    [21, 16, 16, 16, 32, 3, 2, 1],
 ];
 
 fn conv(gpu: &mut Gpu, random: &mut Stream, sizes: [usize; 8]) -> Result<(), DeviceError> {

@@ -49,7 +49,7 @@ pub(super) static OPS: &[Op] = &[
     Op {
         name: "conv_backward",
         ladder: Some(Ladder::Conv),
-        steps: &[1, 2, 3, 5],
+        steps: &[1, 2, 3, 4, 5],
         folders: &["conv_dgrad", "conv_wgrad", "conv_backward"],
         dims: CONV,
         shape: STAGE,

@@ -1,7 +1,8 @@
 //! Step 5: both gradients in one pass.
 
+use super::parts::finish;
 use super::resident::{Region, Resident, THREADS};
-use super::tiles::{PIXELS, add_chunks, combine_sums};
+use super::tiles::PIXELS;
 use super::{Read, Shape, activation, count, gradient};
 use crate::backend::gpu::driver::Arg;
 use crate::backend::gpu::{Gpu, Ladder};
@@ -36,6 +37,7 @@ impl Backward {
         let shared = count(weights + inputs + outputs + sums + windows + regions);
         let resident = Resident {
             kernel,
+            threads: THREADS,
             blocks,
             shared,
         };
@@ -78,13 +80,11 @@ impl Backward {
             &shape.args(),
         ]
         .concat();
-        let Resident { kernel, shared, .. } = self.resident;
-        gpu.launch(kernel, grid, THREADS as u32, shared, &args);
-        if blocks > 1 {
-            add_chunks(gpu, weights, blocks as usize, dw);
-        }
-        if let Some((bn, _)) = out.sums {
-            combine_sums(gpu, partial, tiles, shape.ci, bn);
-        }
+        self.resident.launch(gpu, grid, &args);
+        finish(
+            gpu,
+            (blocks > 1).then_some((weights, blocks as usize, dw)),
+            out.sums.map(|(bn, _)| (partial, tiles, bn)),
+        );
     }
 }

@@ -2,13 +2,14 @@
 
 mod fused;
 mod naive;
+mod parts;
 mod resident;
 mod tiles;
 
 use crate::backend::gpu::Gpu;
 use crate::backend::gpu::driver::Arg;
 use crate::backend::{BatchNorm, Grad, InputGrad, Load, Tensor, Window};
-use tiles::Tiles;
+use tiles::{Tiles, input_tiles};
 
 #[cfg(all(test, simt))]
 mod tests;
@@ -174,6 +175,82 @@ pub(crate) fn conv2d_backward(
     }
     match Tiles::allowed(gpu) {
         None => naive::backward(gpu, &shape, from, dw, dx),
-        Some(tiles) => tiles.backward(gpu, &shape, from, dw, dx),
+        Some(tiles) => gradients(gpu, tiles, &shape, from, dw, dx),
     }
+}
+
+/// Both gradients one after the other, each by its highest step, and one launch for what both leave.
+fn gradients(
+    gpu: &mut Gpu,
+    tiles: &Tiles,
+    shape: &Shape,
+    from: Read,
+    dw: Tensor,
+    dx: Option<InputGrad>,
+) {
+    let wgrad = resident::Wgrad::fitting(gpu, shape);
+    let chunks = match &wgrad {
+        Some(kernel) => kernel.chunks(),
+        None => shape.outputs().div_ceil(tiles.chunk(gpu, shape)),
+    };
+    let dgrad = resident::Dgrad::fitting(gpu, shape);
+    let blocks = match &dgrad {
+        Some(kernel) => kernel.blocks(),
+        None => input_tiles(shape),
+    };
+    let sums = dx.and_then(|dx| dx.sums);
+    // In floats.
+    let weights = if chunks > 1 { chunks * dw.len() } else { 0 };
+    let of_sums = sums.map_or(0, |_| 2 * shape.ci * blocks);
+    let scratch = gpu.scratch(4 * (weights + of_sums));
+    let sum_parts = Arg::Ptr(scratch + 4 * weights as u64);
+    let weight_parts = match chunks {
+        1 => gpu.address(dw),
+        _ => Arg::Ptr(scratch),
+    };
+    match wgrad {
+        Some(kernel) => kernel.launch(gpu, shape, from, weight_parts),
+        None => tiles.weight_gradient(gpu, shape, from, weight_parts),
+    }
+    if let Some(dx) = dx {
+        let args = input_gradient(gpu, shape, from, dx, sum_parts);
+        match dgrad {
+            Some(kernel) => kernel.launch(gpu, &args),
+            None => tiles.input_gradient(gpu, shape, blocks, &args),
+        }
+    }
+    parts::finish(
+        gpu,
+        (chunks > 1).then_some((weight_parts, chunks, dw)),
+        sums.map(|(bn, _)| (sum_parts, blocks, bn)),
+    );
+}
+
+/// Arguments of the kernels of the input gradient, which leave parts of sums at `partial`.
+fn input_gradient(
+    gpu: &Gpu,
+    shape: &Shape,
+    Read { x, w, dy }: Read,
+    out: InputGrad,
+    partial: Arg,
+) -> Vec<Arg> {
+    let add = out.add.map_or(Arg::NULL, |t| gpu.address(t));
+    let [raw, mean, invstd, partial] = match out.sums {
+        Some((bn, raw)) => [
+            gpu.address(raw),
+            gpu.address(bn.mean),
+            gpu.address(bn.invstd),
+            partial,
+        ],
+        None => [Arg::NULL; 4],
+    };
+    [
+        &gradient(gpu, dy, shape.outputs())[..],
+        &[gpu.address(w)],
+        &activation(gpu, x),
+        &[Arg::I32(i32::from(out.relu)), add, gpu.address(out.dx)],
+        &[raw, mean, invstd, partial],
+        &shape.args(),
+    ]
+    .concat()
 }

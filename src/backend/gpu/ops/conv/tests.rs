@@ -4,6 +4,7 @@
 //! in bf16: the kernels then differ from exact arithmetic only in the last rounding of what they
 //! store.
 
+use super::parts::{ADDERS, MERGERS};
 use super::tiles::{FMA, PIXELS, TENSOR_CORES};
 use super::*;
 use crate::backend::cpu::Cpu;
@@ -361,6 +362,10 @@ fn tiles_are_those_of_the_kernels() {
     assert_eq!(FMA.depth, constant(header, "DEPTH"));
     let per_channel = constant(header, "THREADS_PER_COLUMN") / constant(header, "COLS");
     assert_eq!(FMA.threads, [16, 32, 64].map(|w| (w * per_channel) as u32));
+    let source = include_str!("../../../../../kernels/conv_wgrad/2_tiles.cu");
+    assert_eq!(ADDERS, constant(source, "ADDERS"));
+    let header = include_str!("../../../../../kernels/include/conv_moments.cuh");
+    assert_eq!(MERGERS as usize, constant(header, "MERGERS"));
     let header = include_str!("../../../../../kernels/include/conv_mma.cuh");
     assert_eq!(TENSOR_CORES.depth, constant(header, "STEP"));
     let threads = constant(header, "MMA_THREADS") as u32;
@@ -388,6 +393,21 @@ fn layers_of_resnets() {
         [5, 16, 16, 32, 64, 3, 2, 1],
         [1, 128, 256, 16, 16, 3, 2, 1],
         [5, 2, 2, 64, 128, 3, 1, 1],
+        // Images, at the start of other networks.
+        [3, 8, 8, 7, 32, 3, 1, 1],
+        [13, 8, 8, 3, 64, 3, 1, 1],
+        [5, 16, 16, 1, 16, 3, 2, 1],
+        // Weights' gradients in several tiles, with blocks that take several of pixels.
+        [19, 8, 8, 32, 64, 3, 1, 1],
+        [33, 16, 16, 16, 32, 3, 2, 1],
+        [2, 4, 4, 96, 64, 3, 2, 1],
+        // The input's gradient of a stride, with blocks that take several tiles.
+        [9, 16, 16, 32, 64, 3, 2, 1],
+        [33, 8, 8, 32, 64, 1, 2, 0],
+        [113, 8, 8, 16, 32, 1, 2, 0],
+        [5, 8, 8, 96, 96, 3, 1, 1],
+        [17, 8, 8, 16, 128, 3, 1, 1],
+        [5, 8, 8, 16, 32, 1, 2, 0],
         [3, 8, 8, 32, 64, 1, 2, 0],
         [2, 7, 7, 64, 32, 1, 1, 0],
         [1, 17, 21, 3, 32, 7, 2, 3],
@@ -418,6 +438,7 @@ fn every_combination_of_options() {
             }
             // Whole tiles, and one that is not full.
             Case::new([3, 8, 8, 16, 16, 3, 1, 1], options).check();
+            Case::new([3, 8, 8, 16, 32, 3, 2, 1], options).check();
             // Vector and scalar loads by turns.
             let (ci, co) = if bits.count_ones() % 2 == 0 {
                 (5, 17)
@@ -493,6 +514,7 @@ fn bits_do_not_depend_on_the_schedule() {
         [5, 11, 6, 3, 40, 3, 2, 1],
         [17, 8, 8, 16, 16, 3, 1, 1],
         [9, 16, 16, 32, 32, 3, 1, 1],
+        [9, 16, 16, 32, 64, 3, 2, 1],
     ] {
         let case = Case::new(sizes, ALL);
         for step in STEPS {
@@ -532,8 +554,10 @@ fn moments_are_accurate() {
 /// A NaN reaches the outputs whose windows hold it, through ReLU too, and the statistics.
 #[test]
 fn nan_stays() {
-    for (channels, step) in [5, 16].into_iter().flat_map(|c| STEPS.map(move |s| (c, s))) {
-        let mut case = Case::new([1, 6, 6, channels, channels, 3, 1, 1], ALL);
+    // Of the second all steps have kernels.
+    let sizes = [(5, 6), (16, 8)].into_iter();
+    for ((channels, side), step) in sizes.flat_map(|c| STEPS.map(move |s| (c, s))) {
+        let mut case = Case::new([1, side, side, channels, channels, 3, 1, 1], ALL);
         case.inputs.x[0] = f32::NAN;
         let out = case.simt(step, Schedule::Low);
         let pixel = |i: usize| out.y[i * channels];
