@@ -19,7 +19,7 @@ use crate::simt::checker::{Checker, Finding};
 use crate::simt::notes::{Names, Notes};
 use crate::simt::{Landing, SMALL, Schedule};
 use case::Case;
-use cases::cases;
+use cases::{cases, staying};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem::discriminant;
@@ -48,6 +48,12 @@ const DEVICES: [Capability; 2] = [
         ..RTX_4090
     },
 ];
+
+/// One where few blocks do all.
+const ALONE: Capability = Capability {
+    multiprocessors: 1,
+    ..SMALL
+};
 
 /// What a check has shown.
 #[derive(Debug, Default)]
@@ -141,7 +147,7 @@ pub fn check(
         modes: [schedules.len(), landings.len()],
         ..Report::default()
     };
-    let cases = cases();
+    let (cases, staying) = (cases(), staying());
     let usual = cases.par_iter().map(|case| launches(case, DEVICES[0]));
     let usual: BTreeSet<&str> = usual.flatten_iter().collect();
     let wanted: Vec<(&Case, Capability)> = cases
@@ -154,6 +160,7 @@ pub fn check(
                 .take(1 + usize::from(!little.is_subset(&usual)));
             devices.map(move |device| (case, *device))
         })
+        .chain(staying.par_iter().map(|case| (case, ALONE)))
         .filter(|(case, device)| {
             let kernels = launches(case, *device);
             kernels.iter().any(|k| report.kernels.contains_key(k))
