@@ -102,6 +102,19 @@ fn neighbours_that_are_read_at_once_are_told_by_their_bytes() {
     assert!((times[1] - 5.0).abs() < 0.1, "{times:?}");
 }
 
+/// A line is said where it changes (findings/nvdisasm-lines-run-on.sh).
+#[test]
+fn a_kernel_may_begin_on_the_line_that_the_one_before_has_ended_on() {
+    let kernel = |name: &str, place: &str| {
+        let heading = format!("\n//--------------------- .text.{name}    ------\n");
+        [heading, place.into(), line("EXIT", [5, 7, 0])].concat()
+    };
+    let text = kernel("a", &at(3)) + &kernel("b", "");
+    let code = parse(&text, &in_repository);
+    assert_eq!(code["a"].chains, ["kernels/k/1_k.cu:3"]);
+    assert_eq!(code["b"].chains, code["a"].chains);
+}
+
 #[test]
 fn registers_are_those_that_ptxas_has_said() {
     let log = "ptxas info    : Compiling entry function 'k' for 'sm_90a'\n\
