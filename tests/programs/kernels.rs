@@ -450,7 +450,7 @@ fn a_build_by_clang_does_not_count() {
 #[cfg(simt)]
 #[test]
 fn a_check_names_what_it_did_and_wants_a_kernel_that_exists() {
-    let output = kernels(&["check", "kernels/sgd"]);
+    let output = kernels(&["check", "kernels/copy"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).expect("text");
     let mut parts = text.split([' ', '\n']);

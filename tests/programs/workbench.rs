@@ -4,6 +4,7 @@ use crate::runs::without_progress;
 use assert_cmd::Command;
 use autoassist::backend::gpu::catalog::FILES;
 use autoassist::backend::gpu::head::head;
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -238,33 +239,33 @@ fn the_readmes_drawings_are_those_of_the_kernels() {
 /// Each question names one command, and each quotation in its answer is what that prints.
 #[test]
 fn what_the_kernels_ask_has_the_answers_that_they_give() {
-    let here = Path::new(".");
-    let mut asked = BTreeSet::new();
-    for file in FILES {
+    let tries = FILES.iter().flat_map(|file| {
         let head = head(file.path).expect("it is a source");
-        for [question, answer] in head.tries {
-            let commands: Vec<&str> = question.split('`').skip(1).step_by(2).collect();
-            let [command] = commands[..] else {
-                panic!("{}: {question}", file.path)
-            };
-            let args = command.strip_prefix("kernels ").expect("this program's");
-            let args: Vec<&str> = args.split(' ').collect();
-            let text = printed(&args, here);
-            assert!(text.contains(file.path), "{command} runs {}", file.path);
-            let quoted: Vec<&str> = answer.split('`').skip(1).step_by(2).collect();
-            assert!(!quoted.is_empty(), "{}: {answer}", file.path);
-            for quote in quoted {
-                // Not the end of another number.
-                let whole =
-                    |(at, _): (usize, &str)| !text[..at].ends_with(|c: char| c.is_ascii_digit());
-                assert!(
-                    text.match_indices(quote).any(whole),
-                    "{command}: no {quote} in\n{text}"
-                );
-            }
-            asked.insert(file.path);
+        head.tries.into_iter().map(|pair| (file.path, pair))
+    });
+    let tries: Vec<(&str, [String; 2])> = tries.collect();
+    tries.par_iter().for_each(|(path, [question, answer])| {
+        let commands: Vec<&str> = question.split('`').skip(1).step_by(2).collect();
+        let [command] = commands[..] else {
+            panic!("{path}: {question}")
+        };
+        let args = command.strip_prefix("kernels ").expect("this program's");
+        let args: Vec<&str> = args.split(' ').collect();
+        let text = printed(&args, Path::new("."));
+        assert!(text.contains(*path), "{command} runs {path}");
+        let quoted: Vec<&str> = answer.split('`').skip(1).step_by(2).collect();
+        assert!(!quoted.is_empty(), "{path}: {answer}");
+        for quote in quoted {
+            // Not the end of another number.
+            let whole =
+                |(at, _): (usize, &str)| !text[..at].ends_with(|c: char| c.is_ascii_digit());
+            assert!(
+                text.match_indices(quote).any(whole),
+                "{command}: no {quote} in\n{text}"
+            );
         }
-    }
+    });
+    let asked: BTreeSet<&str> = tries.iter().map(|(path, _)| *path).collect();
     for folder in ["gemm", "copy", "conv_fprop", "attention", "layer_norm"] {
         let folder = format!("kernels/{folder}/");
         let steps = FILES.iter().filter(|file| file.path.starts_with(&folder));

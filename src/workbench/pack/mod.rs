@@ -121,29 +121,24 @@ pub fn pack(dir: &Path, profile: &str, archs: &[String]) -> Result<u64, PackErro
     let head = format!("autoassist {}: bash run.sh\n", env!("CARGO_PKG_VERSION"));
     fs::create_dir_all(dir).map_err(at(dir))?;
     fs::write(&manifest, &head).map_err(at(&manifest))?;
-    let fixtures = dir.join("tests/fixtures");
     // An earlier pack's files must not be taken for this one's.
-    for folder in [&dir.join("bin"), &fixtures] {
+    for folder in [dir.join("bin"), dir.join("tests")] {
         if folder.exists() {
-            fs::remove_dir_all(folder).map_err(at(folder))?;
+            fs::remove_dir_all(&folder).map_err(at(&folder))?;
         }
     }
-    fs::create_dir_all(&fixtures).map_err(at(&fixtures))?;
-    let archive = dir.join(ARCHIVE);
-    write_archive(&programs, &archive)?;
-    let mut files = vec![archive];
     let from = sources.join("tests/fixtures");
+    let mut fixtures = Vec::new();
     for entry in fs::read_dir(&from).map_err(at(&from))? {
-        let entry = entry.map_err(at(&from))?;
-        let to = fixtures.join(entry.file_name());
-        fs::copy(entry.path(), &to).map_err(at(&to))?;
-        files.push(to);
+        fixtures.push(entry.map_err(at(&from))?.path());
     }
+    fixtures.sort();
+    let archive = dir.join(ARCHIVE);
+    write_archive(&programs, &fixtures, &archive)?;
     let run = dir.join("run.sh");
     fs::write(&run, RUN).map_err(at(&run))?;
-    files.push(run);
     let mut sizes = Vec::new();
-    for path in &files {
+    for path in &[archive, run] {
         let size = fs::metadata(path).map_err(at(path))?.len();
         let name = path.strip_prefix(dir).unwrap_or(path);
         sizes.push((size, name.display().to_string()));
@@ -268,8 +263,12 @@ fn ended(program: &'static str, output: &Output) -> Result<(), PackError> {
     })
 }
 
-/// Stripped programs as `bin/NAME` in one compressed archive.
-fn write_archive(programs: &[(String, PathBuf)], to: &Path) -> Result<(), PackError> {
+/// Stripped programs as `bin/NAME`, and fixtures as `tests/fixtures/NAME`, in one compressed archive.
+fn write_archive(
+    programs: &[(String, PathBuf)],
+    fixtures: &[PathBuf],
+    to: &Path,
+) -> Result<(), PackError> {
     let folder = tempfile::tempdir().map_err(at(&std::env::temp_dir()))?;
     let file = File::create(to).map_err(at(to))?;
     let xz = Command::new("xz")
@@ -296,6 +295,14 @@ fn write_archive(programs: &[(String, PathBuf)], to: &Path) -> Result<(), PackEr
         added.map_err(at(&stripped))
     };
     let added = programs.iter().try_for_each(&mut add);
+    let added = added.and_then(|()| {
+        fixtures.iter().try_for_each(|fixture| {
+            let name = fixture.file_name().unwrap_or_default();
+            let inside = Path::new("tests/fixtures").join(name);
+            let added = archive.append_path_with_name(fixture, inside);
+            added.map_err(at(fixture))
+        })
+    });
     let added = added.and_then(|()| archive.into_inner().map(drop).map_err(at(to)));
     // Where it ended early it says why, and what was being written when it did is no news.
     ended("xz", &xz.wait_with_output().map_err(at(to))?)?;
@@ -329,11 +336,15 @@ mod tests {
         let programs: Vec<(String, PathBuf)> = ["one", "two", "three"]
             .map(|name| (name.to_string(), program.clone()))
             .into();
-        write_archive(&programs, &dir.path().join(ARCHIVE)).unwrap();
+        let fixture = dir.path().join("a.safetensors");
+        fs::write(&fixture, "numbers").unwrap();
+        write_archive(&programs, &[fixture], &dir.path().join(ARCHIVE)).unwrap();
         let untar = "xz -dc programs.tar.xz | tar -xf - && bin/two --help >help";
         let mut shell = Command::new("sh");
         let shell = shell.args(["-c", untar]).current_dir(&dir);
         assert!(shell.status().unwrap().success());
+        let inside = dir.path().join("tests/fixtures/a.safetensors");
+        assert_eq!(fs::read_to_string(inside).unwrap(), "numbers");
         let help = fs::read_to_string(dir.path().join("help")).unwrap();
         assert!(help.contains("--decompress"), "{help}");
         // A program shrinks to half; three that shared nothing would take more than one.
@@ -341,7 +352,7 @@ mod tests {
         assert!(size(ARCHIVE) < size("bin/one") * 3 / 4);
         // What cannot be packed says where, and what ran out is not taken for an archive.
         let gone = vec![("gone".to_string(), dir.path().join("gone"))];
-        let error = write_archive(&gone, &dir.path().join("x")).unwrap_err();
+        let error = write_archive(&gone, &[], &dir.path().join("x")).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("strip") && text.lines().count() == 1,

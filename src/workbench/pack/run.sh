@@ -56,14 +56,14 @@ read -ra more <<<"${STEP_ARGS:-}"
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 2
 
-# Programs travel in an archive. Which one they are from is noted: a newer pack may have been copied
+# Programs and fixtures travel in an archive. Which one they are from is noted: a newer pack may have been copied
 # over this one.
 unpack() {
     [ -e programs.tar.xz ] || return 0
     local sum
     sum=$(cksum <programs.tar.xz) || return 1
     [ "$(cat bin/.archive 2>/dev/null)" != "$sum" ] || return 0
-    rm -rf bin unpacked && mkdir unpacked || return 1
+    rm -rf bin tests unpacked && mkdir unpacked || return 1
     if command -v xz >/dev/null && command -v tar >/dev/null; then
         xz -dc programs.tar.xz | tar -xf - -C unpacked || return 1
     elif command -v python3 >/dev/null; then
@@ -71,6 +71,7 @@ unpack() {
     else
         complain "cannot unpack programs.tar.xz; install xz-utils and tar, or python3"
     fi
+    if [ -e unpacked/tests ]; then mv unpacked/tests tests || return 1; fi
     printf '%s\n' "$sum" >unpacked/bin/.archive && mv unpacked/bin bin && rmdir unpacked
 }
 unpack || complain "cannot unpack programs.tar.xz into $PWD"
