@@ -289,7 +289,10 @@ fn a_profile_may_be_of_some_blocks() {
 /// reads and writes neighbours at once.
 #[test]
 fn a_profile_has_what_machine_code_says() {
-    let output = kernels("profile", "merged");
+    let output = command("profile", Path::new("tests/cuda/merged.cu"))
+        .args(["-D", "add(a,b)=a+b"])
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
     let nvdisasm = NVCC.map(|nvcc| Path::new(nvcc).with_file_name("nvdisasm"));

@@ -131,7 +131,8 @@ fn compile(
             command.arg("-I").arg(folder);
         }
         for name in &options.define {
-            command.arg(format!("-D{name}"));
+            // A comma begins another definition.
+            command.arg(format!("-D{}", name.replace(',', "\\,")));
         }
         // Of libraries that are no part of the compiler, what is for the host alone.
         let behind = compiled.headers.join("host");

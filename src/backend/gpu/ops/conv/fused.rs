@@ -3,7 +3,7 @@
 use super::parts::finish;
 use super::resident::{Region, Resident, THREADS};
 use super::tiles::PIXELS;
-use super::{Read, Shape, activation, count, gradient};
+use super::{Read, Shape, count, input_gradient};
 use crate::backend::gpu::driver::Arg;
 use crate::backend::gpu::{Gpu, Ladder};
 use crate::backend::{InputGrad, Tensor};
@@ -48,7 +48,7 @@ impl Backward {
         &self,
         gpu: &mut Gpu,
         shape: &Shape,
-        Read { x, w, dy }: Read,
+        from: Read,
         dw: Tensor,
         out: InputGrad,
     ) {
@@ -61,25 +61,10 @@ impl Backward {
             1 => gpu.address(dw),
             _ => Arg::Ptr(scratch + sums as u64),
         };
-        let add = out.add.map_or(Arg::NULL, |t| gpu.address(t));
-        let [raw, mean, invstd, partial] = match out.sums {
-            Some((bn, raw)) => [
-                gpu.address(raw),
-                gpu.address(bn.mean),
-                gpu.address(bn.invstd),
-                Arg::Ptr(scratch),
-            ],
-            None => [Arg::NULL; 4],
-        };
-        let args = [
-            &gradient(gpu, dy, shape.outputs())[..],
-            &[gpu.address(w)],
-            &activation(gpu, x),
-            &[Arg::I32(i32::from(out.relu)), add, gpu.address(out.dx)],
-            &[raw, mean, invstd, partial, weights],
-            &shape.args(),
-        ]
-        .concat();
+        let partial = Arg::Ptr(scratch);
+        let mut args = input_gradient(gpu, shape, from, out, partial);
+        args.push(weights);
+        args.extend(shape.args());
         self.resident.launch(gpu, grid, &args);
         finish(
             gpu,

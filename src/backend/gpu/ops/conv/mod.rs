@@ -213,7 +213,8 @@ fn gradients(
         None => tiles.weight_gradient(gpu, shape, from, weight_parts),
     }
     if let Some(dx) = dx {
-        let args = input_gradient(gpu, shape, from, dx, sum_parts);
+        let mut args = input_gradient(gpu, shape, from, dx, sum_parts);
+        args.extend(shape.args());
         match dgrad {
             Some(kernel) => kernel.launch(gpu, &args),
             None => tiles.input_gradient(gpu, shape, blocks, &args),
@@ -226,7 +227,7 @@ fn gradients(
     );
 }
 
-/// Arguments of the kernels of the input gradient, which leave parts of sums at `partial`.
+/// First arguments of all kernels of the input gradient, which leave parts of sums at `partial`.
 fn input_gradient(
     gpu: &Gpu,
     shape: &Shape,
@@ -250,7 +251,6 @@ fn input_gradient(
         &activation(gpu, x),
         &[Arg::I32(i32::from(out.relu)), add, gpu.address(out.dx)],
         &[raw, mean, invstd, partial],
-        &shape.args(),
     ]
     .concat()
 }
