@@ -1,6 +1,7 @@
 //! Compiles every kernel twice: by the host's C++ compiler for the SIMT executor, and, where there
 //! is an nvcc, into a fatbin that the library embeds. Writes `catalog.rs`, which lists all of it
-//! (`src/backend/gpu/catalog.rs` has the types).
+//! (`src/backend/gpu/catalog.rs` has the types), and `sources.rs`, its text. For checker and profiler kernels are compiled when
+//! they are first asked for (`src/simt/instrumented.rs`).
 //!
 //! An object is compiled anew only if its own fingerprint changed (source, own headers, command,
 //! compiler), so that a changed header rebuilds what includes it and no more.
@@ -14,7 +15,7 @@ mod log;
 #[path = "kernels/build/nvcc.rs"]
 mod nvcc;
 
-use host::{COMMON, checked_flags, checked_text, executor, executor_digest, exported, is_header};
+use host::{COMMON, executor, executor_digest, exported, is_header};
 use jobs::{Job, compile_all, version_of};
 use nvcc::Nvcc;
 use std::env;
@@ -86,17 +87,6 @@ impl Source {
             .iter()
             .any(|planted| self.path == Path::new(planted))
     }
-
-    /// Compiled for launches that are not checked.
-    fn is_plain(&self) -> bool {
-        !self.is_planted()
-    }
-
-    /// Compiled for launches that are. What lies beside the executor tests it, and not all of it is
-    /// right.
-    fn is_checked(&self) -> bool {
-        self.is_planted() || !self.path.starts_with("kernels/simt")
-    }
 }
 
 fn build() -> Result<()> {
@@ -138,11 +128,13 @@ fn build() -> Result<()> {
     }
     let fatbins: Vec<&Path> = jobs[objects..].iter().map(|j| j.output.as_path()).collect();
     let text = catalog(&sources, &fatbins, &logs[objects..], nvcc.as_ref())?;
-    fs::write(out.join("catalog.rs"), text).map_err(|e| format!("catalog.rs: {e}"))
+    fs::write(out.join("catalog.rs"), text).map_err(|e| format!("catalog.rs: {e}"))?;
+    let text = texts().map_err(|e| format!("kernels: {e}"))?;
+    fs::write(out.join("sources.rs"), text).map_err(|e| format!("sources.rs: {e}"))
 }
 
-/// What `kernels` needs to compile an edited kernel when it is asked about it
-/// (`src/simt/edited.rs`): the compiler, and the executor's functions for that kernel to call.
+/// What programs need to compile kernels when they are asked about them
+/// (`src/simt/instrumented.rs`): the compiler, and the executor's functions for kernels to call.
 fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
     let (compiler, executor) = (host.tool.path().display(), executor_digest()?);
     println!("cargo::rustc-env=AUTOASSIST_CXX={compiler}");
@@ -153,8 +145,8 @@ fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
         "{ simt_*; _ZN*simt*; cuda*; cublas*; __tsan_*; __ubsan_*; __sanitizer_*; __wrap_*; };\n",
     )?;
     let list = list.display();
-    println!("cargo::rustc-link-arg-bin=kernels=-Wl,--dynamic-list={list}");
-    // Functions that programs call and this one does not.
+    println!("cargo::rustc-link-arg=-Wl,--dynamic-list={list}");
+    // Functions that programs of one's own call and this one does not.
     for function in [
         "cublasCreate",
         "cublasSaxpy",
@@ -262,8 +254,7 @@ const PLANTED: [&str; 6] = [
     "kernels/simt/planted_waits.cu",
 ];
 
-/// The kernels, the executor, and the table that leads from one to the other. Kernels twice: plain,
-/// and for the checker.
+/// The kernels, the executor, and the table that leads from one to the other.
 fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
     let io = |e: io::Error| format!("kernels/simt: {e}");
     let registry = out.join("registry.cpp");
@@ -272,29 +263,18 @@ fn host_jobs(host: &Host, out: &Path, sources: &[Source]) -> Result<Vec<Job>> {
     let executor = files(Path::new("kernels/simt"), "cpp").map_err(io)?;
     let folder = out.join("host");
     fs::create_dir_all(&folder).map_err(io)?;
-    let job = |source: &Path, prefix: &str, flags: &[&str]| {
+    let job = |source: &Path| {
         let mut command = host.tool.to_command();
-        command.args(COMMON).args(flags).args(["-xc++", "-c"]);
-        let mut name = OsString::from(prefix);
-        name.push(flat_name(source));
-        let output = folder.join(name).with_extension("o");
+        command
+            .args(COMMON)
+            .args(["-Wall", "-Wextra", "-Wno-unknown-pragmas"]);
+        command.args(["-funroll-loops", "-xc++", "-c"]);
+        let output = folder.join(flat_name(source)).with_extension("o");
         Job::new(source, output, command, &host.version)
     };
-    let plain = ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-funroll-loops"];
-    let checked = checked_flags(host.tool.is_like_clang());
-    let kernels = |keep: fn(&Source) -> bool| sources.iter().filter(move |s| keep(s));
-    let mut jobs: Vec<Job> = kernels(Source::is_plain)
-        .map(|s| &s.path)
-        .chain(&executor)
-        .chain([&registry])
-        .map(|s| job(s, "", &plain))
-        .collect();
-    for source in kernels(Source::is_checked) {
-        let wrapper = folder.join(flat_name(&source.path)).with_extension("cpp");
-        write_if_new(&wrapper, &checked_text(&source.path).map_err(io)?).map_err(io)?;
-        jobs.push(job(&wrapper, "checked-", &checked));
-    }
-    Ok(jobs)
+    let kernels = sources.iter().filter(|source| !source.is_planted());
+    let all = kernels.map(|source| &source.path).chain(&executor);
+    Ok(all.chain([&registry]).map(|source| job(source)).collect())
 }
 
 /// Leaves a file alone that is as it should be.
@@ -313,43 +293,59 @@ fn flat_name(path: &Path) -> OsString {
     parts.join("-".as_ref())
 }
 
-/// `simt_kernels` and `simt_checked_kernels` of `kernels/simt/abi.h`.
+/// `simt_kernels` of `kernels/simt/abi.h`.
 fn registry_text(sources: &[Source]) -> String {
-    let mut text = "// Generated by build.rs.\n#include \"../simt/abi.h\"\n".to_string();
-    let names = |keep: fn(&Source) -> bool| -> Vec<&String> {
-        let sources = sources.iter().filter(|s| keep(s));
-        sources.flat_map(|s| &s.kernels).collect()
-    };
-    for (table, prefix, names) in [
-        ("simt_kernels", "simt_kernel", names(Source::is_plain)),
-        (
-            "simt_checked_kernels",
-            "simt_checked",
-            names(Source::is_checked),
-        ),
-    ] {
-        text.push('\n');
-        for name in &names {
-            let _ = writeln!(text, "extern \"C\" const SimtKernel {prefix}_{name};");
-        }
-        let _ = write!(
-            text,
-            "\nextern \"C\" const SimtKernel *const *{table}(size_t *count) {{\n    \
-                 static const SimtKernel *const kernels[] = {{\n"
-        );
-        for name in &names {
-            let _ = writeln!(text, "        &{prefix}_{name},");
-        }
-        let count = names.len();
-        let _ = write!(
-            text,
-            "        nullptr,\n    }};\n    *count = {count};\n    return kernels;\n}}\n"
-        );
+    let sources = sources.iter().filter(|source| !source.is_planted());
+    let names: Vec<&String> = sources.flat_map(|source| &source.kernels).collect();
+    let mut text = "// Generated by build.rs.\n#include \"../simt/abi.h\"\n\n".to_string();
+    for name in &names {
+        let _ = writeln!(text, "extern \"C\" const SimtKernel simt_kernel_{name};");
     }
+    text += "\nextern \"C\" const SimtKernel *const *simt_kernels(size_t *count) {\n    \
+             static const SimtKernel *const kernels[] = {\n";
+    for name in &names {
+        let _ = writeln!(text, "        &simt_kernel_{name},");
+    }
+    let count = names.len();
+    let _ = write!(
+        text,
+        "        nullptr,\n    }};\n    *count = {count};\n    return kernels;\n}}\n"
+    );
     text
 }
 
-/// The text of `catalog.rs`: `FILES`, `SOURCES`, and what is known of nvcc.
+/// The text of `sources.rs`: what `kernels/` has, by path.
+fn texts() -> io::Result<String> {
+    let root = env::current_dir()?;
+    let mut text = "// Generated by build.rs.\n".to_string();
+    let mut table = |name: &str, of: &str, paths: &[PathBuf]| {
+        let only = match name {
+            "SOURCES" => "",
+            _ => "#[cfg(simt)]\n",
+        };
+        let _ = write!(
+            text,
+            "\n/// {of}, by path, as they were built.\n{only}\
+             pub(crate) static {name}: &[(&str, &str)] = &[\n"
+        );
+        for path in paths {
+            let whole = root.join(path);
+            let _ = writeln!(text, "    ({path:?}, include_str!({whole:?})),");
+        }
+        text += "];\n";
+    };
+    let of = "Kernels and the headers that they share";
+    table("SOURCES", of, &read_by_people()?);
+    let of = "Mistakes for the checker to find, and what tests count";
+    table("PLANTED", of, &PLANTED.map(PathBuf::from));
+    let mut headers = executor()?;
+    headers.retain(|path| is_header(path));
+    let of = "Headers of the executor, and those that programs of one's own are compiled with";
+    table("HEADERS", of, &headers);
+    Ok(text)
+}
+
+/// The text of `catalog.rs`: `FILES`, and what is known of nvcc.
 fn catalog(
     sources: &[Source],
     fatbins: &[&Path],
@@ -393,20 +389,6 @@ fn catalog(
             "    KernelFile {{\n        path: {path:?},\n        kernels: &{kernels:?},\n        \
                  fatbin: {fatbin},\n        resources: &[\n{resources}        ],\n    }},\n"
         );
-    }
-    text += "];\n\n/// Texts of all kernels and of the headers that they share, by path, as they were built.\n\
-             pub static SOURCES: &[(&str, &str)] = &[\n";
-    let root = env::var("CARGO_MANIFEST_DIR").map_err(|e| format!("CARGO_MANIFEST_DIR: {e}"))?;
-    for path in read_by_people().map_err(|e| format!("kernels: {e}"))? {
-        let path = path.display().to_string();
-        let _ = writeln!(text, "    ({path:?}, include_str!(\"{root}/{path}\")),");
-    }
-    text += "];\n\n/// Headers that programs of one's own are compiled with, by path.\n\
-             #[cfg(simt)]\npub static HEADERS: &[(&str, &str)] = &[\n";
-    let headers = executor().map_err(|e| format!("kernels: {e}"))?;
-    for path in headers.iter().filter(|p| is_header(p)) {
-        let path = path.display().to_string();
-        let _ = writeln!(text, "    ({path:?}, include_str!(\"{root}/{path}\")),");
     }
     let toolkit = nvcc.map(|nvcc| nvcc.version);
     let compiled_by = toolkit.unwrap_or(record.0);

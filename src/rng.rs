@@ -9,6 +9,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// SplitMix64's finaliser, a bijection in which each input bit flips each output bit with
 /// probability one half.
+#[inline]
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -41,6 +42,7 @@ pub fn dropout_key(seed: u64, step: u64, site: u32) -> u64 {
 /// 64 random bits for a dropout's elements `4·group … 4·group + 3`: element `i` takes bits
 /// `16·(i mod 4) …` and is zeroed where they are, as a number, below its threshold. Kernels on a
 /// device compute the same.
+#[inline]
 pub fn dropout_bits(key: u64, group: u64) -> u64 {
     mix((key ^ group).wrapping_add(STEP))
 }

@@ -1,127 +1,19 @@
-//! How the host's C++ compiler compiles a kernel's file for the SIMT executor: `build.rs` all of
-//! them, `src/simt/edited.rs` those that were edited since.
+//! What `build.rs`, which compiles all kernels for the SIMT executor, and `src/simt/instrumented.rs`,
+//! which compiles them for its checker and its profiler, both know of them.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// What every file is compiled with, of the executor's, too.
-pub const COMMON: [&str; 6] = [
+pub const COMMON: [&str; 5] = [
     "-std=c++17",
-    "-g1",
     "-fPIC",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-Ikernels/include",
 ];
-
-/// What checker and profiler want of the compiler: a call of ours before every access to memory
-/// (`kernels/simt/check.h`) and in every basic block (`kernels/simt/profile.h`).
-const CHECKED: [&str; 9] = [
-    "-I.",
-    "-ffile-prefix-map=./kernels/=kernels/",
-    "-w",
-    "-DSIMT_FLAVOUR=checked",
-    "-DSIMT_KERNEL(name)=simt_checked_##name",
-    "-DSIMT_MARKED",
-    "-fsanitize=thread,undefined",
-    "-fno-sanitize=vptr",
-    "-fsanitize-coverage=trace-pc",
-];
-
-/// Accesses as the source has them. Both compilers first optimise and then put the calls in, so
-/// that a read by all threads whose value one thread uses would be seen of that thread alone; and
-/// copies of a known size would be seen by neither. `kernels/simt/sight.cu` has what must be seen.
-const AS_WRITTEN_GCC: [&str; 5] = [
-    "-Og",
-    "-fno-tree-sra",
-    "-fno-builtin-memcpy",
-    "-fno-builtin-memmove",
-    "-fno-builtin-memset",
-];
-const AS_WRITTEN_CLANG: [&str; 4] = [
-    "-O0",
-    "-fno-sanitize=function",
-    "-mllvm",
-    "-tsan-instrument-read-before-write=1",
-];
-
-/// All of it, for a file as [`checked_text`] has it.
-pub fn checked_flags(clang: bool) -> Vec<&'static str> {
-    let as_written = match clang {
-        true => &AS_WRITTEN_CLANG[..],
-        false => &AS_WRITTEN_GCC,
-    };
-    [&CHECKED[..], as_written].concat()
-}
-
-/// A file with kernels in a namespace of its own, without which the linker would take functions of
-/// the plain objects in place of the checked ones. Standard headers belong outside of it. Calls of
-/// `memcpy` and its like are the checker's to see.
-pub fn checked_text(path: &Path) -> io::Result<String> {
-    let mut text = "#include \"kernels/simt/watched.h\"\n".to_string();
-    for header in Includes::of(path)?.standard {
-        let _ = write!(
-            text,
-            "#if __has_include(<{header}>)\n#include <{header}>\n#endif\n"
-        );
-    }
-    let _ = write!(
-        text,
-        "#include \"kernels/include/kernel.cuh\"\n\n\
-         namespace checked {{\n#include \"{}\"\n}}\n",
-        path.display()
-    );
-    Ok(text)
-}
-
-/// What a file includes, itself or by headers of ours.
-#[derive(Default)]
-pub struct Includes {
-    /// `<...>`.
-    standard: BTreeSet<String>,
-    /// The file itself, and the headers of ours.
-    pub own: BTreeSet<PathBuf>,
-}
-
-impl Includes {
-    /// # Errors
-    /// One of them cannot be read.
-    pub fn of(path: &Path) -> io::Result<Includes> {
-        let mut found = Includes::default();
-        found.add(path)?;
-        Ok(found)
-    }
-
-    fn add(&mut self, path: &Path) -> io::Result<()> {
-        if !self.own.insert(path.to_path_buf()) {
-            return Ok(());
-        }
-        for line in fs::read_to_string(path)?.lines() {
-            let directive = line.trim_start().strip_prefix('#').map(str::trim_start);
-            let Some(name) = directive.and_then(|d| d.strip_prefix("include")) else {
-                continue;
-            };
-            let name = name.trim_start();
-            if let Some((header, _)) = name.strip_prefix('<').and_then(|n| n.split_once('>')) {
-                self.standard.insert(header.into());
-            } else if let Some((header, _)) = name.strip_prefix('"').and_then(|n| n.split_once('"'))
-            {
-                let beside = path.parent().map(|folder| folder.join(header));
-                let places = beside
-                    .into_iter()
-                    .chain([Path::new("kernels/include").join(header)]);
-                if let Some(found) = places.into_iter().find(|place| place.is_file()) {
-                    self.add(&found)?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Names of the kernels of a file: its `EXPORT(name)` lines.
 pub fn exported(text: &str) -> Vec<String> {

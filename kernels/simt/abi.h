@@ -117,8 +117,6 @@ typedef struct SimtFinding {
     char what[256];      // what was accessed, or computed
 } SimtFinding;
 
-// The kernels as compiled for checked launches.
-const SimtKernel *const *simt_checked_kernels(size_t *count);
 // With room for so many bytes of device memory; null where the system refuses the address space.
 SimtChecker *simt_checker_new(size_t capacity);
 void simt_checker_delete(SimtChecker *checker);

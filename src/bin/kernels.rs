@@ -229,21 +229,23 @@ fn unknown(name: &str) -> ExitCode {
 
 #[cfg(simt)]
 fn check(name: &str) -> ExitCode {
-    use autoassist::workbench::check::{RUNS, check, named};
-    if let Err(failure) = workbench::edited(|file| named(file, name).next().is_some()) {
+    use autoassist::workbench::check::{Plan, RUNS};
+    let Some(plan) = Plan::new(name) else {
+        return unknown(name);
+    };
+    if let Err(failure) = workbench::prepare(plan.files()) {
         return said(Err(failure));
     }
     let progress = Progress::new("check".into());
-    let checked = check(name, &RUNS, &|done| {
+    let checked = plan.run(&RUNS, &|done| {
         progress.say(format!("check: {:.0} %", 100.0 * done));
     });
     drop(progress);
     match checked {
-        Ok(Some(report)) => {
+        Ok(report) => {
             print(&report.text());
             ExitCode::from(u8::from(!report.is_clean()))
         }
-        Ok(None) => unknown(name),
         Err(e) => failed(&e, 2),
     }
 }
@@ -281,9 +283,9 @@ mod workbench {
     use super::{At, Failure, Program, Progress, is_source};
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
-    use autoassist::backend::gpu::catalog::KernelFile;
+    use autoassist::backend::gpu::catalog::FILES;
+    use autoassist::simt::instrumented::load;
     use autoassist::workbench::drawings;
-    use autoassist::workbench::load_edited;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
     use autoassist::workbench::profile::network::{self, Network};
     use autoassist::workbench::profile::tables::Wanted;
@@ -339,17 +341,26 @@ mod workbench {
         Ok(list::list())
     }
 
-    /// Has edited kernels compiled anew, and says so.
-    pub fn edited(wanted: impl Fn(&KernelFile) -> bool) -> Result<()> {
+    /// Has the kernels of these files compiled to be looked at, and says which were edited.
+    pub fn prepare(files: impl Iterator<Item = &'static str>) -> Result<()> {
         let started = Instant::now();
-        let files = load_edited(wanted)?;
-        if !files.is_empty() {
-            let (files, seconds) = (files.join(", "), started.elapsed().as_secs_f64());
+        let files: Vec<&str> = files.collect();
+        let progress = Progress::new("kernels, compiled to be looked at".into());
+        let prepared = load(&files, &|done, all| {
+            progress.say(format!(
+                "kernels, compiled to be looked at: {done} of {all}"
+            ));
+        });
+        drop(progress);
+        let prepared = prepared?;
+        if !prepared.edited.is_empty() {
+            let (files, seconds) = (prepared.edited.join(", "), started.elapsed().as_secs_f64());
+            let again = match prepared.compiled {
+                0 => String::new(),
+                _ => format!(", compiled again in {seconds:.1} s"),
+            };
             // Nobody may be there to read it.
-            let _ = writeln!(
-                std::io::stderr(),
-                "edited since the build, compiled again in {seconds:.1} s: {files}"
-            );
+            let _ = writeln!(std::io::stderr(), "edited since the build{again}: {files}");
         }
         Ok(())
     }
@@ -372,11 +383,17 @@ mod workbench {
         Ok(())
     }
 
-    fn edited_of(op: &Op) -> Result<()> {
-        edited(|file| {
-            let folder = file.path.split('/').nth(1);
-            folder.is_some_and(|folder| op.folders.contains(&folder))
-        })
+    /// Those of an op, and what every captured step begins with.
+    fn prepare_op(op: &Op) -> Result<()> {
+        let paths = FILES.iter().map(|file| file.path);
+        prepare(paths.filter(|path| {
+            let folder = path.split('/').nth(1);
+            folder.is_some_and(|folder| folder == "step" || op.folders.contains(&folder))
+        }))
+    }
+
+    fn prepare_all() -> Result<()> {
+        prepare(FILES.iter().map(|file| file.path))
     }
 
     fn gpu(key: &str) -> Result<&'static Specs> {
@@ -432,7 +449,7 @@ mod workbench {
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
         let named = find(name)?;
-        edited_of(named.op)?;
+        prepare_op(named.op)?;
         let (shape, specs) = at.resolve()?;
         let step = step.or(named.step);
         let usual = || step.map_or(named.op.shape, |step| named.op.shape_of(step));
@@ -456,7 +473,7 @@ mod workbench {
             let names: Vec<String> = Network::all().map(Network::name).collect();
             format!("--network {name}: one of {}", names.join(", "))
         })?;
-        edited(|_| true)?;
+        prepare_all()?;
         let batch = batch.map_or(found.usual_batch(), |n| n as usize);
         Ok(stepped(found, batch, specs)?.text(specs))
     }
@@ -470,7 +487,7 @@ mod workbench {
 
     pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
         let op = find(name)?.op;
-        edited_of(op)?;
+        prepare_op(op)?;
         let (shape, specs) = at.resolve()?;
         warn(op, &op.climb(shape.as_deref()), specs)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
@@ -501,7 +518,7 @@ mod workbench {
     }
 
     pub fn tables(file: &Path) -> Result {
-        edited(|_| true)?;
+        prepare_all()?;
         let specs = &GPUS[0];
         let (device, _) = device()?;
         let table = |wanted| match wanted {

@@ -2,7 +2,6 @@
 //! what is wrong becomes a [`Finding`]. How it works is in `kernels/simt/check.h`.
 
 use super::abi::{Kernel, RawLaunch, text};
-use super::edited;
 use super::symbols::{SYMBOLS, Symbols};
 use crate::backend::error::DeviceError;
 use std::collections::BTreeMap;
@@ -41,7 +40,6 @@ struct RawFinding {
 }
 
 unsafe extern "C" {
-    fn simt_checked_kernels(count: *mut usize) -> *const *const Kernel;
     fn simt_checker_new(capacity: usize) -> *mut Raw;
     fn simt_checker_delete(checker: *mut Raw);
     fn simt_checker_alloc(checker: *mut Raw, bytes: usize, align: usize) -> *mut u8;
@@ -161,18 +159,6 @@ impl Drop for Inner {
     }
 }
 
-/// All kernels that can be checked, in the place of edited ones those that they became.
-pub(super) fn kernels() -> &'static [*const Kernel] {
-    edited::kernels().unwrap_or_else(built)
-}
-
-/// All kernels that can be checked, as they were built.
-pub(super) fn built() -> &'static [*const Kernel] {
-    let mut count = 0;
-    // SAFETY: the table is made by the build and never changes; `count` is its length.
-    unsafe { std::slice::from_raw_parts(simt_checked_kernels(&mut count), count) }
-}
-
 impl Checker {
     /// With nothing allocated and nothing found.
     ///
@@ -268,7 +254,7 @@ impl Checker {
     /// `simt_launch_checked`.
     ///
     /// # Safety
-    /// `kernel` is one of [`kernels`], and `args` are as many as it has parameters, each of their
+    /// `kernel` is one for checked launches, and `args` are as many as it has parameters, each of their
     /// sizes.
     pub(crate) unsafe fn launch(
         &self,

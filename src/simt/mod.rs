@@ -2,10 +2,11 @@
 //! [`Driver`](crate::backend::gpu::driver::Driver); `kernels/simt/` is its other half.
 
 pub(crate) mod abi;
+pub(crate) mod cache;
 pub mod checker;
 mod code;
 pub mod counts;
-pub mod edited;
+pub mod instrumented;
 pub(crate) mod notes;
 pub(crate) mod once;
 pub mod profiler;

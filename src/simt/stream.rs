@@ -2,7 +2,8 @@
 //! with a thread of its own, so that launches are as asynchronous as on a GPU.
 
 use super::abi::{Kernel, RawLaunch, kernels, simt_launch, text};
-use super::checker::{self, Checker};
+use super::checker::Checker;
+use super::instrumented;
 use super::profiler::Profiler;
 use crate::backend::error::DeviceError;
 use crate::backend::gpu::driver::{
@@ -471,7 +472,9 @@ impl Driver for Simt {
             }
             _ => {
                 let kernels = match self.watcher {
-                    Some(_) => checker::kernels(),
+                    Some(_) => {
+                        instrumented::kernels().map_err(|e| DeviceError::Fault(e.to_string()))?
+                    }
                     None => kernels(),
                 };
                 let limit = self.capability.block_shared;

@@ -1,10 +1,10 @@
-//! Which line of the kernels' sources an address of the program's code comes from.
+//! Which line of a source an address of kernels' code comes from.
 
 use super::code::Code;
 use super::counts::Chain;
 use addr2line::Loader;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::Mutex;
 
 /// A place in the source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,27 +15,18 @@ pub struct Site {
     pub caller: Option<String>,
 }
 
-/// Line numbers of the program, where it has any, and of edited kernels.
+/// Line numbers of the library with what is looked at, where it has any.
 pub(super) struct Symbols {
-    program: Option<Loader>,
-    edited: Option<(Code, Option<Loader>)>,
+    library: Option<(Code, Option<Loader>)>,
 }
 
 /// Those of the running program.
-pub(super) static SYMBOLS: LazyLock<Mutex<Symbols>> = LazyLock::new(|| Mutex::new(Symbols::load()));
+pub(super) static SYMBOLS: Mutex<Symbols> = Mutex::new(Symbols { library: None });
 
 impl Symbols {
-    fn load() -> Symbols {
-        let program = std::env::current_exe().ok();
-        Symbols {
-            program: program.and_then(|path| Loader::new(path).ok()),
-            edited: None,
-        }
-    }
-
     /// Those of a library, whose code this is.
     pub(super) fn add(&mut self, code: Code, library: &Path) {
-        self.edited = Some((code, Loader::new(library).ok()));
+        self.library = Some((code, Loader::new(library).ok()));
     }
 
     /// The innermost line that is not the executor's.
@@ -57,11 +48,13 @@ impl Symbols {
             .find(|(file, _)| is_own(file) && !primitives.contains(&file.as_str()))
             .or_else(|| lines.iter().find(|(file, _)| is_own(file)));
         let Some((file, line)) = innermost else {
+            let in_library = |(code, _): &(Code, _)| code.image_of(address).is_some();
+            let whose = match self.library.as_ref().is_some_and(in_library) {
+                true if lines.is_empty() => "without a line number",
+                _ => "in the executor",
+            };
             return Site {
-                place: match lines.is_empty() {
-                    true => format!("code address {address:#x} (without a line number)"),
-                    false => format!("code address {address:#x} (in the executor)"),
-                },
+                place: format!("code address {address:#x} ({whose})"),
                 caller: None,
             };
         };
@@ -84,11 +77,11 @@ impl Symbols {
     /// Files and lines from the innermost inlined function to the outermost.
     fn lines(&self, address: u64) -> Vec<(String, u32)> {
         let mut lines = Vec::new();
-        let edited = self.edited.as_ref().and_then(|(code, loader)| {
+        let library = self.library.as_ref().and_then(|(code, loader)| {
             let image = code.image_of(address)?;
-            Some((loader, code.address(address) - image))
+            Some((loader.as_ref()?, code.address(address) - image))
         });
-        let (Some(loader), address) = edited.unwrap_or((&self.program, address)) else {
+        let Some((loader, address)) = library else {
             return lines;
         };
         let probe = loader.relative_address_base() + address;
@@ -105,7 +98,7 @@ impl Symbols {
 /// The line of the first of these sites that is in the loaded library, outside of the executor.
 pub(crate) fn library_line(sites: &[u64]) -> Option<String> {
     let symbols = SYMBOLS.lock().expect("no holder panics");
-    let (code, _) = symbols.edited.as_ref()?;
+    let (code, _) = symbols.library.as_ref()?;
     let inside = |site: &&u64| code.image_of(**site).is_some();
     let place = |site: &u64| symbols.site(*site, "").place;
     let places = sites.iter().filter(inside).map(place);

@@ -5,7 +5,7 @@ use autoassist::backend::gpu::catalog::FILES;
 use autoassist::backend::gpu::driver::{Arg, Driver, Launch, Scratch, TensorMap};
 use autoassist::simt::checker::{Access, Act, Checker, Finding, Mistake};
 use autoassist::simt::{Landing, Schedule, Simt};
-use autoassist::workbench::check::check;
+use autoassist::workbench::check::Plan;
 
 /// Files with mistakes, and their text.
 const PLANTED: [(&str, &str); 2] = [
@@ -465,8 +465,8 @@ fn nothing_is_found_where_nothing_is_wrong() {
 #[test]
 fn no_kernel_of_the_build_has_a_mistake() {
     let runs = [(Schedule::Random(1), Landing::Randomly)];
-    let report = check("", &runs, &|_| ()).expect("address space");
-    let report = report.expect("there are kernels");
+    let plan = Plan::new("").expect("there are kernels");
+    let report = plan.run(&runs, &|_| ()).expect("address space");
     assert!(report.is_clean(), "{}", report.text());
     let kernels: usize = FILES.iter().map(|file| file.kernels.len()).sum();
     let text = report.text();

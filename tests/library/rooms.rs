@@ -12,6 +12,7 @@ const FLOORS: [&[&str]; 11] = [
         "html",
         "rng",
         "backend::cpu::simd",
+        "backend::gpu::sources",
         "backend::precision",
     ],
     &["data"],

@@ -22,6 +22,7 @@ impl Mask {
     }
 
     /// Factors, 0 or `1/(1 − p)`, of the elements from number `first`.
+    #[inline] // Compiled for the instructions of the caller.
     pub fn factors(&self, first: usize, to: &mut [f32]) {
         let start = (4 - first % 4) % 4;
         let (head, rest) = to.split_at_mut(start.min(to.len()));
@@ -33,6 +34,7 @@ impl Mask {
     }
 
     /// Factors of some elements of a group of four.
+    #[inline]
     fn group(&self, group: usize, first: usize, to: &mut [f32]) {
         let mut bits = dropout_bits(self.key, group as u64) >> (16 * first);
         for to in to {

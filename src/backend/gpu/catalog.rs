@@ -1,6 +1,7 @@
 //! The kernels of this build, as `build.rs` found and compiled them.
 
 use super::head::head;
+use super::sources::SOURCES;
 use crate::backend::NVCC_REMEDY;
 
 /// A file of `kernels/`, with what nvcc made of it.
@@ -36,17 +37,18 @@ pub struct Resources {
 include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 
 /// Texts of all kernels and of the headers that they share, by path, as they are now: edited ones
-/// if kernels were [compiled anew](crate::simt::edited).
+/// if such kernels are [looked at](crate::simt::instrumented).
 pub fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
     #[cfg(simt)]
-    let edited = crate::simt::edited::texts();
+    let edited = crate::simt::instrumented::edited();
     #[cfg(not(simt))]
-    let edited: &[(String, String)] = &[];
-    let is_edited = |path: &str| edited.iter().any(|(other, _)| other == path);
+    let edited = std::iter::empty::<(&str, &str)>();
+    let edited: Vec<(&str, &str)> = edited.collect();
+    let is_edited = {
+        let paths: Vec<&str> = edited.iter().map(|(path, _)| *path).collect();
+        move |path: &str| paths.contains(&path)
+    };
     let built = SOURCES.iter().copied();
-    let edited = edited
-        .iter()
-        .map(|(path, text)| (path.as_str(), text.as_str()));
     built
         .filter(move |(path, _)| !is_edited(path))
         .chain(edited)

@@ -18,6 +18,7 @@ pub mod models;
 mod ops;
 mod sequence;
 mod shadow;
+pub(crate) mod sources;
 mod steps;
 mod under_way;
 

@@ -3,14 +3,15 @@
 use crate::backend::gpu::Gpu;
 use crate::backend::{DeviceError, Executor, Kind, Tensor};
 use crate::rng::Stream;
+use std::sync::Arc;
 
 /// Launches something.
-pub(super) type Case = Box<dyn Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync>;
+pub(super) type Case = Arc<dyn Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync>;
 
 pub(super) fn case(
     f: impl Fn(&mut Gpu, &mut Stream) -> Result<(), DeviceError> + Send + Sync + 'static,
 ) -> Case {
-    Box::new(f)
+    Arc::new(f)
 }
 
 /// A tensor of random values.

@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
     for step in 1..=Ladder::ALL.map(Ladder::last).into_iter().max().unwrap_or(1) {
         let at = |ladder: Ladder| step <= ladder.last();
         let limited = |case: Case| -> Case {
-            Box::new(move |gpu, random| {
+            Arc::new(move |gpu, random| {
                 for ladder in Ladder::ALL {
                     gpu.limit(ladder, step);
                 }

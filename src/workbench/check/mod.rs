@@ -124,66 +124,101 @@ pub fn named(file: &KernelFile, name: &str) -> impl Iterator<Item = &'static str
     kernels.filter(move |kernel| all || kernel.contains(name))
 }
 
-/// Checks the kernels whose name or file contains `name`, in some of [`RUNS`]; `None` if there are
-/// none. `progress` is told how much of it is done, from 0 to 1.
-///
-/// # Errors
-/// The system refuses the checker's address space.
-pub fn check(
-    name: &str,
-    runs: &[(Schedule, Landing)],
-    progress: &(dyn Fn(f64) + Sync),
-) -> Result<Option<Report>, DeviceError> {
-    let kernels = FILES.iter().flat_map(|file| named(file, name));
-    let kernels: BTreeMap<&str, u64> = kernels.map(|kernel| (kernel, 0)).collect();
-    if kernels.is_empty() {
-        return Ok(None);
-    }
-    let schedules: HashSet<_> = runs.iter().map(|run| discriminant(&run.0)).collect();
-    let landings: HashSet<_> = runs.iter().map(|run| discriminant(&run.1)).collect();
-    let mut report = Report {
-        kernels,
-        unseen: sight::unseen(&sight::SIGHTS)?,
-        modes: [schedules.len(), landings.len()],
-        ..Report::default()
-    };
-    let (cases, staying) = (cases(), staying());
-    let usual = cases.par_iter().map(|case| launches(case, DEVICES[0]));
-    let usual: BTreeSet<&str> = usual.flatten_iter().collect();
-    let wanted: Vec<(&Case, Capability)> = cases
-        .par_iter()
-        .flat_map_iter(|case| {
+/// What is launched to check some kernels.
+pub struct Plan {
+    kernels: BTreeMap<&'static str, u64>,
+    cases: Vec<(Case, Capability)>,
+    /// Kernels that they launch, also those that were not asked for.
+    launched: BTreeSet<&'static str>,
+}
+
+impl Plan {
+    /// To check the kernels whose name or file contains `name`; `None` if there are none.
+    pub fn new(name: &str) -> Option<Plan> {
+        let kernels = FILES.iter().flat_map(|file| named(file, name));
+        let kernels: BTreeMap<&str, u64> = kernels.map(|kernel| (kernel, 0)).collect();
+        if kernels.is_empty() {
+            return None;
+        }
+        let usual = cases().into_par_iter().map(|case| {
+            let launched = launches(&case, DEVICES[0]);
+            (case, launched)
+        });
+        let usual: Vec<(Case, BTreeSet<&str>)> = usual.collect();
+        let all: BTreeSet<&str> = usual.iter().flat_map(|(_, names)| names).copied().collect();
+        let usual = usual.into_par_iter().flat_map_iter(|(case, names)| {
             // The second where it launches something that the first never does.
-            let little = launches(case, DEVICES[1]);
-            let devices = DEVICES
-                .iter()
-                .take(1 + usize::from(!little.is_subset(&usual)));
-            devices.map(move |device| (case, *device))
+            let little = launches(&case, DEVICES[1]);
+            let second = !little.is_subset(&all);
+            let second = second.then(|| (case.clone(), DEVICES[1], little));
+            [(case, DEVICES[0], names)].into_iter().chain(second)
+        });
+        let staying = staying().into_par_iter().map(|case| {
+            let names = launches(&case, ALONE);
+            (case, ALONE, names)
+        });
+        let wanted = usual
+            .chain(staying)
+            .filter(|(_, _, names)| names.iter().any(|kernel| kernels.contains_key(kernel)));
+        let wanted: Vec<_> = wanted.collect();
+        let launched = wanted.iter().flat_map(|(_, _, names)| names).copied();
+        let launched = launched.collect();
+        let cases = wanted.into_iter().map(|(case, device, _)| (case, device));
+        Some(Plan {
+            kernels,
+            cases: cases.collect(),
+            launched,
         })
-        .chain(staying.par_iter().map(|case| (case, ALONE)))
-        .filter(|(case, device)| {
-            let kernels = launches(case, *device);
-            kernels.iter().any(|k| report.kernels.contains_key(k))
-        })
-        .collect();
-    let all: Vec<_> = wanted
-        .iter()
-        .flat_map(|case| runs.iter().map(move |modes| (*case, *modes)))
-        .collect();
-    let done = AtomicUsize::new(0);
-    let outcomes: Result<Vec<Outcome>, DeviceError> = all
-        .par_iter()
-        .map(|((case, device), modes)| {
-            let outcome = run(case, *device, *modes);
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            progress(done as f64 / all.len() as f64);
-            outcome
-        })
-        .collect();
-    outcomes?
-        .into_iter()
-        .for_each(|outcome| report.add(outcome));
-    Ok(Some(report))
+    }
+
+    /// All files whose kernels are launched.
+    pub fn files(&self) -> impl Iterator<Item = &'static str> {
+        let mine = |file: &&KernelFile| {
+            let mut kernels = file.kernels.iter();
+            kernels
+                .any(|kernel| self.kernels.contains_key(kernel) || self.launched.contains(kernel))
+        };
+        let files = FILES.iter().filter(mine).map(|file| file.path);
+        files.chain([sight::FILE])
+    }
+
+    /// Checks the kernels in some of [`RUNS`]. `progress` is told how much of it is done, from 0 to 1.
+    ///
+    /// # Errors
+    /// The system refuses the checker's address space.
+    pub fn run(
+        &self,
+        runs: &[(Schedule, Landing)],
+        progress: &(dyn Fn(f64) + Sync),
+    ) -> Result<Report, DeviceError> {
+        let schedules: HashSet<_> = runs.iter().map(|run| discriminant(&run.0)).collect();
+        let landings: HashSet<_> = runs.iter().map(|run| discriminant(&run.1)).collect();
+        let mut report = Report {
+            kernels: self.kernels.clone(),
+            unseen: sight::unseen(&sight::SIGHTS)?,
+            modes: [schedules.len(), landings.len()],
+            ..Report::default()
+        };
+        let all: Vec<_> = self
+            .cases
+            .iter()
+            .flat_map(|case| runs.iter().map(move |modes| (case, *modes)))
+            .collect();
+        let done = AtomicUsize::new(0);
+        let outcomes: Result<Vec<Outcome>, DeviceError> = all
+            .par_iter()
+            .map(|((case, device), modes)| {
+                let outcome = run(case, *device, *modes);
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                progress(done as f64 / all.len() as f64);
+                outcome
+            })
+            .collect();
+        outcomes?
+            .into_iter()
+            .for_each(|outcome| report.add(outcome));
+        Ok(report)
+    }
 }
 
 /// Which kernels a case would launch; if it fails, before it does.

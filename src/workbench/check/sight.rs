@@ -11,7 +11,9 @@ const BYTES: usize = 4096;
 const READ: Mistake = Mistake::Uninitialised;
 const WRITE: Mistake = Mistake::Race;
 
-/// The kernels of `kernels/simt/sight.cu`, and what is wrong with them.
+pub(super) const FILE: &str = "kernels/simt/sight.cu";
+
+/// Its kernels, and what is wrong with them.
 pub(super) const SIGHTS: [(&str, &[Mistake]); 21] = [
     ("sight_read_for_one", &[Mistake::Race]),
     ("sight_read_to_choose", &[Mistake::Race]),

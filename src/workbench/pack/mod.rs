@@ -45,6 +45,10 @@ pub enum PackError {
     /// Cargo has said why.
     #[error("`cargo build` failed ({0})")]
     Build(String),
+    /// Those that are looked at could not be compiled.
+    #[cfg(simt)]
+    #[error(transparent)]
+    Instrument(#[from] crate::simt::instrumented::InstrumentError),
     /// A program could not be started.
     #[error("cannot run {program}: {source}; {remedy}")]
     Start {
@@ -115,7 +119,7 @@ pub fn pack(dir: &Path, profile: &str, archs: &[String]) -> Result<u64, PackErro
     if let Some(arch) = archs.iter().find(|arch| !known(arch)) {
         return Err(PackError::Arch { arch: arch.clone() });
     }
-    let programs = build(sources, profile, archs)?;
+    let mut programs = build(sources, profile, archs)?;
     // First, so that a pack that was cut short can be made again.
     let manifest = dir.join(MANIFEST);
     let head = format!("autoassist {}: bash run.sh\n", env!("CARGO_PKG_VERSION"));
@@ -134,6 +138,8 @@ pub fn pack(dir: &Path, profile: &str, archs: &[String]) -> Result<u64, PackErro
     }
     fixtures.sort();
     let archive = dir.join(ARCHIVE);
+    let made = tempfile::tempdir().map_err(at(&std::env::temp_dir()))?;
+    programs.extend(looked_at(made.path())?);
     write_archive(&programs, &fixtures, &archive)?;
     let run = dir.join("run.sh");
     fs::write(&run, RUN).map_err(at(&run))?;
@@ -192,7 +198,7 @@ struct Target {
     name: String,
 }
 
-/// Builds everything; names in the pack, and where cargo put them.
+/// Builds everything; places in the archive, and where cargo put it.
 fn build(
     sources: &Path,
     profile: &str,
@@ -238,7 +244,7 @@ fn build(
             "bench" => "bench-",
             _ => return None,
         };
-        Some((format!("{prefix}{}", target.name), path))
+        Some((format!("bin/{prefix}{}", target.name), path))
     });
     Ok(programs.collect())
 }
@@ -263,7 +269,21 @@ fn ended(program: &'static str, output: &Output) -> Result<(), PackError> {
     })
 }
 
-/// Stripped programs as `bin/NAME`, and fixtures as `tests/fixtures/NAME`, in one compressed archive.
+/// The kernels that ladders profile, compiled into a folder: where there is no compiler, programs find
+/// them in its place in the archive.
+fn looked_at(folder: &Path) -> Result<Option<(String, PathBuf)>, PackError> {
+    #[cfg(simt)]
+    {
+        let name = crate::simt::instrumented::ship(folder, &|_, _| ())?;
+        let inside = Path::new("cache").join(&name);
+        let file = folder.join(name.file_name().unwrap_or_default());
+        Ok(Some((inside.display().to_string(), file)))
+    }
+    #[cfg(not(simt))]
+    Ok(None)
+}
+
+/// Stripped code at its places, and fixtures as `tests/fixtures/NAME`, in one compressed archive.
 fn write_archive(
     programs: &[(String, PathBuf)],
     fixtures: &[PathBuf],
@@ -280,8 +300,8 @@ fn write_archive(
     let mut xz = xz.map_err(not_started("xz", "install xz-utils"))?;
     let mut archive = tar::Builder::new(xz.stdin.take().expect("it is piped"));
     archive.mode(tar::HeaderMode::Deterministic);
-    let mut add = |(name, built): &(String, PathBuf)| {
-        let stripped = folder.path().join(name);
+    let stripped = folder.path().join("stripped");
+    let mut add = |(inside, built): &(String, PathBuf)| {
         let strip = Command::new("strip")
             .arg("-o")
             .args([&stripped, built])
@@ -290,7 +310,6 @@ fn write_archive(
             "strip",
             &strip.map_err(not_started("strip", "install binutils"))?,
         )?;
-        let inside = Path::new("bin").join(name);
         let added = archive.append_path_with_name(&stripped, inside);
         added.map_err(at(&stripped))
     };
@@ -333,7 +352,7 @@ mod tests {
         let found = Command::new("sh").args(["-c", "command -v xz"]).output();
         let found = String::from_utf8(found.unwrap().stdout).unwrap();
         let program = fs::canonicalize(found.trim()).unwrap();
-        let programs: Vec<(String, PathBuf)> = ["one", "two", "three"]
+        let programs: Vec<(String, PathBuf)> = ["bin/one", "bin/two", "bin/three"]
             .map(|name| (name.to_string(), program.clone()))
             .into();
         let fixture = dir.path().join("a.safetensors");
@@ -351,7 +370,7 @@ mod tests {
         let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
         assert!(size(ARCHIVE) < size("bin/one") * 3 / 4);
         // What cannot be packed says where, and what ran out is not taken for an archive.
-        let gone = vec![("gone".to_string(), dir.path().join("gone"))];
+        let gone = vec![("bin/gone".to_string(), dir.path().join("gone"))];
         let error = write_archive(&gone, &[], &dir.path().join("x")).unwrap_err();
         let text = error.to_string();
         assert!(

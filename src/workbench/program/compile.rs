@@ -3,11 +3,10 @@
 
 use super::translate::{missing_header, translate};
 use super::{ProgramError, interrupt};
-use crate::simt::edited::{COMPILER, host};
-use sha2::{Digest, Sha256};
+use crate::simt::cache::{Cache, at, keep, key};
+use crate::simt::instrumented::{self, COMPILER, host};
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -81,7 +80,10 @@ pub fn compile(
     watched: bool,
 ) -> Result<Compiled, ProgramError> {
     let cache = Cache::open()?;
-    let headers = cache.headers()?;
+    if cache.temporary.is_some() {
+        interrupt::remove(&cache.folder);
+    }
+    let headers = unpack(&cache)?;
     let mut flags: Vec<String> = host::COMMON
         .iter()
         .filter(|flag| !flag.starts_with("-I") && !flag.starts_with("-std"))
@@ -92,51 +94,34 @@ pub fn compile(
         options.standard.as_deref().unwrap_or("c++17")
     ));
     flags.push(format!("-ffile-prefix-map={}=kernels", headers.display()));
-    flags.extend(["-fno-plt", "-w"].map(String::from));
-    let looked_at = host::checked_flags(!cfg!(simt_counted));
-    let how = match watched {
-        true => looked_at.as_slice(),
-        false => &PLAIN,
-    };
-    // Names that programs may have for themselves.
-    let ours = |flag: &&&str| **flag != "-I." && !flag.starts_with("-DSIMT_FLAVOUR");
-    flags.extend(how.iter().filter(ours).map(ToString::to_string));
-    flags.push("-DSIMT_FLAVOUR=simt_program".into());
-    let mut digest = Sha256::new();
-    for flag in [COMPILER, env!("AUTOASSIST_EXECUTOR")]
-        .into_iter()
-        .chain(flags.iter().map(String::as_str))
-    {
-        digest.update(flag);
-        digest.update([0]);
+    flags.extend(["-fno-plt", "-w", instrumented::LINES].map(String::from));
+    match watched {
+        true => flags.extend(instrumented::flags().map(String::from)),
+        false => flags.extend(PLAIN.map(String::from)),
     }
+    flags.push("-DSIMT_FLAVOUR=simt_program".into());
     let mut texts = Vec::new();
     for source in sources {
         let text = preprocess(source, options, &headers, &flags)?;
-        let text = translate(&text)?;
-        digest.update(&text);
-        digest.update([0]);
-        texts.push(text);
+        texts.push(translate(&text)?);
     }
-    let key: String = digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let library = cache.folder.join(format!("{key}.so"));
-    if library.is_file() {
-        return Ok(cache.compiled(library, headers));
+    let told = [COMPILER, env!("AUTOASSIST_EXECUTOR")].into_iter();
+    let told = told.chain(flags.iter().map(String::as_str));
+    let name = format!("{}.so", key(told.chain(texts.iter().map(String::as_str))));
+    if let Some(library) = cache.find(&name) {
+        return Ok(compiled(cache, library, headers));
     }
+    let library = cache.folder.join(name);
     // A program that includes OpenMP's header is linked with its library.
     if texts.iter().any(|text| text.contains("/omp.h\"")) {
         flags.push("-fopenmp".into());
     }
     // Somebody else may be making the same; whoever is last renames over equal bytes.
-    let folder = tempfile::tempdir_in(&cache.folder).map_err(io(&cache.folder))?;
+    let folder = cache.workplace()?;
     let mut objects = Vec::new();
     for (i, (text, source)) in texts.iter().zip(sources).enumerate() {
         let translated = folder.path().join(format!("{i}.ii"));
-        fs::write(&translated, text).map_err(io(&translated))?;
+        fs::write(&translated, text).map_err(at(&translated))?;
         let object = translated.with_extension("o");
         let mut command = Command::new(COMPILER);
         command
@@ -153,8 +138,8 @@ pub fn compile(
     }
     command.args(["-shared", "-o"]).arg(&linked).args(&objects);
     run(&mut command, &sources[0])?;
-    fs::rename(&linked, &library).map_err(io(&library))?;
-    Ok(cache.compiled(library, headers))
+    fs::rename(&linked, &library).map_err(at(&library))?;
+    Ok(compiled(cache, library, headers))
 }
 
 /// What the preprocessor makes of a file.
@@ -164,7 +149,7 @@ fn preprocess(
     headers: &Path,
     flags: &[String],
 ) -> Result<String, ProgramError> {
-    let is_file = fs::metadata(source).map_err(io(source))?.is_file();
+    let is_file = fs::metadata(source).map_err(at(source))?.is_file();
     if !is_file {
         return Err(ProgramError::NoFile(source.into()));
     }
@@ -206,33 +191,18 @@ fn defines(options: &Options, headers: &Path) -> Result<PathBuf, ProgramError> {
     // As `-D` has it, a definition ends with its line.
     let names = names.map(|name| name.lines().next().unwrap_or_default().to_string());
     let text: String = names.map(|name| define(&name)).collect();
-    let digest = Sha256::digest(&text);
-    let name: String = digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let path = headers.join("defines").join(name).with_extension("h");
+    let name = key([&text]);
+    let path = headers
+        .join("defines")
+        .join(&name[..16])
+        .with_extension("h");
     keep(&path, &text)?;
     Ok(path)
 }
 
-/// Writes a file of the cache, unless it is there.
-pub fn keep(path: &Path, text: &str) -> Result<(), ProgramError> {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(path);
-    fs::create_dir_all(parent).map_err(io(parent))?;
-    // Whole or not at all: somebody else may be reading.
-    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(io(parent))?;
-    file.write_all(text.as_bytes()).map_err(io(path))?;
-    file.persist(path).map_err(|e| io(path)(e.error))?;
-    Ok(())
-}
-
 /// Runs the compiler.
 fn run(command: &mut Command, source: &Path) -> Result<Output, ProgramError> {
-    let output = command.output().map_err(io(Path::new(COMPILER)))?;
+    let output = command.output().map_err(at(Path::new(COMPILER)))?;
     if output.status.success() {
         return Ok(output);
     }
@@ -246,72 +216,33 @@ fn run(command: &mut Command, source: &Path) -> Result<Output, ProgramError> {
     })
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ProgramError + use<> {
-    let path = path.to_path_buf();
-    |error| ProgramError::Io { path, error }
+fn compiled(cache: Cache, library: PathBuf, headers: PathBuf) -> Compiled {
+    Compiled {
+        library,
+        headers,
+        _temporary: cache.temporary,
+    }
 }
 
-/// Where libraries are kept, and the headers that they were compiled with.
-struct Cache {
-    folder: PathBuf,
-    temporary: Option<TempDir>,
-}
-
-impl Cache {
-    /// The user's cache, or a folder for this time where that cannot be written.
-    fn open() -> Result<Cache, ProgramError> {
-        let set = |key| {
-            std::env::var_os(key)
-                .filter(|v| !v.is_empty())
-                .map(PathBuf::from)
-        };
-        let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let kept = base.map(|base| base.join("autoassist"));
-        let writable = |folder: &PathBuf| {
-            let made = fs::create_dir_all(folder);
-            made.and_then(|()| tempfile::tempdir_in(folder)).is_ok()
-        };
-        if let Some(folder) = kept.filter(writable) {
-            let temporary = None;
-            return Ok(Cache { folder, temporary });
-        }
-        let temporary = tempfile::Builder::new().prefix("autoassist-").tempdir();
-        let temporary = temporary.map_err(io(&std::env::temp_dir()))?;
-        interrupt::remove(temporary.path());
-        Ok(Cache {
-            folder: temporary.path().to_path_buf(),
-            temporary: Some(temporary),
-        })
+/// The executor's headers, as this program was built with them.
+fn unpack(cache: &Cache) -> Result<PathBuf, ProgramError> {
+    let folder = cache
+        .folder
+        .join(concat!("headers-", env!("AUTOASSIST_EXECUTOR")));
+    let all = crate::backend::gpu::sources::HEADERS.iter();
+    let all = all.flat_map(|(path, text)| {
+        let inner = path.strip_prefix("kernels/").unwrap_or(path);
+        let for_host = inner
+            .strip_prefix("cuda/")
+            .filter(|name| HOST.contains(name));
+        let again = for_host.map(|name| Path::new("host").join(name));
+        [Some(PathBuf::from(inner)), again]
+            .into_iter()
+            .flatten()
+            .map(move |to| (to, text))
+    });
+    for (inner, text) in all {
+        keep(&folder.join(inner), text)?;
     }
-
-    fn compiled(self, library: PathBuf, headers: PathBuf) -> Compiled {
-        Compiled {
-            library,
-            headers,
-            _temporary: self.temporary,
-        }
-    }
-
-    /// The executor's headers, as this program was built with them.
-    fn headers(&self) -> Result<PathBuf, ProgramError> {
-        let folder = self
-            .folder
-            .join(concat!("headers-", env!("AUTOASSIST_EXECUTOR")));
-        let all = crate::backend::gpu::catalog::HEADERS.iter();
-        let all = all.flat_map(|(path, text)| {
-            let inner = path.strip_prefix("kernels/").unwrap_or(path);
-            let for_host = inner
-                .strip_prefix("cuda/")
-                .filter(|name| HOST.contains(name));
-            let again = for_host.map(|name| Path::new("host").join(name));
-            [Some(PathBuf::from(inner)), again]
-                .into_iter()
-                .flatten()
-                .map(move |to| (to, text))
-        });
-        for (inner, text) in all {
-            keep(&folder.join(inner), text)?;
-        }
-        Ok(folder)
-    }
+    Ok(folder)
 }

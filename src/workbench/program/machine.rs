@@ -2,8 +2,9 @@
 //! whose instructions are what warps issue.
 
 use super::Options;
-use super::compile::{Compiled, keep};
+use super::compile::Compiled;
 use crate::backend::gpu::catalog::NVCC;
+use crate::simt::cache::keep;
 use crate::simt::counts::{LaunchProfile, Trace};
 use crate::simt::symbols::own_file;
 use crate::workbench::profile::gpus::Specs;

@@ -16,6 +16,7 @@ use page::Page;
 pub use translate::Refused;
 
 use crate::backend::DeviceError;
+use crate::simt::cache::{FileError, at};
 use crate::simt::checker::Checker;
 use crate::simt::profiler::Profiler;
 use crate::workbench::profile::gpus::Specs;
@@ -27,13 +28,8 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// A file cannot be read or written.
-    #[error("{}: {error}", .path.display())]
-    Io {
-        /// It.
-        path: PathBuf,
-        /// The system's reason.
-        error: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A folder, or a device.
     #[error("{}: no file", .0.display())]
     NoFile(PathBuf),
@@ -105,10 +101,7 @@ pub fn run(
     specs: &'static Specs,
     args: &[OsString],
 ) -> Result<std::convert::Infallible, ProgramError> {
-    interrupt::heed().map_err(|error| ProgramError::Io {
-        path: "Ctrl-C".into(),
-        error,
-    })?;
+    interrupt::heed().map_err(at("Ctrl-C"))?;
     // Code for the device and for the host is compiled as one: what is for devices of this
     // architecture alone must be there, as nobody says of a kernel that it is empty.
     let (major, minor) = specs.capability.arch;

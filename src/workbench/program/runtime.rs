@@ -8,7 +8,7 @@ use super::{Compiled, ProgramError};
 use crate::simt::abi::{self, Device, Kernel, RawLaunch, RawProgram};
 use crate::simt::checker::Checker;
 use crate::simt::counts::LaunchProfile;
-use crate::simt::edited::Library;
+use crate::simt::instrumented::Library;
 use crate::simt::profiler::Profiler;
 use crate::simt::symbols::library_line;
 use crate::workbench::profile::gpus::Specs;

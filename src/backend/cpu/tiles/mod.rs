@@ -135,9 +135,9 @@ impl Tiles {
             match self.unit {
                 Unit::Portable => portable::block(a, b, steps, c, add),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx2 => vector::block::<M, N, false>(a, b, steps, c, add),
+                Unit::Avx2 => vector::block_avx2(a, b, steps, c, add),
                 #[cfg(target_arch = "x86_64")]
-                Unit::Avx512 => vector::block::<M, N, true>(a, b, steps, c, add),
+                Unit::Avx512 => vector::block_avx512(a, b, steps, c, add),
                 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
                 Unit::Amx => amx::begin(a, b, steps, c, add),
             }

@@ -2,10 +2,11 @@
 //! wants the processor's mode in which denormal numbers are zero, and only there may it be set.
 
 use std::arch::asm;
+use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{DEPTH, Operand, SIDE, Step, Sums};
+use super::{Operand, SIDE, Step, Sums};
 
 /// An operand of one step as f32, its even and its odd columns (`A`) or rows (`B`) apart.
 #[derive(Clone, Copy)]
@@ -21,20 +22,40 @@ impl Wide {
         odd: [[0.0; SIDE]; SIDE],
     };
 
+    /// A bf16 is the upper half of an f32.
+    ///
     /// # Safety
     /// There must be 16 rows of 64 bytes, `row` apart.
-    #[inline(always)]
-    unsafe fn read(&mut self, from: *const bf16, row: usize) {
+    #[target_feature(enable = "avx512f")]
+    unsafe fn read_avx512(&mut self, from: *const bf16, row: usize) {
+        let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
         for (i, (even, odd)) in self.even.iter_mut().zip(&mut self.odd).enumerate() {
-            // SAFETY: the caller's.
-            let pairs: [u32; DEPTH / 2] = unsafe {
-                from.byte_add(i * row)
-                    .cast::<[u32; DEPTH / 2]>()
-                    .read_unaligned()
-            };
-            for (k, pair) in pairs.into_iter().enumerate() {
-                even[k] = f32::from_bits(pair << 16);
-                odd[k] = f32::from_bits(pair & 0xffff_0000);
+            // SAFETY: the caller vouches for what is read; a row of `even` and of `odd` has 64 bytes.
+            unsafe {
+                let pairs = _mm512_loadu_si512(from.byte_add(i * row).cast());
+                _mm512_storeu_si512(even.as_mut_ptr().cast(), _mm512_slli_epi32::<16>(pairs));
+                _mm512_storeu_si512(odd.as_mut_ptr().cast(), _mm512_and_si512(pairs, upper));
+            }
+        }
+    }
+
+    /// The same.
+    ///
+    /// # Safety
+    /// As above.
+    #[target_feature(enable = "avx2")]
+    unsafe fn read_avx2(&mut self, from: *const bf16, row: usize) {
+        let upper = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+        for (i, (even, odd)) in self.even.iter_mut().zip(&mut self.odd).enumerate() {
+            for half in [0, SIDE / 2] {
+                // SAFETY: as above, by halves of a row.
+                unsafe {
+                    let pairs = from.byte_add(i * row).add(2 * half);
+                    let pairs = _mm256_loadu_si256(pairs.cast());
+                    let (even, odd) = (even.as_mut_ptr().add(half), odd.as_mut_ptr().add(half));
+                    _mm256_storeu_si256(even.cast(), _mm256_slli_epi32::<16>(pairs));
+                    _mm256_storeu_si256(odd.cast(), _mm256_and_si256(pairs, upper));
+                }
             }
         }
     }
@@ -46,34 +67,71 @@ const MODE: u32 = 0x9fc0;
 /// A whole block, as of [`Tiles::begin`](super::Tiles::begin).
 ///
 /// # Safety
-/// That of [`Tiles::begin`](super::Tiles::begin); the CPU must have AVX2 and FMA, with `WIDE` AVX-512.
-pub(super) unsafe fn block<const M: usize, const N: usize, const WIDE: bool>(
+/// That of [`Tiles::begin`](super::Tiles::begin).
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn block_avx512<const M: usize, const N: usize>(
     a: &Operand<M>,
     b: &Operand<N>,
     steps: &[Step],
     c: &mut [Sums],
     add: bool,
 ) {
+    // SAFETY: the caller's.
+    unsafe {
+        let read = |wide: &mut Wide, from, row| wide.read_avx512(from, row);
+        let product = |a: &Wide, b: &Wide, c: &mut Sums| product_avx512(a, b, c);
+        block(a, b, steps, c, add, read, product);
+    }
+}
+
+/// The same with half the vector.
+///
+/// # Safety
+/// That of [`Tiles::begin`](super::Tiles::begin).
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn block_avx2<const M: usize, const N: usize>(
+    a: &Operand<M>,
+    b: &Operand<N>,
+    steps: &[Step],
+    c: &mut [Sums],
+    add: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let read = |wide: &mut Wide, from, row| wide.read_avx2(from, row);
+        let product = |a: &Wide, b: &Wide, c: &mut Sums| product_avx2(a, b, c);
+        block(a, b, steps, c, add, read, product);
+    }
+}
+
+/// # Safety
+/// That of [`Tiles::begin`](super::Tiles::begin).
+#[inline(always)] // Compiled for the instructions of the caller.
+unsafe fn block<const M: usize, const N: usize>(
+    a: &Operand<M>,
+    b: &Operand<N>,
+    steps: &[Step],
+    c: &mut [Sums],
+    add: bool,
+    read: impl Fn(&mut Wide, *const bf16, usize),
+    product: impl Fn(&Wide, &Wide, &mut Sums),
+) {
     if !add {
         c.as_flattened_mut().fill(0.0);
     }
     let (mut wide_a, mut wide_b) = ([Wide::ZERO; M], [Wide::ZERO; N]);
     for step in steps {
-        // SAFETY: the caller vouches for each step's tiles, and for the instructions.
-        unsafe {
-            for (wide, start) in wide_a.iter_mut().zip(a.start) {
-                wide.read(start.byte_add(step.a as usize), a.row);
-            }
-            for (wide, start) in wide_b.iter_mut().zip(b.start) {
-                wide.read(start.byte_add(step.b as usize), b.row);
-            }
-            for (a, c) in wide_a.iter().zip(c.chunks_exact_mut(N)) {
-                for (b, c) in wide_b.iter().zip(c) {
-                    match WIDE {
-                        true => product_avx512(a, b, c),
-                        false => product_avx2(a, b, c),
-                    }
-                }
+        // SAFETY: the caller vouches for each step's tiles.
+        let at = |start: *const bf16, step| unsafe { start.byte_add(step as usize) };
+        for (wide, start) in wide_a.iter_mut().zip(a.start) {
+            read(wide, at(start, step.a), a.row);
+        }
+        for (wide, start) in wide_b.iter_mut().zip(b.start) {
+            read(wide, at(start, step.b), b.row);
+        }
+        for (a, c) in wide_a.iter().zip(c.chunks_exact_mut(N)) {
+            for (b, c) in wide_b.iter().zip(c) {
+                product(a, b, c);
             }
         }
     }
