@@ -41,10 +41,10 @@ namespace {
 
 template <int WIDTH, int STAGES>
 DEVICE void gemm_hopper(const TensorMap *a, const TensorMap *b, bf16 *c, int m, int n, int k) {
-    const auto leave = [=](const auto &sums, int row, int column, void *) {
-        store_fragments(c, m, n, row, column, sums);
+    const auto leave = [=](const auto &sums, const HopperTile &tile, int row, void *) {
+        store_fragments(c, m, n, row, tile.column, sums);
     };
-    hopper_product<WIDTH, STAGES>(a, b, m, n, k, leave);
+    hopper_product<WIDTH, STAGES>(a, b, {m, n, k, k}, leave);
 }
 
 }  // namespace

@@ -8,10 +8,66 @@ constexpr int HOPPER_CONSUMERS = 2;  // warpgroups, 64 rows each
 constexpr int HOPPER_THREADS = 128 * (1 + HOPPER_CONSUMERS);
 constexpr int HOPPER_ROWS = 64 * HOPPER_CONSUMERS;
 
+// What there is to do: a [m,k] times b [n,k], the sums over `chunk` of K at a time apart; chunks are
+// multiples of 64.
+struct HopperWork {
+    int m, n, k, chunk;
+};
+
+// One of the block's tiles.
+struct HopperTile {
+    int row, column;
+    int part;         // which chunk
+    int first, last;  // of K
+
+    template <int WIDTH> DEVICE static HopperTile at(int i, const HopperWork &work) {
+        const int tiles = count<WIDTH>(work), part = i / tiles;
+        const TilePlace place = tile_in_bands(i % tiles, work.m, work.n, HOPPER_ROWS, WIDTH);
+        const int first = part * work.chunk;
+        return {place.row, place.column, part, first, min(first + work.chunk, work.k)};
+    }
+
+    // Of a part.
+    template <int WIDTH> DEVICE static int count(const HopperWork &work) {
+        return (work.m + HOPPER_ROWS - 1) / HOPPER_ROWS * ((work.n + WIDTH - 1) / WIDTH);
+    }
+};
+
+// What consumers do with a stage besides, if anything.
+struct HopperNothing {
+    template <class Stage> DEVICE void operator()(const HopperTile &, const Stage &) const {}
+};
+
 #if !defined(__CUDACC__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-template <int WIDTH> struct HopperStage {
-    bf16 a[HOPPER_ROWS][TMA_COLUMNS], b[WIDTH][TMA_COLUMNS];
+// So many rows or columns of a factor, and 64 of K: with K innermost a row each, with K outermost
+// tiles of 64, one after the other (hopper.cuh).
+template <bool OUTER, int COUNT> struct HopperFactor {
+    bf16 v[COUNT * TMA_COLUMNS];
+
+    // Has the part copied that begins with number `first` and with this k.
+    DEVICE void load(const TensorMap *map, int first, int k, uint64_t *barrier) {
+        if constexpr (OUTER) {
+#pragma unroll
+            for (int i = 0; i < COUNT; i += TMA_COLUMNS)
+                tma_load(v + i * TMA_COLUMNS, map, first + i, k, barrier);
+        } else {
+            tma_load(v, map, k, first, barrier);
+        }
+    }
+
+    // For wgmma: 16 of K from this one on, of all from number `first` on.
+    DEVICE uint64_t matrix(int first, int k) const {
+        if constexpr (OUTER)
+            return wgmma_matrix_outer(v + first * TMA_COLUMNS + k * TMA_COLUMNS);
+        else
+            return wgmma_matrix(v + first * TMA_COLUMNS + k);
+    }
+};
+
+template <bool OUTER_A, bool OUTER_B, int WIDTH> struct HopperStage {
+    HopperFactor<OUTER_A, HOPPER_ROWS> a;
+    HopperFactor<OUTER_B, WIDTH> b;
 };
 
 // Which stage it is the turn of, and the parity of its phases.
@@ -27,17 +83,19 @@ template <int STAGES> struct Turn {
     }
 };
 
-// The block's tiles of a [m,k] times b [n,k]. Consumers call leave(sums, row, column, spare) with a
-// warp's 16 x WIDTH sums as mma.cuh has them, the place of the first, and where the stages' memory
-// ends.
-template <int WIDTH, int STAGES, class Leave>
-DEVICE void hopper_product(const TensorMap *a, const TensorMap *b, int m, int n, int k,
-                           const Leave &leave) {
+// The block's part of the work. Consumers call leave(sums, tile, row, spare) with a warp's 16 x WIDTH
+// sums as mma.cuh has them, the row of the first, and where the stages' memory ends; and before
+// besides(tile, stage) for each stage, all threads of them, while wgmma reads it.
+template <int WIDTH, int STAGES, bool OUTER_A = false, bool OUTER_B = false, class Leave,
+          class Besides = HopperNothing>
+DEVICE void hopper_product(const TensorMap *a, const TensorMap *b, const HopperWork &work,
+                           const Leave &leave, Besides besides = {}) {
+    using Stage = HopperStage<OUTER_A, OUTER_B, WIDTH>;
     SHARED(uint64_t, full, [STAGES]);
     SHARED(uint64_t, empty, [STAGES]);
     DYNAMIC_SHARED(unsigned char, memory);
     const uintptr_t address = reinterpret_cast<uintptr_t>(memory);
-    HopperStage<WIDTH> *stages = reinterpret_cast<HopperStage<WIDTH> *>(memory + (-address & 1023));
+    Stage *stages = reinterpret_cast<Stage *>(memory + (-address & 1023));
 
     const int thread = int(threadIdx.x), group = thread / 128;
     if (thread == 0) {
@@ -49,22 +107,23 @@ DEVICE void hopper_product(const TensorMap *a, const TensorMap *b, int m, int n,
     }
     __syncthreads();
 
-    const int tiles = (m + HOPPER_ROWS - 1) / HOPPER_ROWS * ((n + WIDTH - 1) / WIDTH);
+    const int parts = (work.k + work.chunk - 1) / work.chunk;
+    const int tiles = HopperTile::count<WIDTH>(work) * parts;
     Turn<STAGES> turn;
     if (group == HOPPER_CONSUMERS) {
         registers_give_back<40>();
         if (thread % 128 != 0)
             return;
         for (int i = int(blockIdx.x); i < tiles; i += int(gridDim.x)) {
-            const TilePlace tile = tile_in_bands(i, m, n, HOPPER_ROWS, WIDTH);
-            for (int start = 0; start < k; start += TMA_COLUMNS) {
+            const HopperTile tile = HopperTile::at<WIDTH>(i, work);
+            for (int k = tile.first; k < tile.last; k += TMA_COLUMNS) {
                 // In the first round nobody has to have read anything.
                 mbarrier_wait(&empty[turn.stage], turn.parity ^ 1);
-                HopperStage<WIDTH> &to = stages[turn.stage];
+                Stage &to = stages[turn.stage];
                 uint64_t *barrier = &full[turn.stage];
                 mbarrier_arrive_expect(barrier, int(sizeof to));
-                tma_load(to.a, a, start, tile.row, barrier);
-                tma_load(to.b, b, start, tile.column, barrier);
+                to.a.load(a, tile.row, k, barrier);
+                to.b.load(b, tile.column, k, barrier);
                 turn.next();
             }
         }
@@ -73,17 +132,18 @@ DEVICE void hopper_product(const TensorMap *a, const TensorMap *b, int m, int n,
         const bool speaker = thread % 32 == 0;
         float sums[1][WIDTH / 8][4];
         for (int i = int(blockIdx.x); i < tiles; i += int(gridDim.x)) {
-            const TilePlace tile = tile_in_bands(i, m, n, HOPPER_ROWS, WIDTH);
+            const HopperTile tile = HopperTile::at<WIDTH>(i, work);
             uint64_t *read = nullptr;  // barrier of the stage before, which is still being read
-            for (int start = 0; start < k; start += TMA_COLUMNS) {
+            for (int k = tile.first; k < tile.last; k += TMA_COLUMNS) {
                 mbarrier_wait(&full[turn.stage], turn.parity);
-                const HopperStage<WIDTH> &stage = stages[turn.stage];
+                const Stage &stage = stages[turn.stage];
                 wgmma_begin();
 #pragma unroll
                 for (int d = 0; d < TMA_COLUMNS; d += 16)
-                    wgmma(sums, wgmma_matrix(&stage.a[64 * group][d]),
-                          wgmma_matrix(&stage.b[0][d]), start + d > 0);
+                    wgmma<OUTER_A, OUTER_B>(sums, stage.a.matrix(64 * group, d),
+                                            stage.b.matrix(0, d), k + d > tile.first);
                 wgmma_commit();
+                besides(tile, stage);
                 wgmma_wait<1>(sums);
                 if (read && speaker)
                     mbarrier_arrive(read);
@@ -93,7 +153,7 @@ DEVICE void hopper_product(const TensorMap *a, const TensorMap *b, int m, int n,
             wgmma_wait<0>(sums);
             if (speaker)
                 mbarrier_arrive(read);
-            leave(sums, tile.row + thread / 32 * 16, tile.column, stages + STAGES);
+            leave(sums, tile, tile.row + thread / 32 * 16, stages + STAGES);
         }
     }
 }
@@ -101,8 +161,10 @@ DEVICE void hopper_product(const TensorMap *a, const TensorMap *b, int m, int n,
 #else
 
 // Other architectures have the kernels' names, and the host's word that it will not launch them.
-template <int WIDTH, int STAGES, class Leave>
-DEVICE void hopper_product(const TensorMap *, const TensorMap *, int, int, int, const Leave &) {
+template <int WIDTH, int STAGES, bool OUTER_A = false, bool OUTER_B = false, class Leave,
+          class Besides = HopperNothing>
+DEVICE void hopper_product(const TensorMap *, const TensorMap *, const HopperWork &, const Leave &,
+                           Besides = {}) {
     __trap();
 }
 

@@ -21,6 +21,17 @@
 // of 1024 bytes. Chunk i of row r lies at i XOR r mod 8 ("128-byte swizzle"), so that the eight
 // rows that are read at once come from all banks.
 //
+// A factor has K innermost, the rows of its tile are those of a or b; or outermost, the rows of its
+// tile are K, and its other columns, if there are more than 64, are tiles that follow:
+//
+//          K innermost                     K outermost, 128 columns
+//          64 of K                         64 columns    the next 64
+//        +----------+                    +----------+  +----------+
+//  row 0 |  a slice |              k = 0 |  a slice |  |  of 16   |   one tile after the other
+//      1 |  of 16   |                  1 |  of 16   |  |  rows    |   in memory
+//      : |  columns |                  : |  rows    |  |          |
+//        +----------+                    +----------+  +----------+
+//
 // Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions",
 //   "cp.async.bulk.tensor", "mbarrier".
 #pragma once
@@ -28,6 +39,8 @@
 #include "bf16.cuh"
 
 constexpr int TMA_COLUMNS = 64;
+// Bytes of a tile with K outermost, 64 of K.
+constexpr int WGMMA_OUTER_TILE = 64 * 2 * TMA_COLUMNS;
 
 // Where a matrix is, and which box of it is copied at once: encoded by the host for the hardware.
 // A kernel's parameter `const __grid_constant__ TensorMap map`.
@@ -102,6 +115,13 @@ DEVICE uint64_t wgmma_matrix(const bf16 *tile) {
            uint64_t(1) << 62;
 }
 
+// The same with K outermost, from row `tile` on: 8 KiB from 64 columns to the next.
+DEVICE uint64_t wgmma_matrix_outer(const bf16 *tile) {
+    const uint64_t address = uint64_t(__cvta_generic_to_shared(tile));
+    return (address & 0x3ffff) >> 4 | uint64_t(WGMMA_OUTER_TILE >> 4) << 16 |
+           uint64_t(1024 >> 4) << 32 | uint64_t(1) << 62;
+}
+
 // Before the first wgmma of a group: orders it after what the warps did to d.
 DEVICE void wgmma_begin() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -127,8 +147,9 @@ template <int groups, int TILES> DEVICE void wgmma_wait(float (&d)[1][TILES][4])
 #define WGMMA_D4(i) WGMMA_D(i), WGMMA_D(i + 1), WGMMA_D(i + 2), WGMMA_D(i + 3)
 #define WGMMA_D16(i) WGMMA_D4(i), WGMMA_D4(i + 4), WGMMA_D4(i + 8), WGMMA_D4(i + 12)
 
-// N = 8 TILES: 128 or 256. d is overwritten where `add` is false.
-template <int TILES>
+// N = 8 TILES: 128 or 256. d is overwritten where `add` is false. Of factors with K outermost OUTER_A
+// or OUTER_B is true.
+template <bool OUTER_A = false, bool OUTER_B = false, int TILES>
 DEVICE void wgmma(float (&d)[1][TILES][4], uint64_t a, uint64_t b, bool add) {
     static_assert(TILES == 16 || TILES == 32, "m64n128k16 or m64n256k16");
     if constexpr (TILES == 16) {
@@ -139,9 +160,9 @@ DEVICE void wgmma(float (&d)[1][TILES][4], uint64_t a, uint64_t b, bool add) {
             "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
             "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
             "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-            "%64, %65, p, 1, 1, 0, 0;\n\t}"
+            "%64, %65, p, 1, 1, %67, %68;\n\t}"
             : WGMMA_D16(0)
-            : "l"(a), "l"(b), "r"(int(add)));
+            : "l"(a), "l"(b), "r"(int(add)), "n"(int(OUTER_A)), "n"(int(OUTER_B)));
     } else {
         asm volatile(
             "{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %130, 0;\n\t"
@@ -155,9 +176,9 @@ DEVICE void wgmma(float (&d)[1][TILES][4], uint64_t a, uint64_t b, bool add) {
             "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, "
             "%110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, "
             "%123, %124, %125, %126, %127}, "
-            "%128, %129, p, 1, 1, 0, 0;\n\t}"
+            "%128, %129, p, 1, 1, %131, %132;\n\t}"
             : WGMMA_D16(0), WGMMA_D16(16)
-            : "l"(a), "l"(b), "r"(int(add)));
+            : "l"(a), "l"(b), "r"(int(add)), "n"(int(OUTER_A)), "n"(int(OUTER_B)));
     }
 }
 

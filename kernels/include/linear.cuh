@@ -176,6 +176,20 @@ template <int ROWS, int WIDTH> struct alignas(16) WarpTile {
     }
 };
 
+// Hands a warp's 16 x WIDTH sums of wgmma to `out`, 32 columns at a time, by way of its own 2 KiB.
+template <int WIDTH, class Sums, class Out>
+DEVICE void leave_in_turns(const Sums &sums, int row, int column, void *spare, const Out &out) {
+    constexpr int COLUMNS = 32;
+    auto &own = static_cast<WarpTile<16, COLUMNS> *>(spare)[threadIdx.x / 32];
+#pragma unroll
+    for (int first = 0; first < WIDTH; first += COLUMNS) {
+        own.put(sums, first / 8);
+        __syncwarp();
+        own.leave(row, column + first, out);
+        __syncwarp();
+    }
+}
+
 // Where N neighbouring results go, of which the first is (row, column) of m x n.
 
 // pre = v + bias, y = act(pre); neither bias nor pre need be there.

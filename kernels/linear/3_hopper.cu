@@ -1,5 +1,4 @@
-// Linear layer with Hopper's own units; the formula is in 1_naive.cu, the gradients stay with step
-// 2.
+// Linear layer with Hopper's own units; the formula is in 1_naive.cu, the gradients are in step 4.
 //
 // The idea: the forward product is that of gemm/7_hopper.cu, since both factors have K innermost:
 // TMA, wgmma, blocks that stay. While the consumers leave a tile, with bias and activation, the
@@ -20,18 +19,10 @@ namespace {
 
 template <int WIDTH, int STAGES>
 DEVICE void linear_hopper(const TensorMap *x, const TensorMap *w, const Forward &out, int inputs) {
-    constexpr int COLUMNS = 32;
-    const auto leave = [&](const auto &sums, int row, int column, void *spare) {
-        auto &own = static_cast<WarpTile<16, COLUMNS> *>(spare)[threadIdx.x / 32];
-#pragma unroll
-        for (int first = 0; first < WIDTH; first += COLUMNS) {
-            own.put(sums, first / 8);
-            __syncwarp();
-            own.leave(row, column + first, out);
-            __syncwarp();
-        }
+    const auto leave = [&](const auto &sums, const HopperTile &tile, int row, void *spare) {
+        leave_in_turns<WIDTH>(sums, row, tile.column, spare, out);
     };
-    hopper_product<WIDTH, STAGES>(x, w, out.m, out.n, inputs, leave);
+    hopper_product<WIDTH, STAGES>(x, w, {out.m, out.n, inputs, inputs}, leave);
 }
 
 }  // namespace

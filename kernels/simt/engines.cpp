@@ -92,18 +92,30 @@ void WgmmaQueue::run(const Operation &operation) {
     const int width = 8 * wgmma.tiles;
     constexpr int MOST = 256;
     float a[16][16], b[16][MOST];  // [row][k], [k][column]
-    for (int k = 0; k < 16; k += 8) {
-        float eight[8];
+    float eight[8];
+    for (int k = 0; k < 16 && !wgmma.outer_a; k += 8)
         for (int row = 0; row < 16; row++) {
             fetch(wgmma.a + size_t(operation.first_row + row) * ROW + 2 * k, eight);
             memcpy(&a[row][k], eight, sizeof eight);
         }
+    for (int k = 0; k < 16 && wgmma.outer_a; k++)
+        for (int row = 0; row < 16; row += 8) {
+            fetch(wgmma.a + size_t(k) * ROW + 2 * (operation.first_row + row), eight);
+            for (int i = 0; i < 8; i++)
+                a[row + i][k] = eight[i];
+        }
+    for (int k = 0; k < 16 && !wgmma.outer_b; k += 8)
         for (int column = 0; column < width; column++) {
             fetch(wgmma.b + size_t(column) * ROW + 2 * k, eight);
             for (int i = 0; i < 8; i++)
                 b[k + i][column] = eight[i];
         }
-    }
+    for (int k = 0; k < 16 && wgmma.outer_b; k++)
+        for (int column = 0; column < width; column += 8) {
+            const size_t tile = size_t(column / 64) * OUTER_TILE;
+            fetch(wgmma.b + tile + size_t(k) * ROW + 2 * (column % 64), eight);
+            memcpy(&b[k][column], eight, sizeof eight);
+        }
     for (int row = 0; row < 16; row++) {
         float *to = &sums.values[size_t(row * width)];
         if (!wgmma.add)
@@ -288,25 +300,35 @@ void Core::land_boxes() {
 }
 
 void Core::wgmma_issue(const Lanes &lanes, const Wgmma &wgmma) {
-    // A slice starts in the first row of its tile.
-    const auto check = [&](const unsigned char *matrix, int rows) {
+    // A slice starts in the first row of its tile, with K outermost at each eighth row.
+    const auto check = [&](const unsigned char *matrix, bool outer, int count) {
         const unsigned char *tile = matrix - uintptr_t(matrix) % REPEAT;
-        if (uintptr_t(matrix) % 16 != 0 || uintptr_t(matrix) % REPEAT + 32 > ROW)
-            lanes.fail(0, "matrix %p does not start at a multiple of %zu bytes, or 32, 64 or 96 "
-                          "bytes after one", static_cast<const void *>(matrix), size_t(REPEAT));
-        if (!shared_holds(tile, size_t(rows) * ROW))
-            lanes.fail(0, "matrix %p, %d rows, is not in shared memory",
-                       static_cast<const void *>(matrix), rows);
+        if (uintptr_t(matrix) % 16 != 0 || uintptr_t(matrix) % REPEAT + 32 > (outer ? 32 : ROW))
+            lanes.fail(0, "matrix %p does not start at a multiple of %zu bytes%s",
+                       static_cast<const void *>(matrix), size_t(REPEAT),
+                       outer ? "" : ", or 32, 64 or 96 bytes after one");
+        const size_t last = size_t(count / 64 - 1) * OUTER_TILE;
+        if (!shared_holds(tile, outer ? last + 16 * ROW : size_t(count) * ROW))
+            lanes.fail(0, "matrix %p, %d %s, is not in shared memory",
+                       static_cast<const void *>(matrix), count, outer ? "columns" : "rows");
     };
-    check(wgmma.a, 64);
-    check(wgmma.b, 8 * wgmma.tiles);
+    check(wgmma.a, wgmma.outer_a, 64);
+    check(wgmma.b, wgmma.outer_b, 8 * wgmma.tiles);
     engaged_ = true;
     const int first_row = int(warp_ % 4) * 16;
     if (check_) {
         const uint64_t group = wgmmas_[warp_].group();
         const uintptr_t site = site_of(threads_[lane(0)].sp);
-        check_->fetch(wgmma.a + size_t(first_row) * ROW, 16, group, lane(0), site);
-        check_->fetch(wgmma.b, 8 * wgmma.tiles, group, lane(0), site);
+        // 16 elements of so many rows.
+        const auto fetch = [&](const unsigned char *first, int rows) {
+            check_->fetch(first, rows, group, lane(0), site);
+        };
+        const size_t row = size_t(first_row);
+        fetch(wgmma.a + (wgmma.outer_a ? 2 * row : ROW * row), 16);
+        if (!wgmma.outer_b)
+            fetch(wgmma.b, 8 * wgmma.tiles);
+        for (int column = 0; column < 8 * wgmma.tiles && wgmma.outer_b; column += 16)
+            fetch(wgmma.b + size_t(column / 64) * OUTER_TILE + 2 * size_t(column % 64), 16);
     }
     if (profile_)
         profile_->wgmma(2ull * 16 * 16 * 8 * uint64_t(wgmma.tiles), site_of(threads_[lane(0)].sp));

@@ -48,6 +48,9 @@ inline uintptr_t swizzled(uintptr_t address) {
     return address ^ (address / TILE_ROW % 8 * CHUNK);
 }
 
+// Bytes from 64 columns of a factor with K outermost to the next.
+constexpr size_t OUTER_TILE = 64 * TILE_ROW;
+
 // Calls f(where it is) for each chunk of a factor of wgmma: 16 elements of so many rows.
 template <class F> void each_chunk(const unsigned char *first, int rows, F f) {
     for (int row = 0; row < rows; row++)

@@ -34,6 +34,10 @@ DEVICE uint64_t wgmma_matrix(const void *tile) {
     return reinterpret_cast<uint64_t>(tile);
 }
 
+DEVICE uint64_t wgmma_matrix_outer(const void *tile) {
+    return reinterpret_cast<uint64_t>(tile);
+}
+
 DEVICE void wgmma_begin() {}
 
 struct WgmmaArg {
@@ -42,7 +46,7 @@ struct WgmmaArg {
     bool add;
 };
 
-template <int tiles> void wgmma_run(const Lanes &lanes) {
+template <bool outer_a, bool outer_b, int tiles> void wgmma_run(const Lanes &lanes) {
     want_all_lanes(lanes);
     const WgmmaArg &first = *static_cast<const WgmmaArg *>(lanes.arg[0]);
     Wgmma wgmma = {};
@@ -54,6 +58,8 @@ template <int tiles> void wgmma_run(const Lanes &lanes) {
     wgmma.tiles = tiles;
     wgmma.a = reinterpret_cast<const unsigned char *>(first.a);
     wgmma.b = reinterpret_cast<const unsigned char *>(first.b);
+    wgmma.outer_a = outer_a;
+    wgmma.outer_b = outer_b;
     wgmma.add = first.add;
     simt_wgmma_issue(lanes, wgmma);
 }
@@ -68,15 +74,16 @@ template <int groups> void wgmma_run_wait(const Lanes &lanes) {
     simt_wgmma_wait(groups);
 }
 
-template <int tiles> inline constexpr Collective WGMMA = {"wgmma", wgmma_run<tiles>};
+template <bool outer_a, bool outer_b, int tiles>
+inline constexpr Collective WGMMA = {"wgmma", wgmma_run<outer_a, outer_b, tiles>};
 inline constexpr Collective WGMMA_COMMIT = {"wgmma_commit", wgmma_run_commit};
 template <int groups>
 inline constexpr Collective WGMMA_WAIT = {"wgmma_wait", wgmma_run_wait<groups>};
 
-template <int TILES>
+template <bool OUTER_A = false, bool OUTER_B = false, int TILES>
 DEVICE void wgmma(float (&d)[1][TILES][4], uint64_t a, uint64_t b, bool add, SIMT_SITE) {
     WgmmaArg arg = {d[0][0], a, b, add};
-    simt_warp_collective(~0u, &WGMMA<TILES>, &arg, line, file);
+    simt_warp_collective(~0u, &WGMMA<OUTER_A, OUTER_B, TILES>, &arg, line, file);
 }
 
 DEVICE void wgmma_commit(SIMT_SITE) {

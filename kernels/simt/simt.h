@@ -87,7 +87,8 @@ struct Collective {
 struct Wgmma {
     float *d[32];                // of each lane, 4 for each of the tiles
     int tiles;                   // 8 columns each
-    const unsigned char *a, *b;  // the first rows' first element
+    const unsigned char *a, *b;  // the first element
+    bool outer_a, outer_b;       // whether K is outermost in them
     bool add;
 };
 

@@ -167,7 +167,7 @@ pub fn they_train_like_the_cpu(gpu: &mut Gpu) {
             run(&mut Rounded::dithered(Cpu::with_isa(Isa::PORTABLE), 1)),
         ];
         // The longest ladder that a Transformer climbs.
-        for step in 1..=Ladder::Attention.last() {
+        for step in 1..=Ladder::Linear.last() {
             Ladder::ALL.into_iter().for_each(|l| gpu.limit(l, step));
             let ours = run(gpu);
             let parts = ["first losses", "gradients", "losses", "evaluation"];
@@ -218,8 +218,17 @@ pub fn their_ops_agree_with_the_cpu(gpu: &mut Gpu) {
         agrees(gpu, &|exec| attention(exec, 140, depth));
     }
     agrees(gpu, &|exec| wide_norm(exec));
-    for [rows, inputs, outputs] in [[300, 136, 136], [300, 72, 40], [130, 72, 512]] {
-        agrees(gpu, &|exec| linear(exec, rows, inputs, outputs));
+    let layers = [
+        [300, 136, 136],
+        [300, 72, 40],
+        [130, 72, 512],
+        [130, 136, 200],
+    ];
+    for step in 2..=Ladder::Linear.last() {
+        gpu.limit(Ladder::Linear, step);
+        for [rows, inputs, outputs] in layers {
+            agrees(gpu, &|exec| linear(exec, rows, inputs, outputs));
+        }
     }
     agrees(gpu, &|exec| moved(exec));
 }

@@ -62,7 +62,7 @@ impl Ladder {
             Ladder::Gather => 3,
             Ladder::Sgd => 2,
             Ladder::Gemm => 7,
-            Ladder::Linear => 3,
+            Ladder::Linear => 4,
             Ladder::Attention => 3,
             Ladder::Embedding => 2,
             Ladder::LayerNorm => 2,

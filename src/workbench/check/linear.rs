@@ -7,14 +7,15 @@ use crate::backend::{DeviceError, Executor, Kind};
 use crate::rng::Stream;
 
 /// Rows, inputs, outputs, and what becomes of the outputs.
-const LAYERS: [([usize; 3], Act); 6] = [
+const LAYERS: [([usize; 3], Act); 7] = [
     ([1, 1, 1], Act::None),
     ([9, 24, 16], Act::None),
     ([3, 9, 5], Act::GeluErf),
     ([35, 16, 21], Act::Relu),
     ([137, 24, 72], Act::GeluTanh),
-    // Tiles of 256, and several of 128.
+    // Tiles of 256, forward and of gradients, and several of 128.
     ([130, 72, 136], Act::GeluErf),
+    ([130, 136, 200], Act::Relu),
 ];
 
 /// Cases of this step of the ladders.

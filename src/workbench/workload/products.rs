@@ -47,7 +47,7 @@ pub(super) static OPS: &[Op] = &[
     Op {
         name: "linear_backward",
         ladder: Some(Ladder::Linear),
-        steps: &[1, 2],
+        steps: &[1, 2, 4],
         folders: &["linear"],
         dims: &["rows", "inputs", "outputs"],
         shape: &[4096, 512, 2048],

@@ -22,11 +22,12 @@ const LEAST_CHUNK: usize = 128;
 /// Rows of a slice: chunks are whole ones.
 const DEPTH: usize = 32;
 
-/// Kernel, width of its tiles and their stages in step 3 of the forward pass.
-const HOPPER: [(&str, usize, usize); 2] =
-    [("linear_hopper_256", 256, 4), ("linear_hopper_128", 128, 6)];
+/// Width of the tiles of steps 3 and 4, and their stages: of the first of two kernels, and of the second.
+const HOPPER: [(usize, usize); 2] = [(256, 4), (128, 6)];
 /// Rows of those tiles.
 const HOPPER_ROWS: usize = 128;
+/// `TMA_COLUMNS` of `kernels/include/hopper.cuh`: of a factor's K at once.
+const HOPPER_DEPTH: usize = 64;
 /// `HOPPER_THREADS` of `kernels/include/gemm_hopper.cuh`.
 const HOPPER_THREADS: u32 = 384;
 
@@ -45,10 +46,27 @@ fn staged(gpu: &Gpu, kernels: [&'static str; 2]) -> (&'static str, u32) {
     }
 }
 
-/// The same of step 3: a stage is 64 columns of both factors; 1 KiB aligns them, and a consuming warp
-/// has 2 KiB.
-fn hopper_shared(width: usize, stages: usize) -> u32 {
-    (stages * (HOPPER_ROWS + width) * 128 + 1024 + 8 * 2048) as u32
+/// The same of steps 3 and 4: a stage is 64 of K of both factors; 1 KiB aligns them, and a consuming
+/// warp has 2 KiB.
+fn hopper_shared((width, stages): (usize, usize)) -> u32 {
+    (stages * (HOPPER_ROWS + width) * 2 * HOPPER_DEPTH + 1024 + 8 * 2048) as u32
+}
+
+/// Whether the device has what these two kernels of steps 3 and 4 want.
+fn has_hopper(gpu: &Gpu, kernels: [&str; 2], step: u32) -> bool {
+    let fits = |(kernel, tile)| gpu.fits(kernel, hopper_shared(tile) as usize);
+    let mut kernels = kernels.into_iter().zip(HOPPER);
+    gpu.stream.capability().hopper && kernels.all(fits) && gpu.allows(Ladder::Linear, step)
+}
+
+/// A factor that TMA copies: `box_rows` rows of so many at once.
+fn map(base: u64, [rows, columns]: [usize; 2], box_rows: usize) -> Arg {
+    Arg::Map(TensorMap {
+        base,
+        rows: rows as u64,
+        columns: columns as u64,
+        box_rows: box_rows as u32,
+    })
 }
 
 /// As `kernels/include/linear.cuh` numbers them.
@@ -98,12 +116,11 @@ impl Shape {
         [self.rows, self.inputs, self.outputs].map(|size| Arg::I32(size as i32))
     }
 
-    /// Rows of a part of the weights' gradient: as few as fill the device with tiles.
-    fn chunk(self, multiprocessors: usize) -> usize {
-        let tiles = tiles(self.outputs, self.inputs, [TILES[0]; 2]) as usize;
+    /// Rows of a part of the weights' gradient, whole slices: as few as fill the device with tiles.
+    fn chunk(self, multiprocessors: usize, tiles: u32, depth: usize) -> usize {
         let most = self.rows.div_ceil(LEAST_CHUNK);
-        let parts = (multiprocessors / tiles).clamp(1, most);
-        self.rows.div_ceil(parts).next_multiple_of(DEPTH)
+        let parts = (multiprocessors / tiles as usize).clamp(1, most);
+        self.rows.div_ceil(parts).next_multiple_of(depth)
     }
 }
 
@@ -135,8 +152,8 @@ fn has_vectors(gpu: &Gpu, activations: &[Tensor], w: Option<Tensor>, lengths: &[
 struct Product<'a> {
     /// Of step 1, then of step 2: with large tiles and many stages or few, and with small tiles.
     kernels: [&'static str; 4],
-    /// Step 3 has it.
-    forward: bool,
+    /// Of this step, with wide and with narrow tiles.
+    hopper: (u32, [&'static str; 2]),
     vectors: bool,
     /// Of the result.
     rows: usize,
@@ -146,6 +163,8 @@ struct Product<'a> {
     /// The factors.
     activations: Tensor,
     w: Tensor,
+    /// Whether K is outermost in `w`.
+    outer: bool,
     /// Arguments after them.
     rest: &'a [Arg],
 }
@@ -161,14 +180,11 @@ impl Product<'_> {
             return;
         }
         let weights = gpu.shadow(self.w);
-        let device = gpu.stream.capability();
         // A smaller tile reads more for each multiplication; it pays where much would be idle.
         let blocks = TILES.map(|tile| tiles(rows, columns, [tile; 2]));
-        let small = 2 * blocks[0] <= device.multiprocessors;
-        let [wide, narrow] = HOPPER.map(|(kernel, width, stages)| {
-            device.hopper && gpu.fits(kernel, hopper_shared(width, stages) as usize)
-        });
-        if self.forward && !small && wide && narrow && gpu.allows(Ladder::Linear, 3) {
+        let small = 2 * blocks[0] <= gpu.stream.capability().multiprocessors;
+        let (step, hopper) = self.hopper;
+        if !small && has_hopper(gpu, hopper, step) {
             self.launch_hopper(gpu, weights);
             return;
         }
@@ -188,31 +204,25 @@ impl Product<'_> {
         let blocks = |width| tiles(rows, columns, [HOPPER_ROWS, width]);
         // Columns of tiles that a multiprocessor computes, one after the other: the wide ones
         // unless they leave more of the device idle.
-        let time = |(_, width, _): &(&str, usize, usize)| {
-            blocks(*width).div_ceil(multiprocessors) as usize * width
+        let time = |&i: &usize| {
+            let (width, _) = HOPPER[i];
+            blocks(width).div_ceil(multiprocessors) as usize * width
         };
-        let [wide, narrow] = HOPPER;
-        let (kernel, width, stages) = if time(&narrow) < time(&wide) {
-            narrow
-        } else {
-            wide
-        };
-        let map = |base, rows, box_rows| {
-            Arg::Map(TensorMap {
-                base,
-                rows: rows as u64,
-                columns: self.length as u64,
-                box_rows: box_rows as u32,
-            })
-        };
-        let factors = [
-            map(gpu.locate(self.activations), rows, HOPPER_ROWS),
-            map(weights, columns, width),
-        ];
+        let fastest = [0, 1].into_iter().min_by_key(time).expect("there are two");
+        let (kernel, tile) = (self.hopper.1[fastest], HOPPER[fastest]);
+        let (width, _) = tile;
+        let activations = map(
+            gpu.locate(self.activations),
+            [rows, self.length],
+            HOPPER_ROWS,
+        );
+        // As they lie, with the sum's length innermost or outermost.
+        let [_, _, outputs, inputs] = self.w.dims;
+        let box_rows = if self.outer { HOPPER_DEPTH } else { width };
+        let factors = [activations, map(weights, [outputs, inputs], box_rows)];
         let args = [&factors[..], self.rest].concat();
         let grid = [blocks(width).min(multiprocessors), 1, 1];
-        let shared = hopper_shared(width, stages);
-        gpu.launch(kernel, grid, HOPPER_THREADS, shared, &args);
+        gpu.launch(kernel, grid, HOPPER_THREADS, hopper_shared(tile), &args);
     }
 }
 
@@ -248,13 +258,14 @@ pub(crate) fn linear(
     let rest = [&out[..], &shape.args()].concat();
     let product = Product {
         kernels: ["linear_naive", "linear_128", "linear_128_x3", "linear_64"],
-        forward: true,
+        hopper: (3, ["linear_hopper_256", "linear_hopper_128"]),
         vectors: has_vectors(gpu, &[x], Some(layer.w), &[inputs]),
         rows,
         columns: outputs,
         length: inputs,
         activations: x,
         w: layer.w,
+        outer: false,
         rest: &rest,
     };
     product.launch(gpu);
@@ -306,13 +317,14 @@ fn input(gpu: &mut Gpu, shape: Shape, w: Tensor, dz: Tensor, grad: LinearInputGr
             "linear_dx_128_x3",
             "linear_dx_64",
         ],
-        forward: false,
+        hopper: (4, ["linear_dx_hopper_256", "linear_dx_hopper_128"]),
         vectors: has_vectors(gpu, &[dz], Some(w), &[inputs, outputs]),
         rows,
         columns: inputs,
         length: outputs,
         activations: dz,
         w,
+        outer: true,
         rest: &rest,
     };
     product.launch(gpu);
@@ -340,7 +352,33 @@ fn weights(gpu: &mut Gpu, shape: Shape, x: Tensor, dz: Tensor, grad: LinearGrad)
         gpu.launch("linear_naive_dw", [blocks, 1, 1], ELEMENTS as u32, 0, &args);
         return;
     }
-    let chunk = shape.chunk(gpu.stream.capability().multiprocessors as usize);
+    let multiprocessors = gpu.stream.capability().multiprocessors as usize;
+    let kernels = ["linear_dw_hopper_256", "linear_dw_hopper_128"];
+    let hopper = has_hopper(gpu, kernels, 4).then(|| {
+        // Columns of tiles that a multiprocessor computes, times the rows of each.
+        let time = |i: usize| {
+            let (width, _) = HOPPER[i];
+            let tiles = tiles(outputs, inputs, [HOPPER_ROWS, width]);
+            let chunk = shape.chunk(multiprocessors, tiles, HOPPER_DEPTH);
+            let blocks = tiles as usize * rows.div_ceil(chunk);
+            let rounds = blocks.div_ceil(multiprocessors);
+            (
+                rounds * width * chunk,
+                i,
+                blocks.min(multiprocessors),
+                chunk,
+            )
+        };
+        [0, 1].map(time).into_iter().min().expect("there are two")
+    });
+    let chunk = match hopper {
+        Some((_, _, _, chunk)) => chunk,
+        None => shape.chunk(
+            multiprocessors,
+            tiles(outputs, inputs, [TILES[0]; 2]),
+            DEPTH,
+        ),
+    };
     let parts = rows.div_ceil(chunk);
     let (sums, add) = match parts {
         1 => (out, accumulate),
@@ -352,10 +390,27 @@ fn weights(gpu: &mut Gpu, shape: Shape, x: Tensor, dz: Tensor, grad: LinearGrad)
         }
     };
     let sizes = [&shape.args()[..], &[Arg::I32(chunk as i32)]].concat();
-    let args = [&factors[..], &sums, &[add], &sizes].concat();
-    let grid = [tiles(outputs, inputs, [TILES[0]; 2]), parts as u32, 1];
-    let (kernel, shared) = staged(gpu, ["linear_dw_128", "linear_dw_128_x3"]);
-    gpu.launch(kernel, grid, THREADS, shared, &args);
+    match hopper {
+        Some((_, i, blocks, _)) => {
+            let factors = [(dz, outputs), (x, inputs)];
+            let factors = factors.map(|(t, n)| map(gpu.locate(t), [rows, n], HOPPER_DEPTH));
+            let args = [&factors[..], &sums, &[add], &sizes].concat();
+            let shared = hopper_shared(HOPPER[i]);
+            gpu.launch(
+                kernels[i],
+                [blocks as u32, 1, 1],
+                HOPPER_THREADS,
+                shared,
+                &args,
+            );
+        }
+        None => {
+            let args = [&factors[..], &sums, &[add], &sizes].concat();
+            let grid = [tiles(outputs, inputs, [TILES[0]; 2]), parts as u32, 1];
+            let (kernel, shared) = staged(gpu, ["linear_dw_128", "linear_dw_128_x3"]);
+            gpu.launch(kernel, grid, THREADS, shared, &args);
+        }
+    }
     if parts > 1 {
         let sizes = [parts, inputs, outputs].map(|size| Arg::I32(size as i32));
         let args = [&sums[..], &sizes, &[accumulate], &out].concat();

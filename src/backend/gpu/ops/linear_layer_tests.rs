@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const SCHEDULES: [Schedule; 3] = [Schedule::Low, Schedule::High, Schedule::Random(7)];
 const LANDINGS: [Landing; 3] = [Landing::Late, Landing::AtOnce, Landing::Randomly];
 const ACTS: [Act; 4] = [Act::None, Act::Relu, Act::GeluErf, Act::GeluTanh];
-const LAST: u32 = 3;
+const LAST: u32 = 4;
 
 /// By way of f32: `bf16::from_f64` drops bits before it rounds.
 fn round(v: f64) -> f64 {
@@ -262,6 +262,8 @@ fn every_step_is_right_under_all_schedules_and_landings() {
         Case::new([300, 72, 136], Act::GeluTanh),
         // Tiles of 256.
         Case::new([130, 136, 200], Act::GeluErf),
+        // Blocks with several tiles, of which some are the first column's, in several parts.
+        Case::new([700, 24, 200], Act::Relu),
     ];
     cases.extend(ACTS.map(|act| Case::new([70, 16, 40], act)));
     for case in &cases {
@@ -357,28 +359,36 @@ fn each_product_takes_the_highest_step_that_suits_it() {
         "linear_dw_128",
         "linear_dx_128",
     ];
-    let hopper = |kernel| {
-        let mut kernels = large.to_vec();
-        kernels[1] = kernel;
-        kernels
-    };
+    let narrow = [
+        "linear_round",
+        "linear_hopper_128",
+        "linear_dw_hopper_128",
+        "linear_dx_hopper_128",
+    ];
+    let wide = [
+        "linear_round",
+        "linear_hopper_256",
+        "linear_dw_hopper_256",
+        "linear_dx_hopper_256",
+    ];
     assert_eq!(kernels([300, 16, 16], 2, 0), in_parts(&large));
-    assert_eq!(
-        kernels([300, 16, 16], LAST, 0),
-        in_parts(&hopper("linear_hopper_128"))
-    );
+    let forward = [large[0], narrow[1], large[2], large[3]];
+    assert_eq!(kernels([300, 16, 16], 3, 0), in_parts(&forward));
+    assert_eq!(kernels([300, 16, 16], LAST, 0), in_parts(&narrow));
     assert_eq!(kernels([100, 1024, 1024], 2, 8), large);
-    assert_eq!(
-        kernels([100, 1024, 1024], LAST, 8),
-        hopper("linear_hopper_256")
-    );
-    let small = ["linear_round", "linear_64", "linear_dw_128", "linear_dx_64"];
+    assert_eq!(kernels([100, 1024, 1024], LAST, 8), wide);
+    let small = [
+        "linear_round",
+        "linear_64",
+        "linear_dw_hopper_128",
+        "linear_dx_64",
+    ];
     assert_eq!(kernels([1, 16, 16], LAST, 0), small);
     assert_eq!(kernels([300, 16, 16], 1, 0), NAIVE);
     assert_eq!(kernels([8, 15, 16], LAST, 0), NAIVE);
     assert_eq!(
         kernels([8, 16, 16], LAST, 4),
-        ["linear_naive", "linear_dw_128", "linear_naive_dx"]
+        ["linear_naive", "linear_dw_hopper_128", "linear_naive_dx"]
     );
     // Outputs are no obstacle for the forward pass.
     let only = [
