@@ -135,8 +135,8 @@ DEVICE bool aligned(const void *p) {
 // ROWS x WIDTH results of a warp in shared memory, on their way from mma's fragments (mma.cuh),
 // where a thread has pairs in many rows, to threads that have eight neighbours each. The float4 of
 // a row change places such that four rows' pairs, which half a warp stores at once, are on all
-// banks, and so are the float4 that a quarter of a warp loads at once: every other of a row of 64,
-// or of two rows of 32.
+// banks, and so are the float4 that a quarter of a warp loads at once: neighbours in a row, or every
+// other of a row of 64 or of two rows of 32.
 template <int ROWS, int WIDTH> struct alignas(16) WarpTile {
     static_assert(WIDTH == 32 || WIDTH == 64, "that the banks are made for");
     float v[ROWS * WIDTH];
@@ -163,15 +163,20 @@ template <int ROWS, int WIDTH> struct alignas(16) WarpTile {
         }
     }
 
-    // Hands them to out(row, column, float[8]), counted from the warp's first place.
+    // Hands them to out(row, column, float[Out::COUNT]), counted from the warp's first place.
     template <class Out> DEVICE void leave(int row, int column, const Out &out) {
+        constexpr int COUNT = Out::COUNT, CHUNKS = WIDTH / COUNT;
 #pragma unroll 1
-        for (int i = int(threadIdx.x) % 32; i < ROWS * WIDTH / 8; i += 32) {
-            const int r = i / (WIDTH / 8), chunk = i % (WIDTH / 8);
-            const float4 low = *reinterpret_cast<const float4 *>(place(r, 2 * chunk));
-            const float4 high = *reinterpret_cast<const float4 *>(place(r, 2 * chunk + 1));
-            float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-            out(row + r, column + 8 * chunk, eight);
+        for (int i = int(threadIdx.x) % 32; i < ROWS * CHUNKS; i += 32) {
+            const int r = i / CHUNKS, chunk = i % CHUNKS;
+            float some[COUNT];
+#pragma unroll
+            for (int j = 0; j < COUNT; j += 4) {
+                const float *at = place(r, (chunk * COUNT + j) / 4);
+                const float4 four = *reinterpret_cast<const float4 *>(at);
+                some[j] = four.x, some[j + 1] = four.y, some[j + 2] = four.z, some[j + 3] = four.w;
+            }
+            out(row + r, column + COUNT * chunk, some);
         }
     }
 };
@@ -190,10 +195,12 @@ DEVICE void leave_in_turns(const Sums &sums, int row, int column, void *spare, c
     }
 }
 
-// Where N neighbouring results go, of which the first is (row, column) of m x n.
+// Where N neighbouring results go, of which the first is (row, column) of m x n. COUNT of them are
+// 16 bytes: neighbouring threads then store side by side.
 
 // pre = v + bias, y = act(pre); neither bias nor pre need be there.
 struct Forward {
+    static constexpr int COUNT = 8;
     const float *bias;
     bf16 *pre, *y;
     int act;
@@ -220,6 +227,7 @@ struct Forward {
 
 // dx = v · act'(input), or v, or dx + v. `input` need not be there.
 struct InputGrad {
+    static constexpr int COUNT = 8;
     const bf16 *input;
     bf16 *dx;
     int act, accumulate;
@@ -247,10 +255,11 @@ struct InputGrad {
 
 // dw = v, or dw + v.
 struct WeightGrad {
+    static constexpr int COUNT = 4;
     float *dw;
     int accumulate;
     int m, n;
-    bool vectors = n % 8 == 0 && aligned(dw);
+    bool vectors = n % 4 == 0 && aligned(dw);
 
     template <int N> DEVICE void operator()(int row, int column, float (&v)[N]) const {
         if (row >= m || column >= n)

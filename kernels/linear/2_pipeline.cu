@@ -10,8 +10,8 @@
 //   dw        R    dz  outermost   x   outermost
 //
 // Tensor cores want w in bf16: linear_round makes that copy, once a step for all parameters. The
-// sums go through shared memory once more, from pairs spread over a warp to eight neighbours a
-// thread, so that bias, activation, its derivative and stores are in vectors. Where tiles of 128
+// sums go through shared memory once more, from pairs spread over a warp to 16 bytes of neighbours
+// a thread, so that bias, activation, its derivative and stores are in vectors. Where tiles of 128
 // are too few to fill the device, tiles of 64 are four times as many.
 //
 // dw is small and its K long, so that its tiles would fill a few multiprocessors only: rows are
@@ -56,7 +56,7 @@ template <int TILE> struct Sums {
         return warp() % 2 * SIZE;
     }
 
-    // Hands the sums to out(row, column, float[8]), by way of `memory`, which the stages had: at
+    // Hands the sums to `out`, by way of `memory`, which the stages had: at
     // once where there is room, else in halves.
     template <class Pair, int STAGES, class Out>
     DEVICE void leave(Pair *memory, TilePlace tile, const Out &out) const {
