@@ -1,7 +1,7 @@
 //! Compiles every kernel twice: by the host's C++ compiler for the SIMT executor, and, where there
 //! is an nvcc, into a fatbin that the library embeds. Writes `catalog.rs`, which lists all of it
-//! (`src/backend/gpu/catalog.rs` has the types), and `sources.rs`, its text. For checker and profiler kernels are compiled when
-//! they are first asked for (`src/simt/instrumented.rs`).
+//! (`src/backend/gpu/catalog.rs` has the types), and `sources.rs`, its text. For checker and profiler
+//! kernels are compiled when they are first asked for (`src/simt/instrumented.rs`).
 //!
 //! An object is compiled anew only if its own fingerprint changed (source, own headers, command,
 //! compiler), so that a changed header rebuilds what includes it and no more.
@@ -138,6 +138,10 @@ fn build() -> Result<()> {
 fn kernels_at_run_time(host: &Host, out: &Path) -> io::Result<()> {
     let (compiler, executor) = (host.tool.path().display(), executor_digest()?);
     println!("cargo::rustc-env=AUTOASSIST_CXX={compiler}");
+    let version = host.version.lines().next().unwrap_or_default();
+    println!("cargo::rustc-env=AUTOASSIST_CXX_VERSION={version}");
+    let library = host.has_static_library();
+    println!("cargo::rustc-env=AUTOASSIST_CXX_STATIC={library}");
     println!("cargo::rustc-env=AUTOASSIST_EXECUTOR={executor}");
     let list = out.join("exported.list");
     write_if_new(

@@ -13,8 +13,7 @@
 // one after the other (hopper.cuh); the main loop is that of gemm/7_hopper.cu (gemm_hopper.cuh).
 //
 // dw is small and its K long: rows are split into chunks, whose sums linear_add_parts adds up, as in
-// step 2. A block that stays takes its share of all chunks' tiles. While the tensor cores read a
-// slice, the consumers of the first column of tiles add up db from the same slice of dz: a warp has
+// step 2. While the tensor cores read a slice, the consumers of the first column of tiles add up db from the same slice of dz: a warp has
 // 16 columns, a lane two of them and a quarter of the rows, such that the lanes' rows lie on
 // different banks.
 //
@@ -69,7 +68,8 @@ struct WarpColumnSums {
             low += v[0];
             high += v[1];
         }
-        // Before one lane says for all that the slice has been read.
+        // Before one lane says for all that the slice has been read. TMA writes there only after
+        // that arrival, so that these reads need no fence between the proxies.
         __syncwarp();
     }
 

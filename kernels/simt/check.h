@@ -1,6 +1,6 @@
 // The checker: what each byte that a kernel can reach holds, and who touched it last.
 //
-// build.rs compiles the kernels a second time with -fsanitize=thread,undefined, which makes the
+// src/simt/instrumented.rs compiles kernels with -fsanitize=thread,undefined, which makes the
 // compiler call a function before every memory access and where arithmetic goes wrong. Those
 // functions are ours (check_hooks.cpp), not the sanitizers'; they do nothing unless a checked
 // launch is running, and end up in `access` and `report` here.

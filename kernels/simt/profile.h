@@ -1,6 +1,6 @@
 // The profiler: what a launch asks of a GPU's memory system and units, counted exactly.
 //
-// It uses the kernels that build.rs compiles for the checker (check.h): the compiler calls a
+// It uses the kernels that are compiled for the checker (check.h): the compiler calls a
 // function of ours before every access to memory, and one at the start of every basic block. The
 // blocks of a profiled launch run one after the other, those of a cooperative one in turns.
 //

@@ -283,8 +283,7 @@ mod workbench {
     use super::{At, Failure, Program, Progress, is_source};
     use autoassist::backend::DeviceError;
     use autoassist::backend::gpu::Gpu;
-    use autoassist::backend::gpu::catalog::FILES;
-    use autoassist::simt::instrumented::load;
+    use autoassist::simt::instrumented::{files, load};
     use autoassist::workbench::drawings;
     use autoassist::workbench::profile::gpus::{GPUS, Specs, find as find_gpu};
     use autoassist::workbench::profile::network::{self, Network};
@@ -383,17 +382,13 @@ mod workbench {
         Ok(())
     }
 
-    /// Those of an op, and what every captured step begins with.
-    fn prepare_op(op: &Op) -> Result<()> {
-        let paths = FILES.iter().map(|file| file.path);
-        prepare(paths.filter(|path| {
-            let folder = path.split('/').nth(1);
-            folder.is_some_and(|folder| folder == "step" || op.folders.contains(&folder))
-        }))
+    /// Those that are launched for these steps of an op.
+    fn prepare_op(op: &Op, steps: &[(u32, Vec<usize>)], specs: &Specs) -> Result<()> {
+        prepare(profile::files(op, steps, specs.capability)?.into_iter())
     }
 
     fn prepare_all() -> Result<()> {
-        prepare(FILES.iter().map(|file| file.path))
+        prepare(files().into_iter())
     }
 
     fn gpu(key: &str) -> Result<&'static Specs> {
@@ -449,7 +444,6 @@ mod workbench {
 
     pub fn profile(name: &str, step: Option<u32>, at: &At) -> Result {
         let named = find(name)?;
-        prepare_op(named.op)?;
         let (shape, specs) = at.resolve()?;
         let step = step.or(named.step);
         let usual = || step.map_or(named.op.shape, |step| named.op.shape_of(step));
@@ -458,7 +452,9 @@ mod workbench {
             Some(step) => step,
             None => profile::last_step(named.op, &shape, specs)?,
         };
-        warn(named.op, &[(step, shape.clone())], specs)?;
+        let steps = [(step, shape.clone())];
+        warn(named.op, &steps, specs)?;
+        prepare_op(named.op, &steps, specs)?;
         let (device, absent) = device()?;
         let progress = Progress::new(format!("{name} on the CPU"));
         let found = profile::step(named.op, &shape, step, specs, device);
@@ -487,9 +483,10 @@ mod workbench {
 
     pub fn ladder(name: &str, at: &At, to: Option<PathBuf>) -> Result {
         let op = find(name)?.op;
-        prepare_op(op)?;
         let (shape, specs) = at.resolve()?;
-        warn(op, &op.climb(shape.as_deref()), specs)?;
+        let steps = op.climb(shape.as_deref());
+        warn(op, &steps, specs)?;
+        prepare_op(op, &steps, specs)?;
         let to = to.unwrap_or_else(|| format!("ladder-{}.html", op.name).into());
         let (device, absent) = device()?;
         let ladder = climb(op, shape.as_deref(), specs, device)?;
@@ -536,6 +533,7 @@ mod workbench {
     }
 
     pub fn drawings(dir: &Path) -> Result {
+        prepare_all()?;
         let progress = Progress::new("kernels on the CPU".into());
         let files = drawings::write(dir)?;
         drop(progress);

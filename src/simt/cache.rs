@@ -5,7 +5,6 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// A file or folder, and why it cannot be read or written.
@@ -30,62 +29,49 @@ pub(crate) struct Cache {
     pub(crate) folder: PathBuf,
     /// The same, where it goes when this does.
     pub(crate) temporary: Option<TempDir>,
+    /// The user's, where only reading is allowed.
+    only_read: Option<PathBuf>,
 }
 
-/// What nobody has needed for so long goes when something is compiled.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
 impl Cache {
-    /// What it is called in the folder for all caches.
-    pub(crate) const NAME: &str = "autoassist";
-
-    /// The user's cache, or a folder for this time where that cannot be written.
+    /// The user's cache, or a folder for this time where that cannot be written. Data sets lie beside
+    /// it.
     pub(crate) fn open() -> Result<Cache, FileError> {
         let set = |key| {
             let value = std::env::var_os(key).filter(|v| !v.is_empty());
             value.map(PathBuf::from)
         };
         let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        let kept = base.map(|base| base.join(Cache::NAME));
+        let kept = base.map(|base| base.join("autoassist/kernels"));
         let writable = |folder: &PathBuf| {
             let made = fs::create_dir_all(folder);
             made.and_then(|()| tempfile::tempdir_in(folder)).is_ok()
         };
-        if let Some(folder) = kept.filter(writable) {
-            let temporary = None;
-            return Ok(Cache { folder, temporary });
+        if let Some(folder) = kept.clone().filter(writable) {
+            return Ok(Cache {
+                folder,
+                temporary: None,
+                only_read: None,
+            });
         }
         let temporary = tempfile::Builder::new().prefix("autoassist-").tempdir();
         let temporary = temporary.map_err(at(std::env::temp_dir()))?;
         Ok(Cache {
             folder: temporary.path().to_path_buf(),
             temporary: Some(temporary),
+            only_read: kept,
         })
     }
 
     /// The file of this name, if it is there.
     pub(crate) fn find(&self, name: &str) -> Option<PathBuf> {
-        let path = self.folder.join(name);
-        let file = fs::File::open(&path).ok()?;
-        // Younger from now on; where that is forbidden it is compiled again next month.
-        let _ = file.set_modified(SystemTime::now());
-        Some(path)
+        let folders = self.only_read.iter().chain([&self.folder]);
+        let mut places = folders.map(|folder| folder.join(name));
+        places.find(|place| place.is_file())
     }
 
-    /// A folder to make something in that is then moved into the cache. What nobody has needed for
-    /// long goes meanwhile.
+    /// A folder to make something in that is then moved into the cache.
     pub(crate) fn workplace(&self) -> Result<TempDir, FileError> {
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let time = entry.metadata().and_then(|meta| meta.modified());
-            let age = time.map(|time| time.elapsed().unwrap_or_default());
-            if age.is_ok_and(|age| age > KEPT) {
-                // Somebody else may be doing the same.
-                let _ = match entry.path().is_dir() {
-                    true => fs::remove_dir_all(entry.path()),
-                    false => fs::remove_file(entry.path()),
-                };
-            }
-        }
         tempfile::tempdir_in(&self.folder).map_err(at(&self.folder))
     }
 }

@@ -52,14 +52,22 @@ pub enum InstrumentError {
         log: String,
     },
     /// The loader's message.
-    #[error("instrumented kernels compile and do not load: {0}")]
-    Load(#[from] libloading::Error),
+    #[error("kernels to be looked at do not load: {reason}; remove {} and ask again", library.display())]
+    Load {
+        /// The library.
+        library: PathBuf,
+        /// What the loader says.
+        reason: String,
+    },
 }
 
 type Result<T> = std::result::Result<T, InstrumentError>;
 
 /// The compiler that this program's kernels were compiled with.
 pub(crate) const COMPILER: &str = env!("AUTOASSIST_CXX");
+
+/// What it has said to `--version`, in a line.
+pub(crate) const VERSION: &str = env!("AUTOASSIST_CXX_VERSION");
 
 /// Lines of the source, which are what people are told of.
 pub(crate) const LINES: &str = "-g1";
@@ -102,8 +110,7 @@ pub(crate) fn flags() -> impl Iterator<Item = &'static str> {
 
 /// Of this project's kernels, too: a name for what `EXPORT` makes of a kernel, and a namespace for
 /// headers. Calls go through the table of addresses, as the executor is in another image.
-const OWN: [&str; 7] = [
-    "-O2",
+const OWN: [&str; 6] = [
     LINES,
     "-fno-plt",
     "-I.",
@@ -152,8 +159,8 @@ pub(crate) fn edited() -> impl Iterator<Item = (&'static str, &'static str)> {
     edited.map(|(path, text)| (path.as_str(), text.as_str()))
 }
 
-/// All files of kernels.
-fn files() -> Vec<&'static str> {
+/// All files of kernels, also those that are there to be found fault with.
+pub fn files() -> Vec<&'static str> {
     let all = SOURCES.iter().chain(PLANTED).map(|(path, _)| *path);
     all.filter(|path| path.ends_with(".cu")).collect()
 }
@@ -269,6 +276,10 @@ impl Includes {
                 continue;
             };
             let name = name.trim_start();
+            // One of the system's by its whole path is not ours.
+            if name.starts_with("\"/") {
+                continue;
+            }
             if let Some((header, _)) = name.strip_prefix('<').and_then(|n| n.split_once('>')) {
                 self.standard.insert(header.into());
             } else if let Some((header, _)) = name.strip_prefix('"').and_then(|n| n.split_once('"'))
@@ -330,7 +341,7 @@ impl<'a> Unit<'a> {
             "#include \"kernels/include/kernel.cuh\"\n\n\
              namespace checked {{\n#include \"{file}\"\n}}\n"
         );
-        let told = [COMPILER, env!("AUTOASSIST_EXECUTOR"), &wrapper];
+        let told = [COMPILER, VERSION, env!("AUTOASSIST_EXECUTOR"), &wrapper];
         let texts = includes.texts.iter().map(String::as_str);
         let key = key(command().into_iter().chain(told).chain(texts));
         Ok(Unit {
@@ -352,20 +363,6 @@ impl<'a> Unit<'a> {
 fn command() -> Vec<&'static str> {
     let own = OWN.into_iter().chain(host::COMMON);
     own.chain(flags()).collect()
-}
-
-/// Copies the library with all kernels of the build into a folder that takes the place of the user's
-/// cache on a machine without a compiler. Returns its name there.
-///
-/// # Errors
-/// As for [`load`].
-pub fn ship(folder: &Path, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<PathBuf> {
-    let cache = Cache::open()?;
-    let made = Made::new(&cache, &mut Sources::of_the_build(), &files(), progress)?;
-    let name = made.library.file_name().unwrap_or_default();
-    let to = folder.join(name);
-    fs::copy(&made.library, &to).map_err(at(&to))?;
-    Ok(Path::new(Cache::NAME).join(name))
 }
 
 /// A library in the cache.
@@ -428,12 +425,17 @@ fn prepare(
     let cache = Cache::open()?;
     let made = Made::new(&cache, &mut sources, wanted, progress)?;
     // SAFETY: kernels have no constructors, so loading them runs nothing.
-    let loaded = unsafe { Library::open(&made.library)? };
+    let loaded = unsafe { Library::open(&made.library) };
+    let failed = |error: libloading::Error| InstrumentError::Load {
+        library: made.library.clone(),
+        reason: std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string),
+    };
+    let loaded = loaded.map_err(failed)?;
     let mut kernels = Vec::new();
     for name in &made.kernels {
         // That is what `EXPORT(name)` makes of a kernel that is compiled for the checker.
-        let kernel: *const Kernel = loaded.address(&format!("simt_checked_{name}"))?.cast();
-        kernels.push(kernel);
+        let kernel = loaded.address(&format!("simt_checked_{name}"));
+        kernels.push(kernel.map_err(failed)?.cast::<Kernel>());
     }
     if let Some(&kernel) = kernels.first() {
         // SAFETY: the kernel is a constant of the library.
@@ -487,6 +489,10 @@ fn link(cache: &Cache, units: &[Unit], to: &Path) -> Result<()> {
     let linked = workplace.path().join("kernels.so");
     let mut compiler = Command::new(COMPILER);
     compiler.args(["-shared", "-o"]).arg(&linked);
+    // As the programs have it, where build.rs found it.
+    if env!("AUTOASSIST_CXX_STATIC") == "true" {
+        compiler.arg("-static-libstdc++");
+    }
     compiler.args(units.iter().map(|unit| cache.folder.join(unit.object())));
     run(&mut compiler, "a library of kernels")?;
     // Somebody else may have made the same; whoever is last renames over equal bytes.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 /// A place in the source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Site {
-    /// `kernels/sgd/1_sgd.cu:17`; in a program without line numbers the code's address.
+    /// `kernels/sgd/1_sgd.cu:17`; in code without line numbers its address.
     pub place: String,
     /// Where the kernel's own file calls that, if it is another file.
     pub caller: Option<String>,
@@ -20,7 +20,7 @@ pub(super) struct Symbols {
     library: Option<(Code, Option<Loader>)>,
 }
 
-/// Those of the running program.
+/// Those of what is loaded.
 pub(super) static SYMBOLS: Mutex<Symbols> = Mutex::new(Symbols { library: None });
 
 impl Symbols {

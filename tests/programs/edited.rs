@@ -35,6 +35,8 @@ impl Copy {
 
     fn kernels(&self, args: &[&str]) -> Output {
         let mut command = assert_cmd::Command::cargo_bin("kernels").expect("the program is built");
+        // Nothing has been compiled yet.
+        let command = command.env("XDG_CACHE_HOME", self.0.path().join("cache"));
         let command = command.args(args).current_dir(&self.0);
         command.output().expect("it runs")
     }
@@ -133,6 +135,21 @@ fn an_edited_header_is_noticed_where_it_is_included() {
     let said = text(&copy.kernels(&["profile", "bn_moments"]).stderr);
     assert!(said.contains("kernels/bn_moments/2_one_pass.cu"), "{said}");
     assert!(!said.contains("1_two_passes"), "{said}");
+}
+
+/// What prepares an op, and what its steps launch of others', is compiled, too.
+#[test]
+fn ops_that_launch_others_kernels_are_profiled_with_nothing_compiled_before() {
+    for args in [
+        "profile attention_backward --shape 2x2x16x64",
+        "profile conv_backward --step 1 --shape 2x8x8x16x16x3x1",
+        "profile sentence_xent --step 1 --shape 4x40",
+    ] {
+        let args: Vec<&str> = args.split(' ').collect();
+        let output = Copy::new().kernels(&args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {said}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::backend::{DeviceError, Executor, Kind};
 use crate::rng::Stream;
 
 /// Rows, inputs, outputs, and what becomes of the outputs.
-const LAYERS: [([usize; 3], Act); 7] = [
+const LAYERS: [([usize; 3], Act); 8] = [
     ([1, 1, 1], Act::None),
     ([9, 24, 16], Act::None),
     ([3, 9, 5], Act::GeluErf),
@@ -16,6 +16,8 @@ const LAYERS: [([usize; 3], Act); 7] = [
     // Tiles of 256, forward and of gradients, and several of 128.
     ([130, 72, 136], Act::GeluErf),
     ([130, 136, 200], Act::Relu),
+    // Blocks with several tiles of dw, of several columns.
+    ([130, 264, 200], Act::None),
 ];
 
 /// Cases of this step of the ladders.

@@ -45,10 +45,6 @@ pub enum PackError {
     /// Cargo has said why.
     #[error("`cargo build` failed ({0})")]
     Build(String),
-    /// Those that are looked at could not be compiled.
-    #[cfg(simt)]
-    #[error(transparent)]
-    Instrument(#[from] crate::simt::instrumented::InstrumentError),
     /// A program could not be started.
     #[error("cannot run {program}: {source}; {remedy}")]
     Start {
@@ -120,13 +116,18 @@ pub fn pack(dir: &Path, profile: &str, archs: &[String]) -> Result<u64, PackErro
         return Err(PackError::Arch { arch: arch.clone() });
     }
     let mut programs = build(sources, profile, archs)?;
+    let made = tempfile::tempdir().map_err(at(&std::env::temp_dir()))?;
+    let kernels = programs.iter().find(|(inside, _)| inside == "bin/kernels");
+    if let Some((_, kernels)) = kernels.filter(|_| cfg!(simt)) {
+        programs.extend(looked_at(kernels, made.path())?);
+    }
     // First, so that a pack that was cut short can be made again.
     let manifest = dir.join(MANIFEST);
     let head = format!("autoassist {}: bash run.sh\n", env!("CARGO_PKG_VERSION"));
     fs::create_dir_all(dir).map_err(at(dir))?;
     fs::write(&manifest, &head).map_err(at(&manifest))?;
     // An earlier pack's files must not be taken for this one's.
-    for folder in [dir.join("bin"), dir.join("tests")] {
+    for folder in ["bin", "cache", "tests"].map(|name| dir.join(name)) {
         if folder.exists() {
             fs::remove_dir_all(&folder).map_err(at(&folder))?;
         }
@@ -138,8 +139,6 @@ pub fn pack(dir: &Path, profile: &str, archs: &[String]) -> Result<u64, PackErro
     }
     fixtures.sort();
     let archive = dir.join(ARCHIVE);
-    let made = tempfile::tempdir().map_err(at(&std::env::temp_dir()))?;
-    programs.extend(looked_at(made.path())?);
     write_archive(&programs, &fixtures, &archive)?;
     let run = dir.join("run.sh");
     fs::write(&run, RUN).map_err(at(&run))?;
@@ -269,18 +268,26 @@ fn ended(program: &'static str, output: &Output) -> Result<(), PackError> {
     })
 }
 
-/// The kernels that ladders profile, compiled into a folder: where there is no compiler, programs find
-/// them in its place in the archive.
-fn looked_at(folder: &Path) -> Result<Option<(String, PathBuf)>, PackError> {
-    #[cfg(simt)]
-    {
-        let name = crate::simt::instrumented::ship(folder, &|_, _| ())?;
-        let inside = Path::new("cache").join(&name);
-        let file = folder.join(name.file_name().unwrap_or_default());
-        Ok(Some((inside.display().to_string(), file)))
+/// The kernels that ladders profile, compiled by the `kernels` that is packed, for its own: where there
+/// is no compiler, it finds them in their place in the archive.
+fn looked_at(kernels: &Path, folder: &Path) -> Result<Vec<(String, PathBuf)>, PackError> {
+    // A command that has all of them compiled, of a text without tables.
+    let text = folder.join("none.md");
+    fs::write(&text, "").map_err(at(&text))?;
+    let mut command = Command::new(kernels);
+    command.args(["tables".as_ref(), text.as_os_str()]);
+    command.env("XDG_CACHE_HOME", folder).current_dir(folder);
+    ended("kernels", &command.output().map_err(at(kernels))?)?;
+    let made = folder.join("autoassist/kernels");
+    let mut libraries = Vec::new();
+    for entry in fs::read_dir(&made).map_err(at(&made))? {
+        let path = entry.map_err(at(&made))?.path();
+        if path.extension().is_some_and(|extension| extension == "so") {
+            let inside = path.strip_prefix(folder).unwrap_or(&path);
+            libraries.push((format!("cache/{}", inside.display()), path.clone()));
+        }
     }
-    #[cfg(not(simt))]
-    Ok(None)
+    Ok(libraries)
 }
 
 /// Stripped code at its places, and fixtures as `tests/fixtures/NAME`, in one compressed archive.

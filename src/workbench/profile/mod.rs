@@ -372,6 +372,32 @@ fn files_of(
     Ok(FILES.iter().filter(own).filter_map(launched).collect())
 }
 
+/// The files of all kernels that are launched for these steps of an op at these shapes, preparations
+/// and what every captured step begins with among them; and the op's own.
+///
+/// # Errors
+/// A shape that cannot be.
+pub fn files(
+    op: &Op,
+    steps: &[(u32, Vec<usize>)],
+    capability: Capability,
+) -> Result<Vec<&'static str>, ProfileError> {
+    let names = Names::default();
+    for (step, shape) in steps {
+        op.check(shape)?;
+        let mut gpu = Gpu::new(Box::new(Notes::new(capability, names.clone())));
+        op.limit(&mut gpu, *step);
+        op.make(&mut gpu, shape)?.start(&mut gpu, shape[0])?;
+    }
+    let names = names.lock().expect("no holder panics");
+    let wanted = |file: &&KernelFile| {
+        let folder = file.path.split('/').nth(1);
+        let own = folder.is_some_and(|folder| op.folders.contains(&folder));
+        own || file.kernels.iter().any(|kernel| names.contains_key(kernel))
+    };
+    Ok(FILES.iter().filter(wanted).map(|file| file.path).collect())
+}
+
 /// Seconds that a profile of a step on the CPU takes at least, roughly: a block does its part of the
 /// op's FLOPs, and some blocks have to be run.
 ///

@@ -4,7 +4,7 @@
 use super::translate::{missing_header, translate};
 use super::{ProgramError, interrupt};
 use crate::simt::cache::{Cache, at, keep, key};
-use crate::simt::instrumented::{self, COMPILER, host};
+use crate::simt::instrumented::{self, COMPILER, VERSION, host};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ pub fn compile(
         let text = preprocess(source, options, &headers, &flags)?;
         texts.push(translate(&text)?);
     }
-    let told = [COMPILER, env!("AUTOASSIST_EXECUTOR")].into_iter();
+    let told = [COMPILER, VERSION, env!("AUTOASSIST_EXECUTOR")].into_iter();
     let told = told.chain(flags.iter().map(String::as_str));
     let name = format!("{}.so", key(told.chain(texts.iter().map(String::as_str))));
     if let Some(library) = cache.find(&name) {

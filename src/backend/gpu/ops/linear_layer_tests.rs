@@ -262,8 +262,10 @@ fn every_step_is_right_under_all_schedules_and_landings() {
         Case::new([300, 72, 136], Act::GeluTanh),
         // Tiles of 256.
         Case::new([130, 136, 200], Act::GeluErf),
-        // Blocks with several tiles, of which some are the first column's, in several parts.
-        Case::new([700, 24, 200], Act::Relu),
+        // Blocks with several tiles, of which some are the first column's.
+        Case::new([130, 264, 200], Act::Relu),
+        // A weight gradient in two parts.
+        Case::new([300, 72, 40], Act::Relu),
     ];
     cases.extend(ACTS.map(|act| Case::new([70, 16, 40], act)));
     for case in &cases {

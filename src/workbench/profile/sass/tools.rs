@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Kernels of some files (`kernels/sgd/2_vectors.cu`) by name, compiled for an architecture: `90a`. Sources are
-/// those of the build, or edited ones if kernels were compiled anew.
+/// those of the build, or as they were edited since.
 ///
 /// # Errors
 /// In words why there is none: no nvcc in the build, no nvdisasm beside it, or one that fails.
