@@ -1,6 +1,6 @@
 //! Kernels for checked and profiled launches: compiled with a call of ours before every access to
 //! memory and in every basic block when somebody first asks about them, and kept in the user's
-//! [cache](super::cache). So a build does not wait for them, and an edit is answered in seconds:
+//! cache (`cache.rs`). So a build does not wait for them, and an edit is answered in seconds:
 //! kernels that were edited since the program was built take the place of those of the build.
 
 #[path = "../../kernels/build/host.rs"]
