@@ -493,7 +493,8 @@ fn link(cache: &Cache, units: &[Unit], to: &Path) -> Result<()> {
     if env!("AUTOASSIST_CXX_STATIC") == "true" {
         compiler.arg("-static-libstdc++");
     }
-    compiler.args(units.iter().map(|unit| cache.folder.join(unit.object())));
+    // Some may lie where only reading is allowed.
+    compiler.args(units.iter().filter_map(|unit| cache.find(&unit.object())));
     run(&mut compiler, "a library of kernels")?;
     // Somebody else may have made the same; whoever is last renames over equal bytes.
     fs::rename(&linked, to).map_err(at(to))?;
